@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,18 +79,20 @@ def tagging_metrics(
         raise ValueError("labels must be 0 or 1: give tags, not scores or classes")
     _require_finite(scores)
     counted = _counted_tags(labels, min_positives)
-    tag_auc_roc = _by_tag(metrics.roc_auc_score, labels, scores, counted)
-    tag_pr_auc = _by_tag(metrics.average_precision_score, labels, scores, counted)
-    pool = labels[:, counted].ravel(), scores[:, counted].ravel()
+    by_tag = np.full((len(counted), 2), np.nan)
+    for tag in np.flatnonzero(counted):
+        by_tag[tag] = _areas(labels[:, tag], scores[:, tag])
+    macro = by_tag[counted].mean(axis=0)
+    micro = _areas(labels[:, counted].ravel(), scores[:, counted].ravel())
     return TaggingMetrics(
-        macro_auc_roc=float(np.mean(tag_auc_roc[counted])),
-        micro_auc_roc=float(metrics.roc_auc_score(*pool)),
-        macro_pr_auc=float(np.mean(tag_pr_auc[counted])),
-        micro_pr_auc=float(metrics.average_precision_score(*pool)),
+        macro_auc_roc=float(macro[0]),
+        micro_auc_roc=float(micro[0]),
+        macro_pr_auc=float(macro[1]),
+        micro_pr_auc=float(micro[1]),
         num_tags=int(counted.sum()),
         min_positives=max(min_positives, 1),
-        tag_auc_roc=tag_auc_roc,
-        tag_pr_auc=tag_pr_auc,
+        tag_auc_roc=by_tag[:, 0],
+        tag_pr_auc=by_tag[:, 1],
     )
 
 
@@ -318,16 +320,20 @@ def _counted_tags(labels: np.ndarray, min_positives: int) -> np.ndarray:
     return counted
 
 
-def _by_tag(
-    metric: Callable[..., np.ndarray],
-    labels: np.ndarray,
-    scores: np.ndarray,
-    counted: np.ndarray,
-) -> np.ndarray:
-    # One call for all tags checks its arguments once: three times as fast.
-    values = np.full(len(counted), np.nan)
-    values[counted] = metric(labels[:, counted], scores[:, counted], average=None)
-    return values
+def _areas(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """AUC-ROC and average precision of one column.
+
+    Both come from one curve, which takes about half the time of
+    `roc_auc_score` and `average_precision_score`: this runs after each epoch.
+    """
+    false_rate, true_rate, _ = metrics.roc_curve(
+        labels, scores, drop_intermediate=False
+    )
+    positives = np.count_nonzero(labels)
+    found = true_rate[1:] * positives
+    false_alarms = false_rate[1:] * (len(labels) - positives)
+    precision = found / (found + false_alarms)
+    return metrics.auc(false_rate, true_rate), float(np.diff(true_rate) @ precision)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
