@@ -1,0 +1,192 @@
+"""What holds between the files: who imports whom, what is declared where."""
+
+import ast
+import configparser
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from packaging import requirements, utils
+
+import genre_tl
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Each module may import those before it.
+ORDER = (
+    "params",
+    "datasets",
+    "synthetic",
+    "audio",
+    "scattering",
+    "evaluation",
+    "plots",
+    "input_pipeline",
+    "models",
+    "training",
+    "serving",
+)
+WITHOUT_TENSORFLOW = (
+    "__init__",
+    "params",
+    "datasets",
+    "synthetic",
+    "evaluation",
+    "plots",
+)
+HEAVY = {"tensorflow", "tensorflow_io", "keras", "kymatio", "sklearn", "matplotlib"}
+TENSORFLOW = {"tensorflow", "tensorflow_io", "keras"}
+
+LIBRARY = {path.stem: path for path in sorted((ROOT / "genre_tl").glob("*.py"))}
+TOOLS = {path.stem: path for path in sorted((ROOT / "tools").glob("*.py"))}
+PROGRAMS = sorted(set(TOOLS) - {"__init__", "command"})
+SOURCES = [*LIBRARY.values(), *TOOLS.values()]
+
+Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def name_of(path: pathlib.Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree(path: pathlib.Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf8"))
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """Yields the full name of everything imported anywhere inside `node`."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            package = "." * child.level + (child.module or "")
+            yield from (f"{package}.{alias.name}" for alias in child.names)
+
+
+def top_level(path: pathlib.Path) -> Iterator[str]:
+    """Yields what is imported as soon as `path` is."""
+    for node in tree(path).body:
+        if not isinstance(node, (*Function, ast.ClassDef)):
+            yield from imports(node)
+
+
+def internal(name: str) -> str | None:
+    """Returns `audio` for `genre_tl.audio` or `genre_tl.audio.read`, else None."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "genre_tl" and len(parts) > 1 else None
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    table = configparser.ConfigParser()
+    table.read(ROOT / "setup.cfg", encoding="utf8")
+    return table
+
+
+def lines_of(text: str) -> list[str]:
+    return [x for x in text.splitlines() if x.strip() and not x.strip().startswith("#")]
+
+
+def required() -> Iterator[requirements.Requirement]:
+    """Yields the requirements of the package and of its extras."""
+    table = setup_cfg()
+    texts = [table["options"]["install_requires"]]
+    texts += table["options.extras_require"].values()
+    for text in texts:
+        yield from map(requirements.Requirement, lines_of(text))
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert set(LIBRARY) - {"__init__"} <= set(ORDER)
+
+
+@pytest.mark.parametrize("name", sorted(set(LIBRARY) - {"__init__"}))
+def test_imports_point_one_way(name):
+    before = set(ORDER[: ORDER.index(name)])
+    used = {module for x in imports(tree(LIBRARY[name])) if (module := internal(x))}
+    assert used <= before
+    assert not [x for x in imports(tree(LIBRARY[name])) if x.startswith((".", "tools"))]
+
+
+@pytest.mark.parametrize("name", sorted({*LIBRARY} & {*WITHOUT_TENSORFLOW}))
+def test_what_needs_no_tensorflow_imports_none(name):
+    used = {x.split(".")[0] for x in imports(tree(LIBRARY[name]))}
+    assert not used & TENSORFLOW
+
+
+def test_only_scattering_imports_kymatio():
+    users = {
+        name_of(path)
+        for path in SOURCES
+        if any(x.split(".")[0] == "kymatio" for x in imports(tree(path)))
+    }
+    assert users <= {"genre_tl/scattering.py"}
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARY))
+def test_the_library_reads_no_flags_and_prints_nothing(name):
+    module = tree(LIBRARY[name])
+    assert not {"absl.flags", "absl.app", "argparse"} & set(imports(module))
+    calls = [node.func for node in ast.walk(module) if isinstance(node, ast.Call)]
+    assert not [x for x in calls if isinstance(x, ast.Name) and x.id == "print"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_modules_have_at_most_450_lines_and_functions_60(path):
+    assert len(path.read_text(encoding="utf8").splitlines()) <= 450
+    long = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1}"
+        for node in ast.walk(tree(path))
+        if isinstance(node, Function) and node.end_lineno - node.lineno >= 60
+    ]
+    assert not long
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, genre_tl, tools; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_tool_answers_help_without_loading_tensorflow(name):
+    # What is heavy is imported where it is used, or --help takes ten seconds.
+    heavy = set(ORDER) - set(WITHOUT_TENSORFLOW) | {"evaluation", "plots"}
+    used = set(top_level(TOOLS[name]))
+    assert not {internal(x) for x in used} & heavy
+    assert not {x.split(".")[0] for x in used} & HEAVY
+
+
+def test_the_package_docstring_lists_the_modules_in_order():
+    listed = re.findall(r"^  (\w+)  +\w", genre_tl.__doc__, re.MULTILINE)
+    assert tuple(listed) == ORDER
+
+
+def test_every_tool_has_a_console_script_and_every_script_a_tool():
+    scripts = lines_of(setup_cfg()["options.entry_points"]["console_scripts"])
+    expected = {
+        f"genre-tl-{name.replace('_', '-')} = genre_tl.tools.{name}:cli"
+        for name in PROGRAMS
+    }
+    assert set(scripts) == expected
+
+
+def test_the_changelog_begins_with_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf8")
+    assert re.search(r"^## (\S+)", text, re.MULTILINE)[1] == genre_tl.__version__
+
+
+def test_every_requirement_is_pinned_within_its_range():
+    pins = dict(x.split("==") for x in lines_of((ROOT / "constraints.txt").read_text()))
+    pins = {utils.canonicalize_name(name): version for name, version in pins.items()}
+    for requirement in required():
+        version = pins[utils.canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement

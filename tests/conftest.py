@@ -1,0 +1,45 @@
+"""What every test starts from: a quiet TensorFlow on the CPU, and fixed seeds."""
+
+import os
+import pathlib
+import random
+import sys
+
+# Before anything imports TensorFlow, here and in the programs that tests start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import hypothesis
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# No test depends on how fast the machine is, nor on an earlier run.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def root() -> pathlib.Path:
+    """The source tree."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real data beside the tree; without it the test is skipped."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip(f"NOT RUN ON REAL DATA: there is no {folder / 'data'}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)

@@ -1,0 +1,205 @@
+"""What every tool does alike: help, errors, silence, progress.
+
+A tool ends with
+
+    def cli() -> None:
+        command.run(main)
+
+and its `main` returns None or an exit code. Exit codes: 0 done, 1 failed, 2 the
+command line is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import re
+import sys
+import textwrap
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+_TRACEBACK = flags.DEFINE_boolean(
+    "traceback", False, "Show the stack of an error, not its message alone."
+)
+
+_HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
+_ABSENT = re.compile(r"flag --\S+: Flag (--\S+) must have a value other than None\.")
+
+_Item = TypeVar("_Item")
+Main = Callable[[list[str]], "int | None"]
+
+
+def run(main: Main, *, positional: bool = False) -> None:
+    """Parses the command line, runs `main` and exits.
+
+    `ValueError` and `OSError` are how the library says that something given to
+    it cannot be used: they become one line. Any other exception is a fault of
+    the program and keeps its stack trace.
+
+    Args:
+      main: takes what the flags left of `sys.argv`, program name first, and
+        returns an exit code or None. The docstring and flags of its module are
+        what `--help` shows.
+      positional: whether the tool takes arguments that are not flags.
+    """
+    module = sys.modules[main.__module__]
+    app.run(
+        functools.partial(_guarded, main),
+        flags_parser=functools.partial(_parse, module, positional),
+    )
+
+
+def progress(items: Iterable[_Item], total: int | None, label: str) -> Iterator[_Item]:
+    """Yields `items` and shows on stderr how far they are.
+
+    A terminal gets one line that is rewritten; anything else a line a minute,
+    so that a log stays short and a short run stays silent.
+
+    Args:
+      items: what to yield. An item counts as done when the next is asked for.
+      total: number of items; None if unknown.
+      label: what is being done, such as "features".
+
+    Yields:
+      The items, in order.
+    """
+    terminal = sys.stderr.isatty()
+    line = "\r\033[K{}" if terminal else "{}\n"
+    start = shown = time.monotonic()
+    done = 0
+    try:
+        for item in items:
+            yield item
+            done += 1
+            now = time.monotonic()
+            if now - shown >= (0.2 if terminal else 60):
+                shown = now
+                text = _progress_text(label, done, total, now - start)
+                print(line.format(text), end="", file=sys.stderr, flush=True)
+    finally:
+        # The line stays, with its last count, above whatever is printed next.
+        if terminal and done:
+            text = _progress_text(label, done, total, time.monotonic() - start)
+            print(line.format(text), file=sys.stderr, flush=True)
+
+
+def _progress_text(label: str, done: int, total: int | None, secs: float) -> str:
+    rate = done / max(secs, 1e-9)
+    count = f"{done}" if total is None else f"{done}/{total}"
+    text = f"{label}: {count}, {rate:.3g}/s"
+    if total is None or done >= total:
+        return f"{text}, {_minutes(secs)} taken"
+    return f"{text}, {_minutes((total - done) / rate)} left"
+
+
+def _minutes(secs: float) -> str:
+    return f"{int(secs) // 60}:{int(secs) % 60:02d}"
+
+
+def _parse(
+    module: types.ModuleType, positional: bool, argv: Sequence[str]
+) -> list[str]:
+    """Returns what the flags leave of `argv`, or exits: 0 after help, else 2."""
+    given = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    if _HELP.intersection(given):
+        print(_help(module))
+        sys.exit(0)
+    try:
+        rest: list[str] = flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_complain(_ABSENT.sub(r"\1 must be given", str(error)), 2))
+    if rest[1:] and not positional:
+        sys.exit(_complain(f"unexpected argument {rest[1]!r}: all are flags", 2))
+    return rest
+
+
+def _guarded(main: Main, argv: list[str]) -> int | None:
+    """Runs `main` and returns the exit code of whatever happens."""
+    _quieten()
+    try:
+        code = main(argv)
+        sys.stdout.flush()  # A closed pipe shows here, not after the last line.
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, has enough: no error, but nothing to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except app.UsageError as error:
+        return _complain(str(error), 2)
+    except (ValueError, OSError) as error:
+        if _TRACEBACK.value:
+            raise
+        return _complain(_one_line(error), 1)
+
+
+def _complain(message: str, code: int) -> int:
+    hint = " (--help explains the flags)" if code == 2 else ""
+    print(f"error: {' '.join(message.split())}{hint}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _quieten() -> None:
+    """Lets through what concerns the user; plain words, no time stamps."""
+    absl_logging.get_absl_handler().setFormatter(_PlainFormatter())
+    for name in ("tensorflow", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # The library decodes with soundfile where tensorflow-io does not load.
+    warnings.filterwarnings("ignore", module="tensorflow_io")
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno == logging.INFO:
+            return text
+        return f"{record.levelname.lower()}: {text}"
+
+
+def _help(module: types.ModuleType) -> str:
+    own = flags.FLAGS.get_key_flags_for_module(module)
+    return "\n".join(
+        [
+            inspect.cleandoc(module.__doc__ or ""),
+            "\nFlags:",
+            *(_describe(flag) for flag in [*own, flags.FLAGS["traceback"]]),
+            "\n--helpfull lists the flags of the libraries too.",
+        ]
+    )
+
+
+def _describe(flag: flags.Flag) -> str:
+    """Returns `--name=type (default …)` and, below it, what the flag is for."""
+    if flag.boolean:
+        head = f"--[no]{flag.name}"
+    elif isinstance(flag, flags.EnumFlag):
+        head = f"--{flag.name}={'|'.join(flag.parser.enum_values)}"
+    else:
+        head = f"--{flag.name}=<{flag.flag_type()}>"
+    required = any("other than None" in check.message for check in flag.validators)
+    notes = [
+        "required" if required else f"default: {flag.default_as_str or 'none'}",
+        flag.parser.syntactic_help,
+    ]
+    head = f"  {head}  ({'; '.join(note for note in notes if note)})"
+    text = textwrap.fill(
+        flag.help or "", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
+    )
+    return f"{head}\n{text}"
