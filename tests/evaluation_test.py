@@ -123,9 +123,9 @@ def test_tagging_metrics_warns_of_nothing_and_is_fit_for_json():
 def test_scores_that_are_not_finite_are_refused_with_their_place(value):
     labels, scores = random_tags(6)
     scores[4, 7] = value
-    with pytest.raises(ValueError, match="1 values .* clip 4, label 7.*diverged"):
+    with pytest.raises(ValueError, match=r"1 values .* clip 4, label 7.*diverged"):
         evaluation.tagging_metrics(labels, scores)
-    with pytest.raises(ValueError, match="1 values .* clip 4, label 7.*diverged"):
+    with pytest.raises(ValueError, match=r"1 values .* clip 4, label 7.*diverged"):
         evaluation.genre_metrics(np.zeros(60, int), scores, list("abcdefghijkl"))
 
 
@@ -143,9 +143,9 @@ def test_labels_other_than_0_and_1_are_refused():
 
 def test_no_countable_tag_is_refused_with_the_most_positives():
     labels = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 1]])
-    with pytest.raises(ValueError, match="none of 3 tags .* 2 positives .* 3 clips"):
+    with pytest.raises(ValueError, match=r"none of 3 tags .* 2 positives .* 3 clips"):
         evaluation.tagging_metrics(labels, np.ones((3, 3)), min_positives=2)
-    with pytest.raises(ValueError, match="among 0 clips .most positives: 0"):
+    with pytest.raises(ValueError, match=r"among 0 clips .most positives: 0"):
         evaluation.tagging_metrics(np.ones((0, 3)), np.ones((0, 3)))
 
 
@@ -198,9 +198,9 @@ def test_the_interval_is_wilsons(right, wrong):
 
 def test_the_table_names_genres_figures_and_confusions():
     lines = by_hand().table().splitlines()
-    assert lines[1].split() == "blues 50.0 % 50.0 % 50.0 % 2 jazz (1)".split()
-    assert lines[2].split() == "jazz 66.7 % 100.0 % 80.0 % 2".split()
-    assert lines[3].split() == "rock - 0.0 % 0.0 % 1 blues (1)".split()
+    assert " ".join(lines[1].split()) == "blues 50.0 % 50.0 % 50.0 % 2 jazz (1)"
+    assert " ".join(lines[2].split()) == "jazz 66.7 % 100.0 % 80.0 % 2"
+    assert " ".join(lines[3].split()) == "rock - 0.0 % 0.0 % 1 blues (1)"
     assert "60.0 % of 5 clips (95 % interval 23.1 to 88.2 %)" in lines[5]
     assert lines[6].endswith("50.0 %")
 
