@@ -371,35 +371,26 @@ def _visible(root: pathlib.Path) -> list[pathlib.Path]:
 def _scan(root: pathlib.Path, skipped: dict[str, str]) -> list[str]:
     """Returns the usable clips in the folders of `root`; adds others to `skipped`."""
     paths = []
-    for entry in _visible(root):
-        if entry.is_dir():
-            paths += _scan_files(entry, skipped, root)
-        elif entry.suffix.lower() in AUDIO_SUFFIXES:
-            skipped[entry.name] = "not in a folder"
+    # One by one, as `rglob` enters a linked folder only where it starts.
+    for top in _visible(root):
+        for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            path = file.relative_to(root).as_posix()
+            reason = _unusable(file)
+            if "/." in path or (file.is_dir() and not file.is_symlink()):
+                continue
+            if "/" not in path:
+                skipped |= {path: "not in a folder"} if not reason else {}
+            elif reason:
+                skipped[path] = reason
+            else:
+                paths.append(path)
     return sorted(paths)
 
 
-def _scan_files(
-    top: pathlib.Path, skipped: dict[str, str], root: pathlib.Path
-) -> list[str]:
-    paths = []
-    for parent, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in [f for f in files if not f.startswith(".")] + folders:
-            file = pathlib.Path(parent, name)
-            reason = _unusable(file)
-            path = file.relative_to(root).as_posix()
-            if reason:
-                skipped[path] = reason
-            elif name not in folders:
-                paths.append(path)
-    return paths
-
-
 def _unusable(file: pathlib.Path) -> str:
-    """Returns why a file cannot be a clip, or a folder not entered, or nothing."""
+    """Returns why a file cannot be a clip, or nothing."""
     if file.is_dir():
-        return "linked folder, not followed" if file.is_symlink() else ""
+        return "linked folder, not followed"
     if file.suffix.lower() not in AUDIO_SUFFIXES:
         return f"format {file.suffix or 'without a suffix'} is not read"
     try:
