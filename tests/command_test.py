@@ -93,10 +93,11 @@ def test_help_has_the_docstring_and_the_flags_with_type_and_default(run):
     assert code == 0 and not err
     assert out.startswith("Does what the test says.\n\nExample:\n  probe --out")
     for text in (
-        "--action=return|value|absent|bug|wait|write|warn  (default: 'return')",
+        "--action=return|value|absent|bug|wait|write|warn  (default: return)\n"
+        "      What to do.",
         "--output_dir=<string>  (required)\n      Folder to fill.",
-        "--num_epochs=<int>  (default: '3'; a positive integer)\n      Passes.",
-        "--[no]fast  (default: 'true')",
+        "--num_epochs=<int>  (default: 3; a positive integer)\n      Passes.",
+        "--[no]fast  (default: true)",
         "--[no]traceback",
         "--helpfull",
     ):

@@ -186,20 +186,19 @@ def _help(module: types.ModuleType) -> str:
 
 
 def _describe(flag: flags.Flag) -> str:
-    """Returns `--name=type (default …)` and, below it, what the flag is for."""
+    """Returns `--name=<type>  (default: …)` and, below it, what the flag is for."""
+    text = flag.help or ""
     if flag.boolean:
         head = f"--[no]{flag.name}"
     elif isinstance(flag, flags.EnumFlag):
         head = f"--{flag.name}={'|'.join(flag.parser.enum_values)}"
+        text = text.partition(">: ")[2]  # absl puts the values there once more.
     else:
         head = f"--{flag.name}=<{flag.flag_type()}>"
     required = any("other than None" in check.message for check in flag.validators)
-    notes = [
-        "required" if required else f"default: {flag.default_as_str or 'none'}",
-        flag.parser.syntactic_help,
-    ]
-    head = f"  {head}  ({'; '.join(note for note in notes if note)})"
-    text = textwrap.fill(
-        flag.help or "", 80, initial_indent=" " * 6, subsequent_indent=" " * 6
-    )
-    return f"{head}\n{text}"
+    default = (flag.default_as_str or "none").strip("'")
+    notes = ["required" if required else f"default: {default}"]
+    notes += [flag.parser.syntactic_help] if flag.parser.syntactic_help else []
+    indent = " " * 6
+    text = textwrap.fill(text, 80, initial_indent=indent, subsequent_indent=indent)
+    return f"  {head}  ({'; '.join(notes)})\n{text}"
