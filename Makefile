@@ -9,7 +9,6 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types wheel clean
-.DELETE_ON_ERROR:
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -26,12 +25,12 @@ $(STAMP):
 
 demo: $(STAMP) ## the whole way on a synthesised corpus, at most 6 minutes
 	@$(BIN)/python -m tools.make_demo_corpus --output_dir=demo/corpus
-	@$(BIN)/python -m tools.extract_features --data_dir=demo/corpus
-	@$(BIN)/python -m tools.pretrain --data_dir=demo/corpus --run_dir=demo/pretrain
-	@$(BIN)/python -m tools.finetune --data_dir=demo/corpus --run_dir=demo/finetune
-	@$(BIN)/python -m tools.evaluate --data_dir=demo/corpus --run_dir=demo/finetune
+	@$(BIN)/python -m tools.extract_features --data_dir=demo/corpus/tagged
+	@$(BIN)/python -m tools.pretrain --data_dir=demo/corpus/tagged --run_dir=demo/pretrain
+	@$(BIN)/python -m tools.finetune --data_dir=demo/corpus/genres --run_dir=demo/finetune
+	@$(BIN)/python -m tools.evaluate --data_dir=demo/corpus/genres --run_dir=demo/finetune
 	@$(BIN)/python -m tools.export --run_dir=demo/finetune
-	@$(BIN)/python -m tools.predict demo/corpus
+	@$(BIN)/python -m tools.predict demo/corpus/genres
 
 test: $(STAMP) ## the test suite (WORKERS=2)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
