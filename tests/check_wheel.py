@@ -80,7 +80,7 @@ def _install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _run(cwd: pathlib.Path, *command: object) -> str:
-    """Runs away from the tree: `-P`-less Python has `cwd` first on its path."""
+    """Returns what `command` prints; ends the program if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
