@@ -97,7 +97,7 @@ class Training:
     patience_epochs: int = 5
     min_delta: float = 1e-3
     clip_norm: float = 1.0
-    crop_frames: int = 0
+    crop_frames: int = 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,9 @@ class Preset:
     frontend: Frontend = Frontend()
     model: Model = Model()
     pretrain: Training = Training()
-    finetune: Training = Training(max_epochs=30, patience_epochs=0)
+    finetune: Training = Training(
+        learning_rate=3e-4, batch_size=16, max_epochs=40, patience_epochs=0
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers and strings, fit for JSON."""
@@ -133,18 +135,32 @@ PRESETS: Mapping[str, Preset] = {
     "paper": Preset(
         model=Model(dropout=0.7, readout="last"),
         pretrain=Training(
-            learning_rate=1e-5, max_epochs=1000, clip_norm=0.0, min_delta=1e-4
+            learning_rate=1e-5,
+            max_epochs=1000,
+            min_delta=1e-4,
+            clip_norm=0.0,
+            crop_frames=0,
         ),
         finetune=Training(
-            learning_rate=1e-5, max_epochs=500, patience_epochs=0, clip_norm=0.0
+            learning_rate=1e-5,
+            max_epochs=500,
+            patience_epochs=0,
+            clip_norm=0.0,
+            crop_frames=0,
         ),
     ),
     "tiny": Preset(
         frontend=Frontend(J=9, Q=2, segment_frames=64),
         model=Model(num_layers=2, num_units=16, dropout=0.1),
-        pretrain=Training(learning_rate=5e-3, batch_size=8, max_epochs=3),
+        pretrain=Training(
+            learning_rate=5e-3, batch_size=8, max_epochs=3, crop_frames=32
+        ),
         finetune=Training(
-            learning_rate=5e-3, batch_size=8, max_epochs=4, patience_epochs=0
+            learning_rate=5e-3,
+            batch_size=8,
+            max_epochs=4,
+            patience_epochs=0,
+            crop_frames=32,
         ),
     ),
 }

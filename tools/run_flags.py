@@ -1,0 +1,107 @@
+"""The flags that pre-training and fine-tuning share, and what they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from genre_tl import datasets, input_pipeline, params, training
+
+from . import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data_dir", None, "Folder of the collection.", required=True)
+flags.DEFINE_enum(
+    "dataset",
+    "auto",
+    ["auto", "magnatagatune", "gtzan", "folder"],
+    "What lies there; auto tells by what the folder holds.",
+)
+flags.DEFINE_string(
+    "features_dir",
+    None,
+    "Feature store of the collection; computed now as far as it is missing.",
+    required=True,
+)
+flags.DEFINE_string("run_dir", None, "Folder of this run.", required=True)
+flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
+flags.DEFINE_integer("seed", 0, "Of weights, dropout, order and excerpts.")
+flags.DEFINE_float("learning_rate", None, "Instead of the preset's.")
+flags.DEFINE_integer("batch_size", None, "Clips a step, instead of the preset's.")
+flags.DEFINE_integer("max_epochs", None, "Instead of the preset's.")
+flags.DEFINE_integer(
+    "patience_epochs", None, "Epochs without gain before stopping; 0 never stops."
+)
+flags.DEFINE_integer(
+    "crop_frames", None, "Length of the excerpts trained on; 0 takes the segment."
+)
+flags.DEFINE_float("dropout", None, "Fraction dropped, instead of the preset's.")
+
+_TRAINING = ("learning_rate", "batch_size", "max_epochs", "patience_epochs")
+
+
+def preset(kind: str) -> params.Preset:
+    """Returns the preset with what the flags change of `kind`'s training."""
+    chosen = params.PRESETS[FLAGS.preset]
+    changes = {
+        name: FLAGS[name].value
+        for name in (*_TRAINING, "crop_frames")
+        if FLAGS[name].value is not None
+    }
+    if FLAGS.dropout is not None:
+        model = dataclasses.replace(chosen.model, dropout=FLAGS.dropout)
+        chosen = dataclasses.replace(chosen, model=model)
+    changed = dataclasses.replace(getattr(chosen, kind), **changes)
+    return dataclasses.replace(chosen, **{kind: changed})
+
+
+def features(
+    table: datasets.Dataset, frontend: params.Frontend
+) -> tuple[input_pipeline.Features, datasets.Dataset]:
+    """Completes the feature store and loads it.
+
+    Returns:
+      The features, and the table without the clips that could not be read.
+    """
+    summary = input_pipeline.extract(
+        table, FLAGS.features_dir, frontend, on_progress=command.meter("features")
+    )
+    print(summary)
+    return input_pipeline.load(FLAGS.features_dir, table, frontend)
+
+
+def progress(num_epochs: int, figures: Mapping[str, str]) -> training.Progress:
+    """Returns how a run shows itself: a line an epoch, steps on a terminal.
+
+    Args:
+      num_epochs: most epochs that can come.
+      figures: columns of the history to show, and their names.
+    """
+    is_terminal = sys.stderr.isatty()
+
+    def on_step(epoch: int, done: int, total: int) -> None:
+        if is_terminal:
+            text = f"\r\033[Kepoch {epoch}: step {done} of {total}"
+            print(text, end="", file=sys.stderr, flush=True)
+
+    def on_epoch(row: Mapping[str, float], secs: float) -> None:
+        epoch = int(row["epoch"])
+        shown = [f"{name} {row[key]:.3f}" for key, name in figures.items() if key in row]
+        most = time.strftime("%H:%M:%S", time.gmtime(secs * (num_epochs - epoch)))
+        text = f"epoch {epoch} of {num_epochs}: {', '.join(shown)}; {secs:.0f} s"
+        print("\r\033[K" * is_terminal + f"{text}, at most {most} left", flush=True)
+
+    return training.Progress(on_step, on_epoch)
+
+
+def show_metrics(metrics: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Prints figures of a finished run, a line each."""
+    for key, name in names.items():
+        if metrics.get(key) is not None:
+            print(f"  {name}: {metrics[key]:.3f}")
