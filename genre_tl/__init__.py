@@ -3,7 +3,9 @@
 The data flows through the modules in this order:
 
   params          every number, with its unit
-  datasets        folders and tables -> paths, labels, groups, splits
+  datasets        folders and tables -> paths, labels, groups
+  splits          labels, groups -> rows to train, validate, test
+  synthesis       pieces of music -> sound
   synthetic       the demo corpus
   audio           files -> mono waveform at 16 kHz
   scattering      waveform -> log-scattering frames

@@ -1,4 +1,4 @@
-"""Folders and tables of music as tables of clips: paths, labels, groups, splits.
+"""Folders and tables of music as tables of clips: paths, labels, groups.
 
 Nothing here opens an audio file. What is left out of a table is never dropped
 silently: `Dataset.skipped` names it with the reason.
@@ -15,11 +15,9 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
-from absl import logging
-from sklearn import model_selection
 
 AUDIO_SUFFIXES = frozenset(
     [".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".au", ".aif", ".aiff"]
@@ -29,30 +27,22 @@ AUDIO_SUFFIXES = frozenset(
 ANNOTATIONS = "annotations_final.csv"
 CLIP_INFO = "clip_info_final.csv"
 
-EMPTY_CLIPS: Mapping[str, str] = {
-    "35644": "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
-    "55753": "8/jacob_heringman-josquin_des_prez_lute_settings-19-"
-    "gintzler__pater_noster-204-233.mp3",
-    "57881": "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-"
-    "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
-}
-"""Clips (id to path) whose file is empty in MagnaTagATune as published."""
-
-FOLDER_SPLITS: Mapping[str, Mapping[str, str]] = {
-    "paper": {"train": "0123456789abcde", "valid": "f"},
-    "literature": {"train": "0123456789ab", "valid": "c", "test": "def"},
-}
-"""MagnaTagATune's splits by top folder: that of Song et al. (2017), and the usual."""
+EMPTY_CLIPS = frozenset(
+    [
+        "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
+        "8/jacob_heringman-josquin_des_prez_lute_settings-19-"
+        "gintzler__pater_noster-204-233.mp3",
+        "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-"
+        "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
+    ]
+)
+"""Clips whose file is empty in MagnaTagATune as published."""
 
 GTZAN_GENRES = (
     *("blues", "classical", "country", "disco", "hiphop"),
     *("jazz", "metal", "pop", "reggae", "rock"),
 )
 
-BROKEN_CLIPS = frozenset(["jazz.00054"])
-"""Clips unreadable in the common `.wav` copy of GTZAN, and often left out."""
-
-_LISTS = {part: f"{part}_filtered.txt" for part in ("train", "valid", "test")}
 _CLIP_RANGE = re.compile(r"-\d+-\d+$")
 _GTZAN_STEM = re.compile(r"[a-z]+\.\d{5}")
 _HIPHOP = re.compile(r"hip[-_ ]?hop", re.IGNORECASE)
@@ -163,9 +153,11 @@ def magnatagatune(
     """
     root = _existing(root)
     tables = root if tables is None else _existing(tables)
-    ids, paths, vocabulary, labels = _read_annotations(_table(tables, ANNOTATIONS))
-    skipped = dict.fromkeys(EMPTY_CLIPS.values(), "empty in the published set")
-    skipped = {path: skipped[path] for path in skipped.keys() & set(paths)}
+    table = _table(tables, ANNOTATIONS)
+    if table is None:
+        raise FileNotFoundError(f"{tables}: there is no {ANNOTATIONS}, nor with .gz")
+    ids, paths, vocabulary, labels = _read_annotations(table)
+    skipped = dict.fromkeys(EMPTY_CLIPS & set(paths), "empty in the published set")
     if check_files:
         root = _audio_root(root)
         _fit(root, paths, skipped)
@@ -199,10 +191,10 @@ def gtzan(root: str | os.PathLike[str]) -> Dataset:
             f"{everything.root}: genre folders {', '.join(everything.vocabulary)} are "
             f"not GTZAN's {', '.join(GTZAN_GENRES)}; load them as kind 'folder'"
         )
-    named = [bool(_GTZAN_STEM.fullmatch(_stem(path))) for path in everything.paths]
+    named = [bool(_GTZAN_STEM.fullmatch(gtzan_name(path))) for path in everything.paths]
     dataset = everything.select(np.flatnonzero(named))
     _refuse_empty_genres(dataset)
-    stems = tuple(_stem(path) for path in dataset.paths)
+    stems = tuple(gtzan_name(path) for path in dataset.paths)
     _refuse_twice(dataset.root, stems)
     strange = sorted(set(everything.paths) - set(dataset.paths))
     skipped = [(path, "not named like a clip of GTZAN") for path in strange]
@@ -229,7 +221,7 @@ def folder(root: str | os.PathLike[str]) -> Dataset:
     vocabulary = sorted(set(genres))
     if len(vocabulary) < 2:
         raise ValueError(
-            f"{root}: {_some(vocabulary, 'genre folder')}; at least 2 are needed, "
+            f"{root}: {counted(vocabulary, 'genre folder')}; at least 2 are needed, "
             "each with the audio files of its genre"
         )
     classes = [vocabulary.index(_genre(path.split("/")[0])) for path in paths]
@@ -248,104 +240,23 @@ def folder(root: str | os.PathLike[str]) -> Dataset:
     return dataset
 
 
-def split(
-    dataset: Dataset,
-    name: str,
-    *,
-    lists: str | os.PathLike[str] | None = None,
-    allow_missing: bool = False,
-) -> dict[str, np.ndarray]:
-    """Returns the rows of each part of a published split.
-
-    Args:
-      dataset: the table to divide.
-      name: `paper` or `literature` for MagnaTagATune's layout (`FOLDER_SPLITS`);
-        `fault_filtered` for GTZAN (Kereliuk, Sturm and Larsen, 2015: 443, 197, 290).
-      lists: the folder of `train_filtered.txt` and so on for `fault_filtered`; by
-        default the collection's, or the one above.
-      allow_missing: whether clips of the lists may be absent. `BROKEN_CLIPS` always
-        may. What is absent is logged.
-
-    Returns:
-      Sorted row indices by `train`, `valid` and, but for `paper`, `test`.
-
-    Raises:
-      ValueError: if the split does not suit the table, or a part is empty.
-      FileNotFoundError: if the lists or the clips they name are not there.
-    """
-    if name in FOLDER_SPLITS:
-        parts = _split_by_folder(dataset, FOLDER_SPLITS[name])
-    elif name == "fault_filtered":
-        parts = _split_by_lists(dataset, lists, allow_missing)
-    else:
-        known = ", ".join([*FOLDER_SPLITS, "fault_filtered"])
-        raise ValueError(f"split is {name!r}; it must be one of {known}")
-    empty = [part for part, rows in parts.items() if not len(rows)]
-    if empty:
-        raise ValueError(
-            f"{dataset.root}: split {name!r} leaves {' and '.join(empty)} without clips"
-        )
-    return parts
+def gtzan_name(path: str) -> str:
+    """Returns a clip's name in GTZAN: `hip-hop/hip-hop.1.au` is `hiphop.1`."""
+    return _genre(pathlib.PurePosixPath(path).stem)
 
 
-def folds(dataset: Dataset, num_folds: int, seed: int) -> list[np.ndarray]:
-    """Divides the rows into random folds, stratified by genre, groups kept whole.
-
-    Returns:
-      The sorted rows of each fold; every row is in exactly one.
-
-    Raises:
-      ValueError: if there are fewer than two folds, a genre has fewer groups than
-        there are folds, or the clips have tags.
-    """
-    classes, groups = dataset.classes, np.array(dataset.groups)
-    if num_folds < 2:
-        raise ValueError(f"num_folds is {num_folds}; it must be at least 2")
-    for index, genre in enumerate(dataset.vocabulary):
-        num_groups = len(set(groups[classes == index]))
-        if num_groups < num_folds:
-            raise ValueError(
-                f"{dataset.root}: genre {genre!r} has {num_groups} clips (or groups "
-                f"of clips), too few for {num_folds} folds; take fewer folds"
-            )
-    if len(set(groups)) == len(groups):
-        plain = model_selection.StratifiedKFold(
-            num_folds, shuffle=True, random_state=seed
-        )
-        return [rows for _, rows in plain.split(classes, classes)]
-    grouped = model_selection.StratifiedGroupKFold(
-        num_folds, shuffle=True, random_state=seed
-    )
-    return [rows for _, rows in grouped.split(classes, classes, groups)]
-
-
-def held_out(
-    dataset: Dataset, num_folds: int, seed: int, *, fold: int = 0
-) -> dict[str, np.ndarray]:
-    """Holds out one of `num_folds` folds: sorted rows of `train` and `valid`.
-
-    Raises:
-      ValueError: as `folds`, or if there is no such fold.
-    """
-    if not 0 <= fold < num_folds:
-        raise ValueError(f"fold is {fold}; it must be from 0 to {num_folds - 1}")
-    valid = folds(dataset, num_folds, seed)[fold]
-    return {"train": np.setdiff1d(np.arange(len(dataset)), valid), "valid": valid}
-
-
-def _some(names: Collection[str], what: str) -> str:
-    """Says how many there are and names the first few."""
+def counted(names: Collection[str], what: str) -> str:
+    """Says how many there are and names the first few: `2 clips (a, b)`."""
     few = ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {what}{'s' * (len(names) != 1)}" + (
-        f" ({few})" if few else ""
-    )
+    plural = "s" * (len(names) != 1)
+    return f"{len(names)} {what}{plural}" + (f" ({few})" if few else "")
 
 
 def _refuse_twice(root: pathlib.Path, names: Sequence[str]) -> None:
     twice = [name for name, n in collections.Counter(names).items() if n > 1]
     if twice:
         raise ValueError(
-            f"{root}: {_some(twice, 'clip')} there twice; keep one of each"
+            f"{root}: {counted(twice, 'clip')} there twice; keep one of each"
         )
 
 
@@ -353,7 +264,7 @@ def _refuse_empty_genres(dataset: Dataset) -> None:
     empty = [dataset.vocabulary[i] for i in np.flatnonzero(~dataset.labels.any(axis=0))]
     if empty:
         raise ValueError(
-            f"{dataset.root}: {_some(empty, 'genre')} without a usable clip "
+            f"{dataset.root}: {counted(empty, 'genre')} without a usable clip "
             f"({' '.join(sorted(AUDIO_SUFFIXES))}); fill or remove the folder"
         )
 
@@ -400,10 +311,10 @@ def _unusable(file: pathlib.Path) -> str:
 
 
 def _recognise(root: pathlib.Path) -> str:
-    if any((root / (ANNOTATIONS + end)).exists() for end in ("", ".gz")):
+    if _table(root, ANNOTATIONS):
         return "magnatagatune"
     genres = [entry for entry in _visible(_genre_root(root)) if entry.is_dir()]
-    stems = (_stem(entry.name) for genre in genres for entry in _visible(genre))
+    stems = (gtzan_name(entry.name) for genre in genres for entry in _visible(genre))
     is_gtzan = sorted(_genre(genre.name) for genre in genres) == [*GTZAN_GENRES]
     return "gtzan" if is_gtzan and any(map(_GTZAN_STEM.fullmatch, stems)) else "folder"
 
@@ -417,16 +328,9 @@ def _genre(name: str) -> str:
     return _HIPHOP.sub("hiphop", name)
 
 
-def _stem(path: str) -> str:
-    """`hip-hop/hip-hop.00001.au` to `hiphop.00001`."""
-    return _genre(pathlib.PurePosixPath(path).stem)
-
-
-def _table(root: pathlib.Path, name: str) -> pathlib.Path:
-    for path in (root / name, root / f"{name}.gz"):
-        if path.exists():
-            return path
-    raise FileNotFoundError(f"{root}: neither {name} nor {name}.gz is there")
+def _table(root: pathlib.Path, name: str) -> pathlib.Path | None:
+    paths = (root / name, root / f"{name}.gz")
+    return next((path for path in paths if path.exists()), None)
 
 
 def _read_table(path: pathlib.Path, *needed: str) -> tuple[list[str], list[list[str]]]:
@@ -476,9 +380,8 @@ def _recordings(
     File names end in the clip's first and last second: `-30-59.mp3`. In MagnaTagATune
     both ways give the same 5,405 recordings.
     """
-    try:
-        path = _table(tables, CLIP_INFO)
-    except FileNotFoundError:
+    path = _table(tables, CLIP_INFO)
+    if path is None:
         stems = (str(pathlib.PurePosixPath(path).with_suffix("")) for path in paths)
         return tuple(_CLIP_RANGE.sub("", stem) for stem in stems)
     names, rows = _read_table(path, "clip_id", "original_url")
@@ -487,7 +390,7 @@ def _recordings(
     missing = [clip for clip in ids if clip not in recording]
     if missing:
         raise ValueError(
-            f"{path}: {_some(missing, 'clip id')} of {ANNOTATIONS} not there; remove "
+            f"{path}: {counted(missing, 'clip id')} of {ANNOTATIONS} not there; remove "
             "this table or take the one that belongs to the other"
         )
     return tuple(recording[clip] for clip in ids)
@@ -510,8 +413,8 @@ def _fit(root: pathlib.Path, paths: Sequence[str], skipped: dict[str, str]) -> N
     missing = sorted(set(paths) - there - set(skipped))
     if missing:
         raise FileNotFoundError(
-            f"{root}: {_some(missing, 'clip')} of {ANNOTATIONS} not there; unpack the "
-            "whole collection or take the table that belongs to these files"
+            f"{root}: {counted(missing, 'clip')} of {ANNOTATIONS} not there; unpack "
+            "the whole collection or take the table that belongs to these files"
         )
     skipped |= dict.fromkeys(there - set(paths), f"not in {ANNOTATIONS}")
 
@@ -525,50 +428,3 @@ def _commonest(labels: np.ndarray, num_tags: int | None) -> np.ndarray:
         )
     counts = labels.sum(axis=0, dtype=np.int64)
     return np.sort(np.argsort(-counts, kind="stable")[:num_tags])
-
-
-def _split_by_folder(
-    dataset: Dataset, digits: Mapping[str, str]
-) -> dict[str, np.ndarray]:
-    tops = np.array([path.split("/")[0] for path in dataset.paths])
-    strange = sorted(set(tops) - set("".join(digits.values())))
-    if strange:
-        raise ValueError(
-            f"{dataset.root}: {_some(strange, 'folder')} other than 0-9, a-f; only "
-            "MagnaTagATune's layout can be split by folder"
-        )
-    return {
-        part: np.flatnonzero(np.isin(tops, list(chosen)))
-        for part, chosen in digits.items()
-    }
-
-
-def _split_by_lists(
-    dataset: Dataset, lists: str | os.PathLike[str] | None, allow_missing: bool
-) -> dict[str, np.ndarray]:
-    bases = [dataset.root, dataset.root.parent] if lists is None else [_existing(lists)]
-    whole = [b for b in bases if all((b / name).exists() for name in _LISTS.values())]
-    if not whole:
-        raise FileNotFoundError(
-            f"{bases[-1]}: the lists {', '.join(_LISTS.values())} are not there; give "
-            "their folder"
-        )
-    listed = {
-        part: [_stem(line) for line in (whole[0] / name).read_text("utf-8").split()]
-        for part, name in _LISTS.items()
-    }
-    stems = [stem for part in listed.values() for stem in part]
-    _refuse_twice(whole[0], stems)
-    row_of = {_stem(path): row for row, path in enumerate(dataset.paths)}
-    missing = sorted(set(stems) - set(row_of))
-    if set(missing) - BROKEN_CLIPS and not allow_missing:
-        raise FileNotFoundError(
-            f"{dataset.root}: {_some(missing, 'clip')} of the fault-filtered lists not "
-            "there; give the whole of GTZAN or allow missing clips"
-        )
-    if missing:
-        logging.warning("Fault-filtered split without %s", _some(missing, "clip"))
-    return {
-        part: np.array(sorted(row_of[stem] for stem in chosen if stem in row_of), int)
-        for part, chosen in listed.items()
-    }

@@ -19,6 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ORDER = (
     "params",
     "datasets",
+    "splits",
+    "synthesis",
     "synthetic",
     "audio",
     "scattering",
@@ -33,6 +35,8 @@ WITHOUT_TENSORFLOW = (
     "__init__",
     "params",
     "datasets",
+    "splits",
+    "synthesis",
     "synthetic",
     "evaluation",
     "plots",
@@ -159,7 +163,7 @@ def test_importing_the_package_loads_nothing_heavy():
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_tool_answers_help_without_loading_tensorflow(name):
     # What is heavy is imported where it is used, or --help takes ten seconds.
-    heavy = set(ORDER) - set(WITHOUT_TENSORFLOW) | {"evaluation", "plots"}
+    heavy = set(ORDER) - set(WITHOUT_TENSORFLOW) | {"splits", "evaluation", "plots"}
     used = set(top_level(TOOLS[name]))
     assert not {internal(x) for x in used} & heavy
     assert not {x.split(".")[0] for x in used} & HEAVY

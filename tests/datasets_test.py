@@ -1,4 +1,4 @@
-"""Tables, vocabularies, splits and folds of the collections."""
+"""Tables, vocabularies and recordings of the collections."""
 
 import collections
 import gzip
@@ -9,17 +9,8 @@ import pytest
 
 from genre_tl import datasets
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATHS = ("0/a-b-01-x-0-29.mp3", "0/a-b-01-x-29-58.mp3", "c/d-e-02-y-0-29.mp3")
 MORE = ("d/g-h-03-z-0-29.mp3", "f/i-j-04-w-0-29.mp3")
-
-
-@pytest.fixture
-def shared():
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"REAL DATA NOT TESTED: {folder} is not there")
-    return folder
 
 
 def touch(path, content=b"x"):
@@ -116,7 +107,7 @@ def test_empty_and_unlisted_files_are_left_out_and_reported(tmp_path):
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_the_three_known_empty_clips_may_be_empty_or_absent(tmp_path, is_there):
-    known = tuple(datasets.EMPTY_CLIPS.values())
+    known = tuple(sorted(datasets.EMPTY_CLIPS))
     make_tagged(tmp_path, PATHS + known)
     for path in known:
         touch(tmp_path / path, b"")
@@ -124,7 +115,7 @@ def test_the_three_known_empty_clips_may_be_empty_or_absent(tmp_path, is_there):
             (tmp_path / path).unlink()
     table = datasets.magnatagatune(tmp_path)
     assert table.paths == PATHS
-    assert [path for path, _ in table.skipped] == sorted(known)
+    assert [path for path, _ in table.skipped] == [*known]
 
 
 def test_num_tags_keeps_the_commonest(tmp_path):
@@ -153,6 +144,11 @@ def test_a_malformed_table_is_refused_by_name(tmp_path, content, message):
     assert datasets.ANNOTATIONS in str(error.value)
 
 
+def test_a_folder_without_a_table_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no annotations_final\.csv"):
+        datasets.magnatagatune(tmp_path)
+
+
 def test_a_truncated_gzip_is_refused_by_name(tmp_path):
     make_tagged(tmp_path, name="whole.csv.gz")
     data = (tmp_path / "whole.csv.gz").read_bytes()
@@ -161,41 +157,17 @@ def test_a_truncated_gzip_is_refused_by_name(tmp_path):
         datasets.magnatagatune(tmp_path)
 
 
-def test_the_folder_splits_are_the_published_ones(tmp_path):
-    make_tagged(tmp_path)
-    table = datasets.magnatagatune(tmp_path)
-    paper = datasets.split(table, "paper")
-    assert paper["train"].tolist() == [0, 1, 2, 3]
-    assert paper["valid"].tolist() == [4]
-    literature = datasets.split(table, "literature")
-    assert [rows.tolist() for rows in literature.values()] == [[0, 1], [2], [3, 4]]
-
-
-def test_a_split_that_leaves_a_part_empty_is_refused(tmp_path):
-    make_tagged(tmp_path, PATHS)
-    with pytest.raises(ValueError, match="leaves valid without"):
-        datasets.split(datasets.magnatagatune(tmp_path), "paper")
-    with pytest.raises(ValueError, match="'papr'"):
-        datasets.split(datasets.magnatagatune(tmp_path), "papr")
-
-
 def test_the_real_tables_have_the_published_sizes(shared):
-    table = datasets.magnatagatune(shared / "magnatagatune", check_files=False)
+    table = datasets.magnatagatune(shared / "data" / "magnatagatune", check_files=False)
     assert table.labels.shape == (25_860, 188)
-    assert len(datasets.split(table, "paper")["valid"]) == 2_105
-    literature = datasets.split(table, "literature")
-    assert [len(rows) for rows in literature.values()] == [18_706, 1_825, 5_329]
     assert np.sum(~table.labels.any(axis=1)) == 4_221
     counts = collections.Counter(table.groups)
     assert len(counts) == 5_405
     assert max(counts.values()) == 75
-    for parts in (datasets.split(table, "paper"), literature):
-        used = [{table.groups[row] for row in rows} for rows in parts.values()]
-        assert sum(map(len, used)) == len(set().union(*used))
 
 
 def test_file_names_and_clip_info_give_the_same_real_recordings(shared, tmp_path):
-    tables = shared / "magnatagatune"
+    tables = shared / "data" / "magnatagatune"
     name = "annotations_final.csv.gz"
     (tmp_path / name).symlink_to(tables / name)
     by_info = datasets.magnatagatune(tables, check_files=False).groups
@@ -205,17 +177,18 @@ def test_file_names_and_clip_info_give_the_same_real_recordings(shared, tmp_path
 
 
 def test_fifty_real_tags_are_those_of_the_literature(shared):
-    tables = shared / "magnatagatune"
+    tables = shared / "data" / "magnatagatune"
     table = datasets.magnatagatune(tables, num_tags=50, check_files=False)
     assert len(table.vocabulary) == 50
     assert {"guitar", "choral", "metal", "no vocals"} <= set(table.vocabulary)
-    # 997 test clips have none of the 50 tags: counted in published index files.
-    test = datasets.split(table, "literature")["test"]
+    # 997 clips of folders d, e and f have none of the 50 tags: counted in published
+    # index files.
+    test = [path[0] in "def" for path in table.paths]
     assert np.sum(~table.labels[test].any(axis=1)) == 997
 
 
 def test_the_small_real_collection_loads_with_its_empty_files_reported(shared):
-    table = datasets.load("auto", shared / "mini_mtt")
+    table = datasets.load("auto", shared / "data" / "mini_mtt")
     assert table.name == "magnatagatune"
     assert table.labels.shape == (1_220, 188)
     assert [reason for _, reason in table.skipped] == ["empty file"] * 3
@@ -272,58 +245,6 @@ def test_other_genres_are_not_gtzan(tmp_path):
     with pytest.raises(ValueError, match="polka"):
         datasets.gtzan(tmp_path)
     assert datasets.load("auto", tmp_path).name == "folder"
-
-
-def write_lists(root, train, valid, test):
-    for name, stems in (("train", train), ("valid", valid), ("test", test)):
-        lines = "".join(f"{stem.split('.')[0]}/{stem}.wav\n" for stem in stems)
-        touch(root / f"{name}_filtered.txt", lines.encode())
-
-
-def test_the_fault_filtered_split_goes_by_stem_whatever_the_format(tmp_path):
-    make_gtzan(tmp_path / "genres", suffix=".au")
-    write_lists(tmp_path, ["pop.00001", "blues.00000"], ["rock.00002"], ["jazz.00003"])
-    table = datasets.gtzan(tmp_path)
-    parts = datasets.split(table, "fault_filtered")
-    names = {part: table.select(rows).paths for part, rows in parts.items()}
-    assert names["train"] == ("blues/blues.00000.au", "pop/pop.00001.au")
-    assert names["valid"] == ("rock/rock.00002.au",)
-    assert names["test"] == ("jazz/jazz.00003.au",)
-
-
-def test_only_the_known_broken_clip_may_be_absent_unasked(tmp_path, caplog):
-    make_gtzan(tmp_path)
-    table = datasets.gtzan(tmp_path)
-    lists = tmp_path / ".lists"
-    write_lists(lists, ["pop.00001", "jazz.00054"], ["pop.00002"], ["pop.00003"])
-    parts = datasets.split(table, "fault_filtered", lists=lists)
-    assert [len(rows) for rows in parts.values()] == [1, 1, 1]
-    assert "jazz.00054" in caplog.text
-    write_lists(lists, ["pop.00001", "pop.00077"], ["pop.00002"], ["pop.00003"])
-    with pytest.raises(FileNotFoundError, match=r"1 clip \(pop\.00077\)"):
-        datasets.split(table, "fault_filtered", lists=lists)
-    datasets.split(table, "fault_filtered", lists=lists, allow_missing=True)
-
-
-def test_a_clip_in_two_lists_is_refused(tmp_path):
-    make_gtzan(tmp_path)
-    write_lists(tmp_path, ["pop.00001"], ["pop.00001"], ["pop.00002"])
-    with pytest.raises(ValueError, match=r"pop\.00001"):
-        datasets.split(datasets.gtzan(tmp_path), "fault_filtered")
-
-
-def test_the_real_lists_have_the_published_sizes(shared, tmp_path):
-    make_gtzan(tmp_path, num_clips=100)
-    table = datasets.gtzan(tmp_path)
-    parts = datasets.split(table, "fault_filtered", lists=shared / "gtzan")
-    assert [len(rows) for rows in parts.values()] == [443, 197, 290]
-
-
-def test_a_part_of_the_real_gtzan_loads_but_is_not_taken_for_the_whole(shared):
-    table = datasets.load("auto", shared / "gtzan")
-    assert (table.name, len(table)) == ("gtzan", 70)
-    with pytest.raises(FileNotFoundError, match="865 clips"):
-        datasets.split(table, "fault_filtered")
 
 
 # Folders of genres
@@ -391,54 +312,18 @@ def test_too_few_or_empty_genres_are_refused(tmp_path):
         datasets.load("mtt", tmp_path)
 
 
-# Folds
-
-
-def test_folds_are_stratified_seeded_and_cover_every_row_once(tmp_path):
-    make_gtzan(tmp_path, num_clips=7)
-    table = datasets.gtzan(tmp_path)
-    folds = datasets.folds(table, 7, seed=3)
-    assert np.array_equal(np.sort(np.concatenate(folds)), np.arange(70))
-    for rows in folds:
-        assert sorted(table.classes[rows]) == [*range(10)]
-        assert rows.tolist() == sorted(rows)
-    again, other = datasets.folds(table, 7, seed=3), datasets.folds(table, 7, seed=4)
-    assert all(map(np.array_equal, folds, again))
-    assert not all(map(np.array_equal, folds, other))
-
-
-def test_no_fold_divides_a_group(tmp_path):
-    for genre in "ab":
-        for artist in range(6):
-            for clip in range(1 + artist):
-                touch(tmp_path / genre / f"artist_{artist}" / f"{clip}.wav")
-    table = datasets.folder(tmp_path)
-    folds = datasets.folds(table, 3, seed=0)
-    groups = [{table.groups[row] for row in rows} for rows in folds]
-    assert sum(map(len, groups)) == 12
-    assert len(np.unique(np.concatenate(folds))) == len(table) == 42
-    with pytest.raises(ValueError, match="'a' has 6 clips"):
-        datasets.folds(table, 7, seed=0)
-
-
-def test_one_seventh_can_be_held_out(tmp_path):
-    make_gtzan(tmp_path, num_clips=7)
-    table = datasets.gtzan(tmp_path)
-    parts = datasets.held_out(table, 7, seed=0, fold=2)
-    assert len(parts["train"]) == 60
-    assert np.array_equal(parts["valid"], datasets.folds(table, 7, 0)[2])
-    assert not set(parts["train"]) & set(parts["valid"])
-    with pytest.raises(ValueError, match="fold is 7"):
-        datasets.held_out(table, 7, seed=0, fold=7)
-
-
-def test_tags_have_neither_classes_nor_folds(tmp_path):
-    make_tagged(tmp_path)
-    with pytest.raises(ValueError, match="no single genre"):
-        datasets.folds(datasets.magnatagatune(tmp_path), 2, seed=0)
+def test_a_part_of_the_real_gtzan_loads(shared):
+    table = datasets.load("auto", shared / "data" / "gtzan")
+    assert (table.name, len(table)) == ("gtzan", 70)
 
 
 # The table
+
+
+def test_tags_have_no_classes(tmp_path):
+    make_tagged(tmp_path)
+    with pytest.raises(ValueError, match="no single genre"):
+        _ = datasets.magnatagatune(tmp_path).classes
 
 
 def test_select_takes_rows_in_the_given_order(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 from sklearn import linear_model, model_selection, pipeline, preprocessing
 
-from genre_tl import datasets, synthetic
+from genre_tl import datasets, splits, synthesis, synthetic
 
 CORPUS = synthetic.Corpus(num_tagged=68, clips_per_genre=6, clip_secs=5)
 
@@ -30,7 +30,7 @@ def read(path):
 
 
 def piece(**changes):
-    plain = synthetic._Piece(
+    plain = synthesis.Piece(
         bpm=120, drive=0, groove="none", bass="none", rhythm="held",
         chords="piano", lead="none", harmony="pop", key=0, levels=(1, 1, 1, 1),
         tilt=0, echo=0, noise=0, peak=0.5,
@@ -45,7 +45,7 @@ def test_the_tagged_part_loads_as_magnatagatune(demo):
     assert table.skipped == ()
     assert len(set(table.groups)) == 34
     for name in ("paper", "literature"):
-        parts = datasets.split(table, name)
+        parts = splits.by_name(table, name)
         used = [{table.groups[row] for row in rows} for rows in parts.values()]
         assert sum(map(len, used)) == 34
     samples, rate_hz = read(table.files[0])
@@ -124,10 +124,10 @@ def test_parameters_out_of_range_are_refused_by_name(wrong):
         synthetic.Corpus(**wrong)
 
 
-@pytest.mark.parametrize("name", sorted(synthetic._INSTRUMENTS))
+@pytest.mark.parametrize("name", sorted(synthesis.INSTRUMENTS))
 def test_an_instrument_sounds_at_the_pitch_it_is_given(name):
     # A4 and harmonics: the spectrum repeats every 440 Hz, and there is no other line.
-    note = synthetic._tone(synthetic._INSTRUMENTS[name], 69, 16_000, 16_000)
+    note = synthesis._tone(synthesis.INSTRUMENTS[name], 69, 16_000, 16_000)
     spectrum = np.abs(np.fft.rfft(note * np.hanning(len(note)))) ** 2
     hz = np.arange(len(spectrum))
     near = np.abs(hz - 440 * np.round(hz / 440)) < 0.03 * hz
@@ -140,7 +140,7 @@ def test_the_tempo_heard_is_the_tempo_of_the_piece():
     rate_hz = 16_000
     for bpm in (90, 120, 150):
         rng = np.random.default_rng(0)
-        waveform = synthetic._play(
+        waveform = synthesis.play(
             piece(bpm=bpm, groove="disco", levels=(1, 0, 0, 0)), 10, rate_hz, rng
         )
         frames = np.abs(waveform[: len(waveform) // 160 * 160].reshape(-1, 160))
@@ -170,12 +170,12 @@ def test_tags_say_what_a_piece_holds():
 
 def test_every_choice_of_a_style_is_in_its_table():
     tables = {
-        "groove": synthetic._GROOVES,
-        "bass": synthetic._BASSES,
-        "rhythm": synthetic._RHYTHMS,
-        "chords": synthetic._INSTRUMENTS,
-        "lead": {**synthetic._INSTRUMENTS, "none": None},
-        "harmony": synthetic._HARMONIES,
+        "groove": synthesis.GROOVES,
+        "bass": synthesis.BASSES,
+        "rhythm": synthesis.RHYTHMS,
+        "chords": synthesis.INSTRUMENTS,
+        "lead": {**synthesis.INSTRUMENTS, "none": None},
+        "harmony": synthesis.HARMONIES,
     }
     assert tuple(synthetic._STYLES) == datasets.GTZAN_GENRES
     for style in synthetic._STYLES.values():
@@ -185,10 +185,10 @@ def test_every_choice_of_a_style_is_in_its_table():
     for style in synthetic._STYLES.values():
         for field in tables:
             used[field] |= set(getattr(style, field))
-    assert used["groove"] | {"none"} == set(synthetic._GROOVES)
-    assert used["bass"] == set(synthetic._BASSES)
-    assert used["rhythm"] == set(synthetic._RHYTHMS)
-    assert used["harmony"] == set(synthetic._HARMONIES)
+    assert used["groove"] | {"none"} == set(synthesis.GROOVES)
+    assert used["bass"] == set(synthesis.BASSES)
+    assert used["rhythm"] == set(synthesis.RHYTHMS)
+    assert used["harmony"] == set(synthesis.HARMONIES)
 
 
 def features(path):
