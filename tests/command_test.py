@@ -196,18 +196,52 @@ def test_importing_a_tool_keeps_a_log_level_that_is_set():
         assert done.stdout.strip() == shown, done.stderr
 
 
-def test_progress_yields_every_item_and_leaves_a_log_alone(capsys):
-    assert list(command.progress(range(5), 5, "clips")) == [0, 1, 2, 3, 4]
+def read_all(reader: int) -> str:
+    """Reads a pseudo-terminal whose other end is closed."""
+    text = b""
+    try:
+        while part := os.read(reader, 10_000):
+            text += part
+    except OSError:  # How Linux says that nothing more will come.
+        pass
+    os.close(reader)
+    return text.decode()
+
+
+def test_a_meter_leaves_the_log_of_a_short_run_alone(capsys):
+    show = command.meter("clips")
+    for done in range(6):
+        show(done, 5)
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_rewrites_one_line_of_a_terminal_and_leaves_the_count(monkeypatch):
+def test_a_meter_writes_a_line_a_minute_to_a_log(capsys, monkeypatch):
+    clock = iter([0, 0, 30, 60, 90, 120, 150])
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    show = command.meter("clips")
+    for done in range(6):
+        show(done, 5)
+    assert capsys.readouterr().err.splitlines() == [
+        "clips: 2 of 5, 0.0333 per second, 1:30 left",
+        "clips: 4 of 5, 0.0333 per second, 0:30 left",
+    ]
+
+
+def test_a_meter_rewrites_one_line_of_a_terminal_and_leaves_the_count(monkeypatch):
     reader, writer = pty.openpty()
     with os.fdopen(writer, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with pytest.raises(ZeroDivisionError):
-            for i in command.progress([3, 2, 1, 0], 4, "clips"):
-                1 / i
-        text = os.read(reader, 10_000).decode()
-    os.close(reader)
-    assert "clips: 3/4" in text and text.endswith("\n") and text.count("\n") == 1
+        clock = iter(range(10))
+        monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+        show = command.meter("clips")
+        for done in range(4):
+            show(done, 3)
+    text = read_all(reader)
+    assert text.count("\r\033[K") == 4 and text.count("\n") == 1
+    assert text.endswith("clips: 3 of 3, 0.75 per second, 0:04 taken\r\n")
+
+
+def test_a_file_is_written_whole(tmp_path):
+    command.write_text(tmp_path / "a.json", "é\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text(encoding="utf8") == "é\n"

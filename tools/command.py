@@ -21,8 +21,7 @@ import textwrap
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -34,7 +33,6 @@ _TRACEBACK = flags.DEFINE_boolean(
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
 _ABSENT = re.compile(r"flag --\S+: Flag (--\S+) must have a value other than None\.")
 
-_Item = TypeVar("_Item")
 Main = Callable[[list[str]], "int | None"]
 
 
@@ -58,51 +56,59 @@ def run(main: Main, *, positional: bool = False) -> None:
     )
 
 
-def progress(items: Iterable[_Item], total: int | None, label: str) -> Iterator[_Item]:
-    """Yields `items` and shows on stderr how far they are.
+def meter(label: str) -> Callable[[int, int], None]:
+    """Returns a callback that shows on stderr how far a piece of work is.
 
-    A terminal gets one line that is rewritten; anything else a line a minute,
-    so that a log stays short and a short run stays silent.
+    A terminal gets one line that is rewritten; anything else a line a minute, so
+    that a log stays short and a short piece of work silent.
 
     Args:
-      items: what to yield. An item counts as done when the next is asked for.
-      total: number of items; None if unknown.
       label: what is being done, such as "features".
 
-    Yields:
-      The items, in order.
+    Returns:
+      A function of the numbers of items done and to be done, to be called before
+      the first and after each.
     """
     terminal = sys.stderr.isatty()
-    line = "\r\033[K{}" if terminal else "{}\n"
+    interval_secs = 0.2 if terminal else 60
     start = shown = time.monotonic()
-    done = 0
-    try:
-        for item in items:
-            yield item
-            done += 1
-            now = time.monotonic()
-            if now - shown >= (0.2 if terminal else 60):
-                shown = now
-                text = _progress_text(label, done, total, now - start)
-                print(line.format(text), end="", file=sys.stderr, flush=True)
-    finally:
-        # The line stays, with its last count, above whatever is printed next.
-        if terminal and done:
-            text = _progress_text(label, done, total, time.monotonic() - start)
-            print(line.format(text), file=sys.stderr, flush=True)
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        last = done >= total and terminal  # It stays, above what is printed next.
+        if last or now - shown >= interval_secs:
+            shown = now
+            text = _clear_line() + _progress(label, done, total, now - start)
+            end = "" if terminal and not last else "\n"
+            print(text, end=end, file=sys.stderr, flush=True)
+
+    return show
 
 
-def _progress_text(label: str, done: int, total: int | None, secs: float) -> str:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = f"{os.fspath(path)}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(partial, path)
+
+
+def _clear_line() -> str:
+    """Returns what makes room on a terminal where a meter may have written."""
+    return "\r\033[K" if sys.stderr.isatty() else ""
+
+
+def _progress(label: str, done: int, total: int, secs: float) -> str:
     rate = done / max(secs, 1e-9)
-    count = f"{done}" if total is None else f"{done}/{total}"
-    text = f"{label}: {count}, {rate:.3g}/s"
-    if total is None or done >= total:
+    text = f"{label}: {done} of {total}, {rate:.3g} per second"
+    if done >= total:
         return f"{text}, {_minutes(secs)} taken"
-    return f"{text}, {_minutes((total - done) / rate)} left"
+    return f"{text}, {_minutes((total - done) / rate)} left" if done else text
 
 
 def _minutes(secs: float) -> str:
-    return f"{int(secs) // 60}:{int(secs) % 60:02d}"
+    return f"{round(secs) // 60}:{round(secs) % 60:02d}"
 
 
 def _parse(
@@ -130,7 +136,7 @@ def _guarded(main: Main, argv: list[str]) -> int | None:
         sys.stdout.flush()  # A closed pipe shows here, not after the last line.
         return code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(f"{_clear_line()}interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, such as `head`, has enough: no error, but nothing to write to.
@@ -146,7 +152,8 @@ def _guarded(main: Main, argv: list[str]) -> int | None:
 
 def _complain(message: str, code: int) -> int:
     hint = " (--help explains the flags)" if code == 2 else ""
-    print(f"error: {' '.join(message.split())}{hint}", file=sys.stderr)
+    text = f"error: {' '.join(message.split())}{hint}"
+    print(f"{_clear_line()}{text}", file=sys.stderr)
     return code
 
 
@@ -167,10 +174,9 @@ def _quieten() -> None:
 
 class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if record.levelno == logging.INFO:
-            return text
-        return f"{record.levelname.lower()}: {text}"
+        is_info = record.levelno == logging.INFO
+        kind = "" if is_info else f"{record.levelname.lower()}: "
+        return f"{_clear_line()}{kind}{super().format(record)}"
 
 
 def _help(module: types.ModuleType) -> str:
