@@ -6,6 +6,7 @@ interpreter of the development environment: `make wheel`.
 
 import configparser
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main() -> None:
 
 
 def _build(folder: pathlib.Path) -> pathlib.Path:
+    # setuptools would pack whatever an earlier build left there.
+    shutil.rmtree(ROOT / "build", ignore_errors=True)
     _run(
         ROOT,
         *(sys.executable, "-m", "build", "--wheel", "--no-isolation"),
