@@ -1,0 +1,590 @@
+"""Trained networks as SavedModels: built, checked, published, called.
+
+An export goes from waveform to scores with TensorFlow's core operations alone. It
+lies at `<name>/<version>/`, as TensorFlow Serving wants it; `docs/serving.md`
+describes it.
+
+    >>> folder = serving.export(network, frontend, labels, "saved_models/x", card={})
+    >>> serving.Predictor(folder).scores([waveform])  # [clips, labels]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from google.protobuf import message
+from tensorflow.core.protobuf import saved_model_pb2
+
+from genre_tl import models, params, scattering
+
+CHUNK_SEGMENTS = 8
+"""Segments that an export computes at once: what bounds its memory."""
+
+TOLERANCE = 1e-5
+"""Largest difference between scores that count as the same."""
+
+OPERATIONS = frozenset(
+    """
+    Abs Add AddN AddV2 All Any Assert AssignVariableOp BatchMatMulV2 BiasAdd
+    BroadcastArgs BroadcastTo Cast CheckNumerics ClipByValue ComplexAbs Concat ConcatV2
+    Conj Const Cumsum DisableCopyOnRead DivNoNan Einsum EnsureShape Equal Exp ExpandDims
+    FFT Fill Floor FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT
+    Identity IdentityN If IsFinite Less LessEqual Log LogicalAnd LogicalNot LogicalOr
+    LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp
+    NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder PlaceholderWithDefault
+    Prod RFFT Range ReadVariableOp RealDiv Reciprocal Relu Reshape RestoreV2 ReverseV2
+    Roll Rsqrt SaveV2 Select SelectV2 Shape ShardedFilename Sigmoid Slice Softmax Split
+    SplitV Sqrt Square Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
+    StaticRegexFullMatch StopGradient StridedSlice StringJoin Sub Sum Switch Tanh
+    TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength
+    TensorListReserve TensorListSetItem TensorListStack Tile Transpose Unpack
+    UnsortedSegmentSum VarHandleOp VarIsInitializedOp Where While ZerosLike
+    """.split()
+)
+"""What an export may consist of: all are in TensorFlow Serving, and run on CPU."""
+
+CARD = pathlib.PurePath("assets.extra", "model_card.json")
+"""Where the model card lies in an export; the same as Markdown beside it."""
+
+# Louder than any 32-bit integer: no sample, and its square would overflow.
+_LOUDEST = 2.0**31
+
+# Most samples that `Predictor` pads into one batch: some 4 minutes.
+_BATCH_SAMPLES = CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
+
+# What no export may have loaded, as a program that calls it. The arguments are
+# the export, an .npz of clips, and where the .npz of scores goes.
+_CALLER = """
+import sys, time
+start = time.monotonic()
+import numpy as np
+import tensorflow as tf
+imported = time.monotonic()
+model = tf.saved_model.load(sys.argv[1])
+loaded = time.monotonic()
+serve = model.signatures["serving_default"]
+embed = model.signatures["embedding"]
+
+def scores(*clips, padding=0):
+    batch = np.zeros([len(clips), max(map(len, clips)) + padding], np.float32)
+    for row, clip in zip(batch, clips):
+        row[: len(clip)] = clip
+    return serve(waveform=tf.constant(batch))["scores"].numpy()
+
+with np.load(sys.argv[2]) as file:
+    clips = [file[name] for name in file.files]
+first = scores(clips[0])
+answered = time.monotonic()
+foreign = {"genre_tl", "kymatio", "tensorflow_io", "soundfile"} & set(sys.modules)
+assert not foreign, f"loading it imported {foreign}"
+np.savez(
+    sys.argv[3],
+    alone=np.concatenate([first, *(scores(clip) for clip in clips[1:])]),
+    batch=scores(*clips),
+    padded=scores(*clips, padding=len(clips[0]) + 17),
+    embedding=embed(waveform=tf.constant(clips[0][None]))["embedding"].numpy(),
+    classes=serve(waveform=tf.zeros([1, 0]))["classes"].numpy().astype("S"),
+    secs=[imported - start, loaded - imported, answered - loaded],
+)
+"""
+
+
+def segments(
+    waveform: tf.Tensor, segment_samples: int, hop: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Cuts clips into segments and lists those that hold sound.
+
+    Zeros at the end of a clip are padding, whatever their number: they change
+    nothing. A silent clip counts as one frame. Samples that are no numbers, or
+    beyond 2^31, count as zero.
+
+    Args:
+      waveform: float32 `[batch, samples]`; both may be 0.
+      segment_samples: length of a segment, a multiple of `hop`.
+      hop: samples of a frame.
+
+    Returns:
+      The segments `[segments, segment_samples]`, at least one of each clip; which
+      clip each is of, int32 `[segments]`; and its weight, the number of frames up
+      to its last sample that is not zero, float32 `[segments]`.
+    """
+    waveform = tf.where(tf.abs(waveform) < _LOUDEST, waveform, 0.0)
+    num_clips, num_samples = tf.unstack(tf.shape(waveform))
+    num_rows = tf.maximum(-(-num_samples // segment_samples), 1)
+    missing = num_rows * segment_samples - num_samples
+    # [clips, segments, frames, samples of a frame]
+    shape = [num_clips, num_rows, segment_samples // hop, hop]
+    frames = tf.reshape(tf.pad(waveform, [[0, 0], [0, missing]]), shape)
+    has_sound = tf.reduce_any(tf.not_equal(frames, 0.0), -1)
+    numbers = tf.range(1, shape[2] + 1) * tf.cast(has_sound, tf.int32)
+    weights = tf.reduce_max(numbers, -1)
+    is_silent = tf.reduce_all(tf.equal(weights, 0), 1, keepdims=True)
+    is_first = tf.equal(tf.range(num_rows), 0)
+    weights = tf.where(is_silent & is_first, 1, weights)
+    listed = tf.where(weights > 0)
+    rows = tf.reshape(frames, [num_clips, num_rows, segment_samples])
+    return (
+        tf.ensure_shape(tf.gather_nd(rows, listed), [None, segment_samples]),
+        tf.cast(listed[:, 0], tf.int32),
+        tf.cast(tf.gather_nd(weights, listed), tf.float32),
+    )
+
+
+def export(
+    network: keras.Sequential,
+    frontend: params.Frontend,
+    labels: Sequence[str],
+    base_dir: str | os.PathLike[str],
+    *,
+    card: Mapping[str, Any],
+    on_check: Callable[[str], None] | None = None,
+) -> pathlib.Path:
+    """Writes a network as the next version of a SavedModel.
+
+    The version appears at once and whole, after it was loaded in a process of its
+    own and gave the scores of the Keras model; or it does not appear.
+
+    Args:
+      network: a tagger or classifier.
+      frontend: what its frames were computed with.
+      labels: names of its scores, in their order.
+      base_dir: the versions are folders in it: 1, 2, 3, ...
+      card: facts to ship with it, fit for JSON. Labels, frontend and checks are
+        added to them.
+      on_check: called with a line of text for every check that was passed.
+
+    Returns:
+      The folder of the new version.
+
+    Raises:
+      ValueError: if labels and network do not fit, or a check fails.
+      OSError: if the folder cannot be written.
+    """
+    _require_fit(network, labels)
+    base = pathlib.Path(base_dir)
+    base.mkdir(parents=True, exist_ok=True)
+    # No integer begins with a dot: a server that polls the folder passes it over.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=base) as partial:
+        folder = pathlib.Path(partial) / "model"
+        _save(network, frontend, labels, folder)
+        passed = []
+        for text in _checks(folder, network, frontend, labels):
+            passed.append(text)
+            if on_check:
+                on_check(text)
+        facts = {
+            "labels": list(labels),
+            "frontend": _facts(frontend),
+            "checks": passed,
+        }
+        _write_card(folder, {**card, **facts})
+        return _publish(folder, base)
+
+
+def newest(base_dir: str | os.PathLike[str]) -> pathlib.Path | None:
+    """Returns the folder of the highest version, or None if there is none."""
+    highest = max(_versions(pathlib.Path(base_dir)), default=None)
+    return None if highest is None else pathlib.Path(base_dir) / str(highest)
+
+
+def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the model card of an exported version; empty if it has none."""
+    path = pathlib.Path(folder) / CARD
+    try:
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+
+
+class Predictor:
+    """An exported model in this process.
+
+    Attributes:
+      folder: the version that was loaded.
+      labels: names of the scores, in their order.
+
+    Args:
+      path: a version's folder, or the folder of its versions: then the newest.
+
+    Raises:
+      FileNotFoundError: if there is no export.
+      ValueError: if it is damaged, or not an export of this package.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.folder = _locate(pathlib.Path(path))
+        try:
+            # The functions live as long as the model does.
+            self._model = tf.saved_model.load(str(self.folder))
+        except (OSError, ValueError, tf.errors.OpError, message.DecodeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            raise ValueError(f"{self.folder}: damaged SavedModel: {reason}") from error
+        signature = self._model.signatures.get("serving_default")
+        outputs = set(signature.structured_outputs) if signature else set()
+        if not {"scores", "classes"} <= outputs or not hasattr(self._model, "labels"):
+            raise ValueError(f"{self.folder}: a SavedModel, but not of this package")
+        self._serve = signature
+        names = self._model.labels().numpy()
+        self.labels = tuple(name.decode() for name in names)
+
+    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Scores clips of any lengths.
+
+        Args:
+          waveforms: float `[samples]` each, at `params.SAMPLE_RATE_HZ`.
+
+        Returns:
+          float32 `[clips, labels]`.
+
+        Raises:
+          ValueError: if a waveform is not one-dimensional and floating-point.
+        """
+        for number, waveform in enumerate(waveforms):
+            if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
+                raise ValueError(
+                    f"waveforms[{number}] is {waveform.dtype} {waveform.shape}: give "
+                    "one channel of floating-point samples from -1 to 1"
+                )
+        scores = np.zeros([len(waveforms), len(self.labels)], np.float32)
+        for rows in _batches([len(waveform) for waveform in waveforms]):
+            batch = np.zeros([len(rows), len(waveforms[rows[-1]])], np.float32)
+            for clip, row in zip(batch, rows, strict=True):
+                clip[: len(waveforms[row])] = waveforms[row]
+            scores[rows] = self._serve(waveform=tf.constant(batch))["scores"].numpy()
+        return scores
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yields positions, shortest clips first, that go together."""
+    batch: list[int] = []
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) + 1) * lengths[row] > _BATCH_SAMPLES:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _locate(path: pathlib.Path) -> pathlib.Path:
+    if (path / "saved_model.pb").is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder; export a model first")
+    folder = newest(path)
+    if folder is None or not (folder / "saved_model.pb").is_file():
+        raise FileNotFoundError(
+            f"{folder or path}: holds no SavedModel; give the folder of a version, or "
+            "that of the versions"
+        )
+    return folder
+
+
+def _versions(base: pathlib.Path) -> list[int]:
+    names = [path.name for path in base.iterdir()] if base.is_dir() else []
+    return [int(name) for name in names if re.fullmatch("[0-9]+", name)]
+
+
+def _publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+    while True:
+        target = base / str(max(_versions(base), default=0) + 1)
+        try:
+            os.rename(folder, target)
+            return target
+        except OSError:
+            # Another export may have taken the number meanwhile.
+            if not target.is_dir():
+                raise
+
+
+def _require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
+    if network.layers[-1].name != models.HEAD:
+        raise ValueError(f"{network.name!r} has no head: give a tagger or classifier")
+    if len(labels) != network.output_shape[-1] or len(set(labels)) != len(labels):
+        raise ValueError(
+            f"{len(labels)} labels, {len(set(labels))} of them different, for "
+            f"{network.output_shape[-1]} scores: give each score a name of its own"
+        )
+    odd = [label for label in labels if label.splitlines() != [label]]
+    if odd:
+        raise ValueError(f"label {odd[0]!r}: give one line of text")
+
+
+def _facts(frontend: params.Frontend) -> dict[str, Any]:
+    return {
+        "sample_rate_hz": params.SAMPLE_RATE_HZ,
+        **dataclasses.asdict(frontend),
+        "hop_samples": frontend.hop_samples,
+        "segment_samples": frontend.segment_samples,
+        "segment_secs": frontend.segment_secs,
+    }
+
+
+def _save(
+    network: keras.Sequential,
+    frontend: params.Frontend,
+    labels: Sequence[str],
+    folder: pathlib.Path,
+) -> None:
+    network = models.portable(network)
+    average = _averager(network, frontend)
+    names = [label.encode() for label in labels]
+    waveform = tf.TensorSpec([None, None], tf.float32, "waveform")
+
+    @tf.function(input_signature=[waveform], autograph=False)
+    def serving_default(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = average(waveform)[:, : len(names)]
+        # Servers want the batch on the first axis of every output.
+        classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
+        return {"scores": scores, "classes": classes}
+
+    @tf.function(input_signature=[waveform], autograph=False)
+    def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embedding": average(waveform)[:, len(names) :]}
+
+    # A plain module with plain variables: nothing in it needs Keras to load.
+    module = tf.Module()
+    module.weights = [weight.value for weight in network.weights]
+    module.labels = tf.function(lambda: tf.constant(names), input_signature=[])
+    with tempfile.TemporaryDirectory() as assets:
+        labels_file = pathlib.Path(assets) / "labels.txt"
+        labels_file.write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        module.labels_file = tf.saved_model.Asset(str(labels_file))
+        tf.saved_model.save(
+            module,
+            str(folder),
+            {"serving_default": serving_default, "embedding": embedding},
+        )
+
+
+def _averager(
+    network: keras.Sequential, frontend: params.Frontend
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns waveforms `[batch, samples]` -> `[batch, labels + units]`."""
+    head = network.layers[-1]
+    backbone = keras.Sequential(
+        [keras.layers.Input(network.input_shape[1:]), *network.layers[:-1]]
+    )
+    frames_of = scattering.LogScattering.from_params(frontend)
+    size = network.output_shape[-1] + backbone.output_shape[-1]
+
+    def values(chunk: tf.Tensor) -> tf.Tensor:
+        vectors = backbone(frames_of(chunk), training=False)
+        both = [head(vectors), vectors]
+        return tf.concat([tf.cast(each, tf.float32) for each in both], 1)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.float32)], autograph=False
+    )
+    def average(waveform: tf.Tensor) -> tf.Tensor:
+        listed, clips, weights = segments(
+            waveform, frontend.segment_samples, frontend.hop_samples
+        )
+        num_clips = tf.shape(waveform)[0]
+
+        def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            stop = start + CHUNK_SEGMENTS
+            weighted = values(listed[start:stop]) * weights[start:stop, tf.newaxis]
+            added = tf.math.unsorted_segment_sum(weighted, clips[start:stop], num_clips)
+            return stop, tf.ensure_shape(total + added, [None, size])
+
+        _, total = tf.while_loop(
+            lambda start, total: start < tf.shape(listed)[0],
+            add_chunk,
+            (0, tf.zeros([num_clips, size])),
+            parallel_iterations=1,
+        )
+        weight = tf.math.unsorted_segment_sum(weights, clips, num_clips)
+        return total / weight[:, tf.newaxis]
+
+    return average
+
+
+def _checks(
+    folder: pathlib.Path,
+    network: keras.Sequential,
+    frontend: params.Frontend,
+    labels: Sequence[str],
+) -> Iterator[str]:
+    """Yields what was found to be right.
+
+    Raises:
+      ValueError: at the first thing that is not.
+    """
+    yield _check_operations(folder)
+    yield _check_traces(folder)
+    clips = _reference_clips(frontend)
+    answers = _call(folder, clips)
+    if answers["classes"].tolist() != [[label.encode() for label in labels]]:
+        raise ValueError("export refused: its classes are not the labels")
+    if not np.isfinite(answers["embedding"]).all():
+        raise ValueError("export refused: its embedding is not finite")
+    yield _check_difference(
+        answers["alone"],
+        _keras_scores(network, frontend, clips),
+        f"scores of {len(clips)} reference clips, reloaded in a process with "
+        "TensorFlow alone, differ from the Keras model's",
+    )
+    for name in ("batch", "padded"):
+        yield _check_difference(
+            answers[name],
+            answers["alone"],
+            f"scores of a clip in a batch{', padded,' * (name == 'padded')} differ "
+            "from its scores alone",
+        )
+    imported, loaded, answered = answers["secs"]
+    yield (
+        f"loaded in {loaded:.1f} s, first answer ({frontend.segment_secs:.1f} s of "
+        f"audio) in {answered:.1f} s, after {imported:.1f} s to import TensorFlow"
+    )
+
+
+def _check_operations(folder: pathlib.Path) -> str:
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    names = set()
+    for graph in (meta.graph_def for meta in saved.meta_graphs):
+        functions = graph.library.function
+        names |= {node.op for node in graph.node}
+        names |= {node.op for function in functions for node in function.node_def}
+    if names - OPERATIONS:
+        raise ValueError(
+            f"export refused: operations {sorted(names - OPERATIONS)} are not on the "
+            "list of those that every server has"
+        )
+    return f"{len(names)} kinds of operations, all of them in every server"
+
+
+def _check_traces(folder: pathlib.Path) -> str:
+    # The path of an interpreter or a home is of no use to whoever serves this.
+    private = {sys.prefix, sys.base_prefix, tempfile.gettempdir(), os.getcwd()}
+    private |= {str(pathlib.Path.home()), str(folder.parent.resolve())}
+    private |= {str(pathlib.Path(__file__).parent)}
+    found = {
+        f"{place} in {path.relative_to(folder)}"
+        for path in folder.rglob("*")
+        for place in private
+        if len(place) > 4 and path.is_file() and place.encode() in path.read_bytes()
+    }
+    if found:
+        raise ValueError(f"export refused: it names {', '.join(sorted(found))}")
+    return "no path of this machine inside"
+
+
+def _check_difference(ours: np.ndarray, theirs: np.ndarray, what: str) -> str:
+    difference = float(np.max(np.abs(ours - theirs)))
+    if not difference <= TOLERANCE:  # NaN must not pass
+        raise ValueError(
+            f"export refused: {what} by {difference:.1e}, more than {TOLERANCE:g}"
+        )
+    return f"{what} by {difference:.1e} at most"
+
+
+def _reference_clips(frontend: params.Frontend) -> list[np.ndarray]:
+    """Returns float32 `[samples]` each; the first fills one segment."""
+    generator, length = np.random.default_rng(0), frontend.segment_samples
+    time = np.arange(2 * length + length // 3)
+    is_on = np.sin(time * (40 / length)) > 0
+    bursts = 0.3 * generator.standard_normal(len(time)) * is_on
+    sine = 0.5 * np.sin(2 * np.pi * 440 / params.SAMPLE_RATE_HZ * time)
+    clips = [
+        bursts[:length],
+        sine[: length // 2],
+        np.zeros(length // 4),
+        bursts[: frontend.hop_samples // 3],
+        (bursts + sine)[::-1],
+    ]
+    return [clip.astype(np.float32) for clip in clips]
+
+
+def _call(folder: pathlib.Path, clips: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the answers of the export in a process of its own, on the CPU."""
+    with tempfile.TemporaryDirectory() as name:
+        inputs, outputs = (str(pathlib.Path(name) / f"{x}.npz") for x in "ab")
+        np.savez(inputs, *clips)
+        done = subprocess.run(
+            [sys.executable, "-c", _CALLER, str(folder.resolve()), inputs, outputs],
+            cwd=name,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2] or done.returncode
+            raise ValueError(f"export refused: it cannot be used: {reason}")
+        with np.load(outputs) as file:
+            return dict(file)
+
+
+def _keras_scores(
+    network: keras.Sequential, frontend: params.Frontend, clips: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Scores clips without anything of the export; on the CPU, as it was called."""
+    scores = []
+    with tf.device("CPU:0"):
+        network = models.portable(network)
+        frames_of = scattering.LogScattering.from_params(frontend)
+        scores_of = tf.function(
+            lambda rows: network(frames_of(rows), training=False),
+            [tf.TensorSpec([None, frontend.segment_samples], tf.float32)],
+        )
+        for clip in clips:
+            padded = np.pad(clip, [0, -len(clip) % frontend.segment_samples])
+            rows = padded.reshape(-1, frontend.segment_samples)
+            used = [max(np.flatnonzero(row), default=0) + 1 for row in rows]
+            weights = [frontend.num_frames(num_samples) for num_samples in used]
+            values = scores_of(tf.constant(rows)).numpy()
+            scores.append(np.average(values, axis=0, weights=weights))
+    return np.stack(scores)
+
+
+def _write_card(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
+    path = folder / CARD
+    path.parent.mkdir()
+    text = json.dumps(card, indent=1, ensure_ascii=False)
+    path.write_text(f"{text}\n", "utf-8")
+    path.with_suffix(".md").write_text(_markdown(card), "utf-8")
+
+
+def _markdown(card: Mapping[str, Any]) -> str:
+    lines = [f"# {card.get('name', 'Model card')}"]
+    for name, value in card.items():
+        if name != "name" and value not in (None, "", [], {}):
+            lines += ["", f"## {_title(name)}", "", *_paragraphs(value)]
+    return "\n".join([*lines, ""])
+
+
+def _paragraphs(value: Any, indent: str = "") -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            below = isinstance(part, Mapping)
+            text = "" if below else " " + "; ".join(_paragraphs(part))
+            yield f"{indent}- {_title(name)}:{text}"
+            if below:
+                yield from _paragraphs(part, f"{indent}  ")
+    elif isinstance(value, (list, tuple)) and indent == "" and _is_prose(value):
+        yield from (f"- {each}" for each in value)
+    elif isinstance(value, (list, tuple)):
+        yield ", ".join(text for each in value for text in _paragraphs(each))
+    else:
+        yield f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_prose(values: Sequence[Any]) -> bool:
+    return any(isinstance(value, str) and " " in value for value in values)
+
+
+def _title(name: str) -> str:
+    return (name[:1].upper() + name[1:]).replace("_", " ")
