@@ -41,29 +41,35 @@ _GROUP_SIZE = 4
 
 
 class _Sampling(NamedTuple):
-    """How finely the moduli are sampled: accuracy against time.
+    """How finely the moduli of one order are sampled: accuracy against time.
 
-    A wavelet of bandwidth sigma (cycles a sample) is cut at `width` sigma on
-    both sides and its modulus sampled `rate` times as fast as that band
-    needs, plus `extra` samples a frame. The modulus of a band-limited signal
-    is not band-limited: what folds back is what `rate` and `extra` buy off,
-    `extra` at the low frequencies, where few samples are averaged and more of
-    them cost nothing.
+    The modulus of a band-limited signal is not band-limited: what folds back is
+    what `rate` and `extra` buy off, `extra` at the low frequencies, where few
+    samples are averaged and more of them cost nothing.
+
+    Attributes:
+      below: a wavelet is cut this many of its sigma below its centre, where the
+        spectra of music are strong,
+      above: and this many above.
+      rate: samples for each that the band so cut needs.
+      extra: samples a frame on top.
     """
 
-    width1: float
-    rate1: float
-    extra1: float
-    width2: float
-    rate2: float
-    extra2: float
-    dtype: str
+    below: float
+    above: float
+    rate: float
+    extra: float
 
 
+# By precision: for the first order, the second, and the type computed in.
 _SAMPLING = {
-    "standard": _Sampling(5.0, 1.5, 32, 4.0, 1.0, 24, "float32"),
-    "high": _Sampling(6.0, 6.0, 256, 6.0, 4.0, 192, "float64"),
+    "standard": (_Sampling(4.5, 4.5, 1.2, 64), _Sampling(6, 4, 0.8, 32), "float32"),
+    "high": (_Sampling(6, 6, 4, 256), _Sampling(7, 6, 3, 192), "float64"),
 }
+
+
+# Centre frequencies and bandwidths in cycles a sample, and scales j.
+_Bank = tuple[list[float], list[float], list[int]]
 
 
 class _Group(NamedTuple):
@@ -133,9 +139,15 @@ class Scattering1D(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Plans the transform for the static number of samples."""
+        num_samples = _num_samples(input_shape)
+        if max(2**self.J, _averaging(self)) > num_samples:
+            raise ValueError(
+                f"J={self.J}, T={self.T}: clips of {num_samples} samples are shorter "
+                "than the largest scale; lower J or T, or pad the clips"
+            )
         # Tensors made here are shared by every graph that calls the layer.
         with tf.init_scope():
-            self._plan = _Plan(self, _num_samples(input_shape))
+            self._plan = _Plan(self, num_samples)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -305,8 +317,8 @@ class _Plan:
 
     def __init__(self, layer: Scattering1D, num_samples: int) -> None:
         self.num_samples = num_samples
-        self._sampling = _SAMPLING[layer.precision]
-        self.dtype = tf.as_dtype(self._sampling.dtype)
+        *samplings, dtype = _SAMPLING[layer.precision]
+        self.dtype = tf.as_dtype(dtype)
         self._complex = "complex128" if self.dtype == tf.float64 else "complex64"
         averaging = _averaging(layer)
         self._hop = 2 ** int(math.log2(averaging))
@@ -315,64 +327,57 @@ class _Plan:
         self._num_blocks = _num_blocks(layer, num_samples, self._hop)
         self._length = self._num_blocks * self._hop
         self._sigma_low = _SIGMA0 / averaging
-        # The low-pass reaches five of its standard deviations in time.
-        self._reach = math.ceil(5 / (2 * math.pi * self._sigma_low * self._hop))
-        banks = [
+        first, second = (
             filter_bank.compute_params_filterbank(_SIGMA0 / 2**layer.J, q, _ALPHA)
             for q in _both_orders(layer.Q)
-        ]
-        self._first, first_j, first_n = self._first_order(*banks[0])
-        self._second, self._order = [], np.zeros(0, int)
-        if layer.max_order == 2:
-            self._second = self._second_order(*banks[1], first_j)
-            self._order = _kymatio_order(banks[0][2], first_n, banks[1][2])
+        )
+        if layer.max_order == 1:
+            second = ([], [], [])
+        members = _groups(first[2])
+        self._first = self._first_order(members, first, second, samplings[0])
+        self._second = self._second_order(members, first, second, samplings[1])
+        self._order = _kymatio_order(first[2], members, second[2])
         self._low_pass = self._spectral_low_pass()
 
     def _first_order(
-        self, xis: list[float], sigmas: list[float], js: list[int]
-    ) -> tuple[list[_Group], list[int], list[list[int]]]:
-        groups, group_js, group_ns = [], [], []
-        for j in sorted(set(js)):
-            members = [n for n in range(len(js)) if js[n] == j]
-            for start in range(0, len(members), _GROUP_SIZE):
-                chosen = members[start : start + _GROUP_SIZE]
-                band = max(sigmas[n] for n in chosen)
-                length = self._fft_length(
-                    2 * self._sampling.width1 * band * self._sampling.rate1,
-                    self._sampling.extra1,
-                )
-                lows, filters = self._slices(
-                    [(xis[n], sigmas[n]) for n in chosen],
-                    self._sampling.width1 * band,
-                    length,
-                )
-                filters = tf.constant(filters / self._length, self.dtype)
-                groups.append(_Group(length, lows, filters))
-                group_js.append(j)
-                group_ns.append(chosen)
-        return groups, group_js, group_ns
+        self, members: list[list[int]], bank: _Bank, children: _Bank, cut: _Sampling
+    ) -> list[_Group]:
+        xis, sigmas, js = bank
+        groups = []
+        for chosen in members:
+            band = max(sigmas[n] for n in chosen)
+            # Modulations that the second order asks for must not fold back.
+            highest = [
+                xi + 2.5 * sigma
+                for xi, sigma, j in zip(*children, strict=True)
+                if j > js[chosen[0]]
+            ]
+            rate = max(
+                cut.rate * (cut.below + cut.above) * band, *(2 * h for h in highest), 0
+            )
+            length = self._fft_length(rate, cut.extra)
+            wavelets = [(xis[n], sigmas[n]) for n in chosen]
+            lows, filters = self._slices(wavelets, band, cut, length)
+            filters = tf.constant(filters / self._length, self.dtype)
+            groups.append(_Group(length, lows, filters))
+        return groups
 
     def _second_order(
-        self,
-        xis: list[float],
-        sigmas: list[float],
-        js: list[int],
-        first_js: list[int],
+        self, members: list[list[int]], parents: _Bank, bank: _Bank, cut: _Sampling
     ) -> list[_Group]:
         groups = []
-        for xi, sigma, j in zip(xis, sigmas, js, strict=True):
-            parents = tuple(g for g, first_j in enumerate(first_js) if first_j < j)
-            if not parents:
+        for xi, sigma, j in zip(*bank, strict=True):
+            above = tuple(g for g, ns in enumerate(members) if parents[2][ns[0]] < j)
+            if not above:
                 continue
-            half_width = self._sampling.width2 * sigma
             length = self._fft_length(
-                2 * half_width * self._sampling.rate2, self._sampling.extra2
+                cut.rate * (cut.below + cut.above) * sigma, cut.extra
             )
-            lows, filters = self._slices([(xi, sigma)], half_width, length)
+            lows, filters = self._slices([(xi, sigma)], sigma, cut, length)
             kernel = self._time_low_pass(length // self._num_blocks) * length
             filters = tf.constant(filters, self.dtype)
             kernel = tf.constant(kernel, self.dtype)
-            groups.append(_Group(length, lows, filters, parents, kernel))
+            groups.append(_Group(length, lows, filters, above, kernel))
         return groups
 
     def _fft_length(self, rate: float, extra: float) -> int:
@@ -381,13 +386,18 @@ class _Plan:
         return self._num_blocks * min(per_block, self._hop)
 
     def _slices(
-        self, wavelets: list[tuple[float, float]], half_width: float, length: int
+        self,
+        wavelets: list[tuple[float, float]],
+        band: float,
+        cut: _Sampling,
+        length: int,
     ) -> tuple[list[int], np.ndarray]:
         # First bins and values of wavelets (xi, sigma) on equally long slices.
-        reach = min(math.ceil(half_width * self._length), (length - 1) // 2)
-        lows = [round(xi * self._length) - reach for xi, _ in wavelets]
+        below = min(math.ceil(cut.below * band * self._length), (length - 1) // 2)
+        above = min(math.ceil(cut.above * band * self._length), length - 1 - below)
+        lows = [round(xi * self._length) - below for xi, _ in wavelets]
         values = [
-            _morlet(self._length, xi, sigma, low + np.arange(2 * reach + 1))
+            _morlet(self._length, xi, sigma, low + np.arange(below + above + 1))
             for (xi, sigma), low in zip(wavelets, lows, strict=True)
         ]
         return lows, np.stack(values)
@@ -401,10 +411,12 @@ class _Plan:
         )
 
     def _time_low_pass(self, per_block: int) -> np.ndarray:
-        # [samples of a block, outputs a block x blocks reached]: the weight of
-        # a sample in the output frames of the blocks around it.
+        # [samples of a block, blocks reached x outputs a block]: the weight of a
+        # sample in the output frames of the blocks around it.
         step = self._hop / per_block
-        blocks = np.arange(-self._reach, self._reach + 1) * self._hop
+        # Five standard deviations in time; a short circle is gone round.
+        reach = math.ceil(5 / (2 * math.pi * self._sigma_low * self._hop))
+        blocks = np.arange(-reach, reach + 1) * self._hop
         outputs = np.arange(self._oversampling) * (self._hop / self._oversampling)
         frames = (blocks[:, np.newaxis] + outputs).ravel()
         lag = frames - (np.arange(per_block) * step)[:, np.newaxis]
@@ -488,13 +500,11 @@ class _Plan:
             tf.concat(weighted, 0),
             [len(self._order), self._num_blocks, -1, self._oversampling],
         )
-        blocks = tf.concat(
-            [blocks[:, -self._reach :], blocks, blocks[:, : self._reach]], 1
-        )
+        reach = blocks.shape[2] // 2
         averaged = tf.add_n(
             [
-                blocks[:, 2 * self._reach - r :, r][:, : self._num_blocks]
-                for r in range(2 * self._reach + 1)
+                tf.roll(blocks[:, :, lag + reach], lag, axis=1)
+                for lag in range(-reach, reach + 1)
             ]
         )
         averaged = tf.reshape(averaged, [len(self._order), -1])
@@ -543,15 +553,25 @@ def _morlet(length: int, xi: float, sigma: float, bins: np.ndarray) -> np.ndarra
     return values[bins % len(values)]
 
 
+def _groups(js: list[int]) -> list[list[int]]:
+    # Neighbours of one scale, a few together.
+    groups = []
+    for j in sorted(set(js)):
+        members = [n for n in range(len(js)) if js[n] == j]
+        starts = range(0, len(members), _GROUP_SIZE)
+        groups += [members[start : start + _GROUP_SIZE] for start in starts]
+    return groups
+
+
 def _kymatio_order(
-    first_js: list[int], group_ns: list[list[int]], second_js: list[int]
+    first_js: list[int], groups: list[list[int]], second_js: list[int]
 ) -> np.ndarray:
     # Positions of kymatio's second-order paths in our output, which runs over
     # n2, then over the groups of the first order.
     ours = [
         (n1, n2)
         for n2, j2 in enumerate(second_js)
-        for group in group_ns
+        for group in groups
         for n1 in group
         if first_js[n1] < j2
     ]

@@ -226,6 +226,44 @@ def predict(
     return input_pipeline.mean_scores(network.predict(batches, verbose=0), segments)
 
 
+def evaluate(
+    run_dir: str | os.PathLike[str],
+    features: input_pipeline.Features,
+    table: datasets.Dataset,
+    rows: np.ndarray,
+) -> evaluation.GenreMetrics:
+    """Measures a finished classifier on clips of any genre collection.
+
+    Args:
+      run_dir: of a fine-tuning run.
+      features: of the table's rows.
+      table: its genres must be among those the classifier knows.
+      rows: which clips.
+
+    Raises:
+      ValueError: if the run is no classifier, does not know a genre, or there is
+        no clip.
+      FileNotFoundError: if the run has not finished.
+    """
+    record = read_run(run_dir)
+    if record["kind"] != "finetune":
+        raise ValueError(f"{run_dir}: a {record['kind']} run, not a genre classifier")
+    known = record["vocabulary"]
+    unknown = sorted(set(table.vocabulary) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{table.root}: {run_dir} knows {', '.join(known)}, but not "
+            f"{', '.join(unknown)}: rename these folders, or take them out"
+        )
+    preset = params.Preset.from_dict(record["preset"])
+    network = models.load(pathlib.Path(run_dir) / "model.keras")
+    scores = predict(
+        network, features, rows, segment_frames=preset.frontend.segment_frames
+    )
+    classes = np.array([known.index(genre) for genre in table.vocabulary])
+    return evaluation.genre_metrics(classes[table.classes[rows]], scores, known)
+
+
 def best_epoch(history: History, monitor: str) -> int:
     """Returns the number (from 1) of the epoch to keep.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import sys
 import time
 from collections.abc import Mapping
@@ -26,10 +27,9 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "features_dir",
     None,
-    "Feature store of the collection; computed now as far as it is missing.",
-    required=True,
+    "Feature store of the collection, completed first if need be. "
+    "features/<name of data_dir> if not given.",
 )
-flags.DEFINE_string("run_dir", None, "Folder of this run.", required=True)
 flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
 flags.DEFINE_integer("seed", 0, "Of weights, dropout, order and excerpts.")
 flags.DEFINE_float("learning_rate", None, "Instead of the preset's.")
@@ -69,11 +69,13 @@ def features(
     Returns:
       The features, and the table without the clips that could not be read.
     """
+    data_dir = pathlib.Path(FLAGS.data_dir)
+    store = FLAGS.features_dir or pathlib.Path("features") / data_dir.resolve().name
     summary = input_pipeline.extract(
-        table, FLAGS.features_dir, frontend, on_progress=command.meter("features")
+        table, store, frontend, on_progress=command.meter("features")
     )
     print(summary)
-    return input_pipeline.load(FLAGS.features_dir, table, frontend)
+    return input_pipeline.load(store, table, frontend)
 
 
 def progress(num_epochs: int, figures: Mapping[str, str]) -> training.Progress:

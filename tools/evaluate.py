@@ -1,0 +1,75 @@
+"""Evaluates a genre classifier on a folder of genre folders.
+
+    python -m tools.evaluate --run_dir=runs/finetune --data_dir=data/gtzan
+
+By default on the clips that the run held out. Prints accuracy and a table by
+genre; writes evaluation.json and confusion.png to --output_dir.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from genre_tl import datasets, params, plots, training
+
+from . import command, run_flags
+
+FLAGS = flags.FLAGS
+for _name in ("data_dir", "dataset", "features_dir"):
+    flags.DECLARE_key_flag(_name)
+
+flags.DEFINE_string("run_dir", "runs/finetune", "Finished fine-tuning run.")
+flags.DEFINE_enum(
+    "clips",
+    "held_out",
+    ["held_out", "all"],
+    "Those that the run held out for testing, or every clip of another collection.",
+)
+flags.DEFINE_string(
+    "output_dir", None, "Where the results go; <run_dir>/evaluation if not given."
+)
+
+
+def main(argv: list[str]) -> None:
+    record = training.read_run(FLAGS.run_dir)
+    frontend = params.Preset.from_dict(record["preset"]).frontend
+    table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    features, table = run_flags.features(table, frontend)
+    rows = _rows(record, table)
+    result = training.evaluate(FLAGS.run_dir, features, table, rows)
+    print(result.table())
+    folder = pathlib.Path(FLAGS.output_dir or f"{FLAGS.run_dir}/evaluation")
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"{table.root.name}, {FLAGS.clips.replace('_', ' ')} clips"
+    plots.confusion_matrix(
+        result.confusion, result.vocabulary, folder / "confusion.png", title=title
+    )
+    text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
+    command.write_text(folder / "evaluation.json", f"{text}\n")
+    print(f"\nwritten: {folder}/evaluation.json, {folder}/confusion.png")
+
+
+def _rows(record: dict, table: datasets.Dataset) -> np.ndarray:
+    if FLAGS.clips == "all":
+        return np.arange(len(table.paths))
+    held_out = set(record["data"]["test"])
+    rows = np.flatnonzero([path in held_out for path in table.paths])
+    if len(rows) < len(held_out) or not held_out:
+        raise ValueError(
+            f"--data_dir={FLAGS.data_dir}: has {len(rows)} of the {len(held_out)} "
+            f"clips that {FLAGS.run_dir} held out; give the collection it was trained "
+            "on, or --clips=all for another one"
+        )
+    return rows
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

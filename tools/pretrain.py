@@ -1,0 +1,98 @@
+"""Pre-trains a tagger on a tagged collection.
+
+    python -m tools.pretrain --data_dir=data/magnatagatune --run_dir=runs/pretrain
+
+Features are extracted first where they are missing. After each epoch the
+validation AUC-ROC decides whether to go on; the best weights are kept. The same
+command again goes on where a run was stopped. Watch it with
+`tensorboard --logdir=runs`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from absl import flags
+
+from genre_tl import datasets, splits, training
+
+from . import command, run_flags
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(run_flags)
+
+flags.DEFINE_string("run_dir", "runs/pretrain", "Folder of this run.")
+flags.DEFINE_enum(
+    "split",
+    "paper",
+    ["paper", "literature"],
+    "MagnaTagATune's folders: validation on f (Song et al. 2017), or training on "
+    "0 to b, validation on c, d to f never touched.",
+)
+flags.DEFINE_integer("num_tags", None, "Commonest tags only, such as 50; all if unset.")
+flags.DEFINE_integer(
+    "min_positives", 5, "Validation clips a tag needs to count in the metrics."
+)
+
+_FIGURES = {
+    "loss": "loss",
+    "val_macro_auc_roc": "AUC-ROC macro",
+    "val_micro_auc_roc": "micro",
+    "val_macro_pr_auc": "PR-AUC macro",
+    "val_micro_pr_auc": "micro",
+}
+
+
+def main(argv: list[str]) -> None:
+    preset = run_flags.preset("pretrain")
+    table = _table()
+    features, table = run_flags.features(table, preset.frontend)
+    rows = splits.by_name(table, FLAGS.split)
+    data = training.Data(
+        features=features,
+        table=table,
+        train=rows["train"],
+        valid=rows["valid"],
+        test=np.zeros(0, int),
+        split=FLAGS.split,
+    )
+    print(
+        f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
+        f"{len(table.vocabulary)} tags"
+    )
+    record = training.pretrain(
+        FLAGS.run_dir,
+        data,
+        preset,
+        seed=FLAGS.seed,
+        min_positives=FLAGS.min_positives,
+        progress=run_flags.progress(preset.pretrain.max_epochs, _FIGURES),
+    )
+    _report(record)
+
+
+def _table() -> datasets.Dataset:
+    if FLAGS.num_tags is not None:
+        return datasets.magnatagatune(FLAGS.data_dir, num_tags=FLAGS.num_tags)
+    return datasets.load(FLAGS.dataset, FLAGS.data_dir)
+
+
+def _report(record: dict) -> None:
+    figures = record["metrics"]["valid"]
+    print(
+        f"kept epoch {record['best_epoch']} of {record['epochs']}; validation, "
+        f"{figures['num_tags']} tags with {figures['min_positives']} clips or more:\n"
+        f"  AUC-ROC {figures['macro_auc_roc']:.3f} macro, "
+        f"{figures['micro_auc_roc']:.3f} micro\n"
+        f"  PR-AUC  {figures['macro_pr_auc']:.3f} macro, "
+        f"{figures['micro_pr_auc']:.3f} micro\n"
+        f"curves: {FLAGS.run_dir}/curves.png\n"
+        f"next: fine-tune with --start={FLAGS.run_dir}"
+    )
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()
