@@ -63,7 +63,7 @@ class _Sampling(NamedTuple):
 
 # By precision: for the first order, the second, and the type computed in.
 _SAMPLING = {
-    "standard": (_Sampling(4.5, 4.5, 1.2, 64), _Sampling(6, 4, 0.8, 32), "float32"),
+    "standard": (_Sampling(4.7, 4.7, 1.1, 64), _Sampling(6, 4, 0.8, 32), "float32"),
     "high": (_Sampling(6, 6, 4, 256), _Sampling(7, 6, 3, 192), "float64"),
 }
 
@@ -348,7 +348,7 @@ class _Plan:
             band = max(sigmas[n] for n in chosen)
             # Modulations that the second order asks for must not fold back.
             highest = [
-                xi + 2.5 * sigma
+                xi + 2 * sigma
                 for xi, sigma, j in zip(*children, strict=True)
                 if j > js[chosen[0]]
             ]
