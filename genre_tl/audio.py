@@ -23,21 +23,17 @@ import tensorflow as tf
 
 from genre_tl import params
 
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
-"""Sample rates of files that are believed."""
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # what a header is believed
 
-# The low-pass of `resample` falls from 1 to 0 like the integral of a Gaussian.
-# In units of the lower of the two Nyquist frequencies it is centred at 0.975 and
-# five standard deviations (3e-7) from either edge of 0.95 to 1. Its impulse
-# response has faded to 1e-7 after 361 samples of the lower rate.
-_CUTOFF, _CUTOFF_SD = 0.975, 0.005
-_GUARD_SAMPLES = 400
+# The low-pass of `resample` falls from 1 to 0 like the integral of a Gaussian, five
+# standard deviations to either side: from 0.95 to 1 of the lower Nyquist frequency.
+# Its impulse response has faded to 1e-7 after 361 samples of the lower rate.
+_CUTOFF, _CUTOFF_SD, _GUARD_SAMPLES = 0.975, 0.005, 400
 
-# What is read beyond `max_secs`, so that resampling sees no edge there.
-_MARGIN_SECS = 0.1
+_MARGIN_SECS = 0.1  # read beyond `max_secs`: there, resampling sees no edge
+_MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves what a header promises
 
-# Layer III: bit rates by index, the four bytes that a frame begins with, and how
-# much junk may stand before the first frame.
+# MPEG Layer III: bit rates by index, and the four bytes that a frame begins with.
 _MPEG1_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _MPEG2_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MP3_HEADER = re.compile(
@@ -45,11 +41,17 @@ _MP3_HEADER = re.compile(
     % re.escape(bytes(b for b in range(0x10, 0xF0) if b & 0x0C != 0x0C)),
     re.DOTALL,
 )
-_MP3_SEARCH_BYTES = 65_536
+_MP3_SEARCH_BYTES = 65_536  # how much junk may stand before the first frame
 
-# tensorflow-io's ops, from encoded bytes to float `[samples, channels]`, by
-# libsndfile's names of format and subtype.
+# Ops from encoded bytes to `[samples, channels]`, by libsndfile's format and subtype.
 _Decoders = dict[tuple[str, str], Callable[[Any], Any]]
+
+
+class _Stream(soundfile.SoundFile):
+    """Is read in order: soundfile seeks after each read, which changes MP3."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _read(
             (_, waveform, rate_hz, note, error), pending = pending, None
         else:  # tensorflow-io choked on it; soundfile reads it or knows why not
             samples, rate_hz, note, error = _decode_or_reason(encoded[index], max_secs)
-            waveform = _to_model_rate(samples, int(rate_hz), max_secs).numpy()
+            waveform = _to_model_rate(samples, rate_hz, max_secs).numpy()
         if error:
             yield Clip(index, path, None, 0, error=error.decode())
         else:
@@ -126,9 +128,8 @@ def resample(waveform: Any, rate_in_hz: Any, rate_out_hz: Any) -> tf.Tensor:
 
     Sample `k` of the result is the waveform at `k / rate_out_hz` seconds, silence
     around it. Up to 0.95 of the lower Nyquist frequency the gain is 1 within 1e-6;
-    what is above that frequency is down by 120 dB or more (measured: 133). Core
-    TensorFlow ops alone; with Python-int rates and a static length every shape is
-    static, and XLA compiles it.
+    what is above that frequency is down by 120 dB or more (measured: 133). With
+    Python-int rates and a static length all shapes are static, and XLA compiles it.
 
     Overlapping blocks, of whole numbers of samples at both rates, are transformed,
     filtered, and transformed back at the new length (overlap-save).
@@ -174,8 +175,7 @@ def _convert(waveform: tf.Tensor, num_in: Any, num_out: Any) -> tf.Tensor:
     # Lengths in groups of `num_in` input or `num_out` output samples.
     guard = -(-_GUARD_SAMPLES // lower)
     step, half_block = 14 * guard, 8 * guard
-    num_blocks = -(-samples // (step * num_in))
-
+    num_blocks = samples // (step * num_in) + 1
     lead = tf.shape(waveform, tf.int64)[:-1]
     padded = _pad(waveform, -1, 0, num_blocks * step * num_in - samples)
     blocks = tf.reshape(padded, tf.concat([lead, [num_blocks, step * num_in]], 0))
@@ -185,8 +185,7 @@ def _convert(waveform: tf.Tensor, num_in: Any, num_out: Any) -> tf.Tensor:
 
     num_bins = half_block * lower + 1
     spectrum = tf.signal.rfft(blocks, [tf.cast(2 * half_block * num_in, tf.int32)])
-    frequency = tf.cast(tf.range(num_bins), tf.float32)
-    frequency /= tf.cast(num_bins - 1, tf.float32)
+    frequency = tf.linspace(0.0, 1.0, num_bins)  # of the lower Nyquist frequency
     gain = 0.5 * tf.math.erfc((frequency - _CUTOFF) / (_CUTOFF_SD * math.sqrt(2)))
     gain *= tf.cast(num_out / num_in, tf.float32)
     spectrum = spectrum[..., :num_bins] * tf.cast(gain, tf.complex64)
@@ -195,9 +194,8 @@ def _convert(waveform: tf.Tensor, num_in: Any, num_out: Any) -> tf.Tensor:
     kept = blocks[..., guard * num_out : (guard + step) * num_out]
     length = -(-samples * num_out // num_in)
     result = tf.reshape(kept, tf.concat([lead, [num_blocks * step * num_out]], 0))
-    result = result[..., :length]
     static = length if isinstance(length, int) else None
-    return tf.ensure_shape(result, waveform.shape[:-1] + [static])
+    return tf.ensure_shape(result[..., :length], waveform.shape[:-1] + [static])
 
 
 def _pad(tensor: tf.Tensor, axis: int, before: Any, after: Any) -> tf.Tensor:
@@ -224,18 +222,18 @@ def _tfio_decoders() -> _Decoders:
     except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError):
         return {}
 
-    def pcm(decode: Any, dtype: tf.DType) -> Callable[[Any], Any]:
+    def wav(dtype: tf.DType) -> Callable[[Any], Any]:
+        decode = functools.partial(audio.decode_wav, dtype=dtype)
         scale = 1.0 if dtype.is_floating else 2.0 ** (1 - 8 * dtype.size)
-        return lambda data: tf.cast(decode(data, dtype=dtype), tf.float32) * scale
+        return lambda data: scale * tf.cast(decode(data), tf.float32)
 
+    # No FLAC: the op never returns if the stream ends before its stated length.
     return {
         ("MP3", "MPEG_LAYER_III"): audio.decode_mp3,
         ("OGG", "VORBIS"): audio.decode_vorbis,
-        ("FLAC", "PCM_16"): pcm(audio.decode_flac, tf.int16),
-        ("FLAC", "PCM_24"): pcm(audio.decode_flac, tf.int32),
-        ("WAV", "PCM_16"): pcm(audio.decode_wav, tf.int16),
-        ("WAV", "PCM_24"): pcm(audio.decode_wav, tf.int32),
-        ("WAV", "FLOAT"): pcm(audio.decode_wav, tf.float32),
+        ("WAV", "PCM_16"): wav(tf.int16),
+        ("WAV", "PCM_24"): wav(tf.int32),
+        ("WAV", "FLOAT"): wav(tf.float32),
     }
 
 
@@ -245,24 +243,21 @@ def _dataset(
     """Yields (index, waveform, rate, note, error), without what tfio refused."""
     plan = functools.partial(_plan, max_secs=max_secs, kinds=list(decoders))
     fallback = functools.partial(_decode_or_reason, max_secs=max_secs)
+    dtypes = [tf.float32, tf.int64, tf.string, tf.string]
 
     def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        def with_soundfile() -> tuple[tf.Tensor, ...]:
-            dtypes = [tf.float32, tf.int64, tf.string, tf.string]
-            return tuple(tf.numpy_function(fallback, [path], dtypes))
-
-        def with_tfio(decode: Callable[[Any], Any]) -> tuple[tf.Tensor, ...]:
+        def with_tfio(decode: Callable[[Any], Any]) -> list[tf.Tensor]:
             samples = mono(decode(tf.io.read_file(path)))
             whole = tf.equal(tf.size(samples, tf.int64), num_samples)
             finite = tf.reduce_all(tf.math.is_finite(samples))
             with tf.control_dependencies([tf.debugging.Assert(whole & finite, [path])]):
-                return tf.identity(samples), rate_hz, tf.constant(""), tf.constant("")
+                return [tf.identity(samples), rate_hz, tf.constant(""), tf.constant("")]
 
-        branch, rate_hz, num_samples = tf.numpy_function(plan, [path], [tf.int64] * 3)
-        branches = [functools.partial(with_tfio, each) for each in decoders.values()]
-        samples, rate_hz, note, error = tf.switch_case(
-            tf.cast(branch, tf.int32), [with_soundfile, *branches]
-        )
+        chosen, rate_hz, num_samples = tf.numpy_function(plan, [path], [tf.int64] * 3)
+        branches = [functools.partial(tf.numpy_function, fallback, [path], dtypes)]
+        branches += [functools.partial(with_tfio, each) for each in decoders.values()]
+        chosen = tf.cast(chosen, tf.int32)
+        samples, rate_hz, note, error = tf.switch_case(chosen, branches)
         samples = tf.ensure_shape(samples, [None])
         waveform = _to_model_rate(samples, tf.ensure_shape(rate_hz, []), max_secs)
         return index, waveform, rate_hz, note, error
@@ -278,56 +273,62 @@ def _dataset(
 
 def _plan(
     path: bytes, max_secs: float | None, kinds: Sequence[tuple[str, str]]
-) -> tuple[np.int64, np.int64, np.int64]:
+) -> tuple[int, int, int]:
     """Returns the branch that decodes a file, its rate and its length.
 
     tensorflow-io tells neither, so libsndfile reads the header. It also decodes,
-    as branch 0, what tensorflow-io does not know, what is odd, and what is longer
-    than wanted; and whatever fails here, since there the reason comes out.
+    as branch 0, what tensorflow-io does not know, what is odd, or longer than
+    wanted or believable; and what fails here, since there the reason comes out.
     """
     with contextlib.suppress(Exception), _open(path, max_secs) as (sound, length, most):
         kind = (sound.format.replace("WAVEX", "WAV"), sound.subtype)
-        if kind in kinds and length == most > 0 and not _oddity(sound):
-            branch = 1 + kinds.index(kind)
-            return np.int64(branch), np.int64(sound.samplerate), np.int64(length)
-    return np.int64(0), np.int64(0), np.int64(0)
+        is_sane = 0 < length == most < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
+        if kind in kinds and is_sane and not _oddity(sound):
+            return 1 + kinds.index(kind), sound.samplerate, length
+    return 0, 0, 0
 
 
 def _decode_or_reason(
     path: bytes, max_secs: float | None
-) -> tuple[np.ndarray, np.int64, bytes, bytes]:
+) -> tuple[np.ndarray, int, bytes, bytes]:
     """Returns samples, rate, note and, if these are not to be had, the reason."""
     try:
         samples, rate_hz, note = _decode(path, max_secs)
-        return samples, np.int64(rate_hz), note.encode(), b""
+        return samples, rate_hz, note.encode(), b""
     except soundfile.LibsndfileError as error:
         reason = _in_words(error.error_string)
     # Whatever one file provokes must not end the reading of the others.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
-    nothing = np.zeros([0], np.float32)
-    return nothing, np.int64(params.SAMPLE_RATE_HZ), b"", reason.encode()
+    return np.zeros([0], np.float32), params.SAMPLE_RATE_HZ, b"", reason.encode()
 
 
 def _decode(path: bytes, max_secs: float | None) -> tuple[np.ndarray, int, str]:
     """Decodes the beginning of a file with soundfile: mono samples, rate, note."""
     with _open(path, max_secs) as (sound, length, wanted):
-        note = _oddity(sound)
-        # In one piece: after each piece soundfile seeks, which changes MP3.
-        samples = np.zeros([wanted, sound.channels], np.float32)
-        try:
-            samples = sound.read(out=samples)
-        except soundfile.LibsndfileError:
-            used = np.flatnonzero(samples.any(axis=1))
-            samples = samples[: used[-1] + 1 if used.size else 0]
-        if not len(samples):
+        waveform, note = _read_on(sound, wanted), _oddity(sound)
+        if not len(waveform):
             raise ValueError("it has a header, but no audio")
-        if len(samples) < wanted:
-            note = f"damaged or {_cut_off(len(samples), length, sound.samplerate)}"
-        waveform = samples.mean(axis=1)
+        if len(waveform) < wanted < 2**62:  # libsndfile's "unknown" is 2**63 - 1
+            note = f"damaged or {_cut_off(len(waveform), length, sound.samplerate)}"
         if not np.isfinite(waveform).all():
             raise ValueError("it holds samples that are NaN or infinite")
         return waveform, sound.samplerate, note
+
+
+def _read_on(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:
+    """Reads up to `wanted` samples, mono, as far as they can be decoded."""
+    pieces = [np.zeros([0], np.float32)]
+    while wanted > 0:
+        # Headers may promise any length, so no more is reserved at a time.
+        piece = np.zeros([min(wanted, 2**18), sound.channels], np.float32)
+        try:
+            samples = sound.read(out=piece)
+        except soundfile.LibsndfileError:  # before it, some may have been decoded
+            samples = piece[: np.flatnonzero(piece.any(axis=1)).max(initial=-1) + 1]
+        pieces.append(samples.mean(axis=1))
+        wanted -= len(samples) if len(samples) == len(piece) else wanted
+    return np.concatenate(pieces)
 
 
 @contextlib.contextmanager
@@ -343,7 +344,7 @@ def _open(
             raise ValueError("it is empty (0 bytes)")
         mp3, length = _mended_mp3(file, max_secs)
         source = io.BytesIO(mp3) if mp3 else file.fileno()
-        with soundfile.SoundFile(source, closefd=False) as sound:
+        with _Stream(source, closefd=False) as sound:
             if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
                 raise ValueError(f"no music has {sound.samplerate} samples a second")
             length = length or sound.frames
@@ -366,29 +367,29 @@ def _oddity(sound: soundfile.SoundFile) -> str:
 
 
 def _cut_off(num_present: int, num_stated: int, rate_hz: int) -> str:
-    present, stated = num_present / rate_hz, num_stated / rate_hz
-    return f"cut off: {present:.1f} of {stated:.1f} s present"
+    return (
+        f"cut off: {num_present / rate_hz:.1f} of {num_stated / rate_hz:.1f} s present"
+    )
 
 
 def _in_words(message: str) -> str:
-    for jargon, words in (
-        ("Format not recognised", "it is not audio, or of an unknown format"),
-        ("No 'data' chunk", "it breaks off in the header, before any audio"),
-        ("SF_INFO struct incomplete", "its header states no sample rate or channels"),
-        ("malformed", "its header is damaged"),
-    ):
-        if jargon in message:
-            return words
-    return f"it cannot be decoded ({message.strip().rstrip('.')})"
+    known = {
+        "Format not recognised": "it is not audio, or of an unknown format",
+        "No 'data' chunk": "it breaks off in the header, before any audio",
+        "SF_INFO struct incomplete": "its header states no sample rate or channels",
+        "malformed": "its header is damaged",
+    }
+    words = [known[jargon] for jargon in known if jargon in message]
+    return words[0] if words else f"it cannot be decoded ({message.strip(' .')})"
 
 
 def _mended_mp3(file: BinaryIO, max_secs: float | None) -> tuple[bytes, int]:
     """Returns an MP3 stream fit for libsndfile; nothing if the file is none.
 
     libmpg123 writes to stderr about damage and about a Xing tag that does not fit
-    the file, so only whole frames are kept and the tag is corrected. Without a tag
-    libsndfile ends where the first frame's size makes libmpg123 expect the end, so
-    the stream is made longer and the true length in samples is returned, else 0.
+    the file: only whole frames are kept, and the tag is corrected. Without a tag
+    libsndfile ends where the first frame's size lets libmpg123 expect the end: the
+    stream is made longer and the true length in samples returned, otherwise 0.
     """
     start = _skip_id3(file)
     # Two headers in step are found by chance in one of some thousand PCM files.
