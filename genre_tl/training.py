@@ -110,7 +110,7 @@ def pretrain(
     def new_network() -> keras.Sequential:
         num_tags = len(data.table.vocabulary)
         network = models.tagger(
-            preset.model, data.features.num_paths, num_tags, seed=seed
+            preset.model, data.features.frames.shape[1], num_tags, seed=seed
         )
         return _standardized(network, data)
 
@@ -163,7 +163,7 @@ def finetune(
         num_genres = len(data.table.vocabulary)
         if start is None:
             network = models.classifier(
-                preset.model, data.features.num_paths, num_genres, seed=seed
+                preset.model, data.features.frames.shape[1], num_genres, seed=seed
             )
         else:
             tagger = models.load(pathlib.Path(start) / "model.keras")
@@ -368,7 +368,7 @@ class _Run:
             global_clipnorm=self._training.clip_norm or None,
         )
         # XLA compiles the unrolled recurrence for longer than it then saves.
-        network.compile(optimizer, loss, ["accuracy"], jit_compile=False)
+        network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
         return network
 
     def _restore(self) -> keras.Sequential | None:
