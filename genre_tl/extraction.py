@@ -142,14 +142,19 @@ def _compute(
     max_secs: float | None,
 ) -> Iterator[feature_store.Row]:
     """Computes the pending files, a shard at a time, and yields their rows."""
-    # Any number of segments, so that it is traced once.
-    signature = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
-    transform = tf.function(layer, input_signature=[signature])
+    transform = _traced(layer, frontend)
     clips = audio.read([str(root / row.path) for row in pending], max_secs=max_secs)
     for group in _groups(pending):
         files = zip(group, clips, strict=False)  # takes no more clips than files
         decoded = (_identify(row, clip, root) for row, clip in files)
         yield from store.write_shard(_results(decoded, store, frontend, transform))
+
+
+def _traced(layer: scattering.LogScattering, frontend: params.Frontend) -> _Transform:
+    """Returns `[segments, samples]` to `[segments, frames, paths]`, traced once."""
+    signature = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
+    function: _Transform = tf.function(layer, input_signature=[signature])
+    return function
 
 
 def _groups(

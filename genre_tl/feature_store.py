@@ -360,7 +360,8 @@ def _record_writer(path: pathlib.Path) -> Iterator[Callable[[bytes], None]]:
         try:
             return call(*arguments)
         except tf.errors.OpError as error:
-            raise OSError(errno.EIO, error.message, str(path)) from error
+            reason = error.message.removeprefix(f"{path}; ")
+            raise OSError(errno.EIO, reason, str(path)) from error
 
     writer = told(tf.io.TFRecordWriter, str(path))
     try:

@@ -152,17 +152,17 @@ def training_batches(
     spare = np.maximum(features.counts[order] - length, 0)
     starts = features.starts[order] + generator.integers(spare + 1)
     counts = np.minimum(features.counts[order], length)
-    excerpt = functools.partial(_excerpt, features.tensor, length)
+    frames = features.tensor
+
+    def batch(
+        starts: tf.Tensor, counts: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return _excerpts(frames, length, starts, counts), tf.cast(labels, tf.float32)
+
     return (
         tf.data.Dataset.from_tensor_slices((starts, counts, labels[order]))
-        .map(
-            lambda start, count, label: (
-                excerpt(start, count),
-                tf.cast(label, tf.float32),
-            ),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
         .batch(batch_size, drop_remainder=True)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -199,11 +199,11 @@ def evaluation_batches(
     clips, starts, counts = np.array(pieces, np.int64).T
     batches = (
         tf.data.Dataset.from_tensor_slices((starts, counts))
+        .batch(batch_size)
         .map(
-            functools.partial(_excerpt, features.tensor, segment_frames),
+            functools.partial(_excerpts, features.tensor, segment_frames),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
     return batches, Segments(clips, counts)
@@ -308,16 +308,15 @@ def _starts_and_counts(features: Features, row: int) -> Iterator[tuple[int, int]
         start += count
 
 
-def _excerpt(
-    frames: tf.Tensor, length: int, start: tf.Tensor, count: tf.Tensor
+def _excerpts(
+    frames: tf.Tensor, length: int, starts: tf.Tensor, counts: tf.Tensor
 ) -> tf.Tensor:
-    """Returns `[length, paths]`: `count` frames and padding."""
-    excerpt = tf.pad(
-        frames[start : start + count],
-        [[0, length - count], [0, 0]],
-        constant_values=scattering.PAD_VALUE,
-    )
-    return tf.ensure_shape(excerpt, [length, frames.shape[1]])
+    """Returns `[batch, length, paths]`: the frames of each, then padding."""
+    positions = tf.range(length, dtype=tf.int64)
+    is_valid = positions < counts[:, tf.newaxis]
+    indices = tf.where(is_valid, starts[:, tf.newaxis] + positions, 0)
+    padding = tf.constant(scattering.PAD_VALUE, frames.dtype)
+    return tf.where(is_valid[..., tf.newaxis], tf.gather(frames, indices), padding)
 
 
 def _why_left_out(root: pathlib.Path, path: str, store: feature_store.Store) -> str:

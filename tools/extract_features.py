@@ -1,0 +1,48 @@
+"""Computes the features of a collection once, into a feature store.
+
+    python -m tools.extract_features --data_dir=data/gtzan
+
+A second call computes only what was added or changed since, a call after an
+interruption goes on where that one stopped. Files that cannot be used are listed
+with the reason in the store's index.csv, and do not stop the others.
+
+Exit code: 0 if any clip has features, even if others failed; 1 if none has.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from genre_tl import params
+
+from . import command, data_flags
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(data_flags)
+
+flags.DEFINE_enum(
+    "preset", "default", list(params.PRESETS), "Configuration, as in training."
+)
+flags.DEFINE_float(
+    "max_secs",
+    None,
+    "Use no more of each file than this, from its beginning; all if not given.",
+)
+
+
+def main(argv: list[str]) -> int:
+    from genre_tl import datasets
+
+    del argv
+    table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    frontend = params.PRESETS[FLAGS.preset].frontend
+    summary = data_flags.extract(table, frontend, FLAGS.max_secs)
+    return 0 if summary.num_usable else 1
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()
