@@ -8,13 +8,18 @@ The data flows through the modules in this order:
   synthesis       pieces of music -> sound
   synthetic       the demo corpus
   audio           files -> mono waveform at 16 kHz
+  wavelets        kymatio's filters, cut to slices of the spectrum
   scattering      waveform -> log-scattering frames
   evaluation      scores -> metrics
   plots           metrics -> pictures
-  input_pipeline  table -> feature store -> tf.data batches
+  feature_store   frames on disk: shards, index, checksums
+  extraction      files -> feature store
+  input_pipeline  feature store -> tf.data batches
   models          frames -> GRU backbone -> tags or genres
-  training        pretrain, finetune: run folders
-  serving         SavedModel: export, check, predict
+  runs            a training run: its folder, epochs, resumption
+  training        pretrain, finetune, evaluate
+  export_checks   what a SavedModel must pass
+  serving         SavedModel: export, publish, predict
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """

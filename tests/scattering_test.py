@@ -11,7 +11,7 @@ import tensorflow as tf
 from kymatio.numpy import Scattering1D as Kymatio
 from kymatio.scattering1d import filter_bank
 
-from genre_tl import params, scattering
+from genre_tl import params, scattering, wavelets
 
 # J, Q, T, samples: with room to mirror and without, T above and below 2^J.
 CASES = [
@@ -160,7 +160,7 @@ def test_filters_are_kymatios():
     xi, sigma, length = 0.05, 0.004, 3 * 2**10
     bins = np.arange(60, 240)
     expected = filter_bank.morlet_1d(length, xi, sigma)[bins]
-    actual = scattering._morlet(length, xi, sigma, bins)
+    actual = wavelets._morlet(length, xi, sigma, bins)
     np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-12)
 
 

@@ -11,6 +11,7 @@ command line is wrong, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -117,7 +118,9 @@ def _parse(
     """Returns what the flags leave of `argv`, or exits: 0 after help, else 2."""
     given = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     if _HELP.intersection(given):
-        print(_help(module))
+        with contextlib.suppress(BrokenPipeError):  # such as of `| head`
+            print(_help(module), flush=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     try:
         rest: list[str] = flags.FLAGS(argv)

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags
 
-from genre_tl import datasets, params, plots, training
+from genre_tl import params
 
-from . import command, run_flags
+from . import command, data_flags
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genre_tl import datasets
 
 FLAGS = flags.FLAGS
-for _name in ("data_dir", "dataset", "features_dir"):
-    flags.DECLARE_key_flag(_name)
+flags.adopt_module_key_flags(data_flags)
 
 flags.DEFINE_string("run_dir", "runs/finetune", "Finished fine-tuning run.")
 flags.DEFINE_enum(
@@ -35,10 +39,13 @@ flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    record = training.read_run(FLAGS.run_dir)
+    from genre_tl import datasets, plots, runs, training
+
+    del argv
+    record = runs.read_run(FLAGS.run_dir)
     frontend = params.Preset.from_dict(record["preset"]).frontend
     table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
-    features, table = run_flags.features(table, frontend)
+    features, table = data_flags.features(table, frontend)
     rows = _rows(record, table)
     result = training.evaluate(FLAGS.run_dir, features, table, rows)
     print(result.table())
@@ -53,7 +60,9 @@ def main(argv: list[str]) -> None:
     print(f"\nwritten: {folder}/evaluation.json, {folder}/confusion.png")
 
 
-def _rows(record: dict, table: datasets.Dataset) -> np.ndarray:
+def _rows(record: dict[str, Any], table: datasets.Dataset) -> np.ndarray:
+    import numpy as np
+
     if FLAGS.clips == "all":
         return np.arange(len(table.paths))
     held_out = set(record["data"]["test"])

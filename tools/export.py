@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from . import command
 
@@ -46,8 +46,8 @@ _LICENCES = {
 }
 _UNKNOWN_LICENCE = "That of the collection, which this program cannot know."
 _LIMITS = (
-    "Scores are not calibrated probabilities; no score says that a recording is "
-    "something else than music.",
+    "Scores are not calibrated probabilities, and none says that a recording is "
+    "something other than music.",
     "It knows the genres or tags of its training collection as that collection "
     "understands them, and no others.",
     "It hears what lies below 8 kHz, mixed down to one channel.",
@@ -63,9 +63,10 @@ def main(argv: list[str]) -> None:
         raise ValueError(
             f"--name={FLAGS.name}: give letters, digits, dots, hyphens, underscores"
         )
-    from genre_tl import models, params, serving, training
+    from genre_tl import models, params, runs, serving
 
-    record = training.read_run(FLAGS.run_dir)
+    logging.set_verbosity(logging.WARNING)  # Saving tells of names within the graph.
+    record = runs.read_run(FLAGS.run_dir)
     model_file = pathlib.Path(FLAGS.run_dir) / "model.keras"
     base = pathlib.Path(FLAGS.saved_models_dir) / FLAGS.name
     fingerprint = hashlib.sha256(model_file.read_bytes()).hexdigest()

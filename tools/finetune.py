@@ -1,6 +1,6 @@
-"""Fine-tunes a genre classifier on a collection sorted into genre folders.
+r"""Fine-tunes a genre classifier on a collection sorted into genre folders.
 
-    python -m tools.finetune --data_dir=data/gtzan --start=runs/pretrain \\
+    python -m tools.finetune --data_dir=data/gtzan --start=runs/pretrain \
         --run_dir=runs/finetune
 
 Without --start the backbone begins with random weights. One fold of --num_folds
@@ -11,15 +11,19 @@ same command again goes on where a run was stopped.
 from __future__ import annotations
 
 import pathlib
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags
 
-from genre_tl import datasets, plots, splits, training
+from . import command, data_flags, run_flags
 
-from . import command, run_flags
+if TYPE_CHECKING:
+    import numpy as np
+
+    from genre_tl import datasets
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
 flags.DEFINE_string("run_dir", "runs/finetune", "Folder of this run.")
@@ -45,11 +49,14 @@ _FIGURES = {
 
 
 def main(argv: list[str]) -> None:
+    from genre_tl import datasets, runs, training
+
+    del argv
     preset = run_flags.preset("finetune")
     table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
-    features, table = run_flags.features(table, preset.frontend)
+    features, table = data_flags.features(table, preset.frontend)
     rows = _rows(table)
-    data = training.Data(features=features, table=table, split=_split_name(), **rows)
+    data = runs.Data(features=features, table=table, split=_split_name(), **rows)
     print(
         f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
         f"{len(data.test)} held out, {len(table.vocabulary)} genres"
@@ -66,6 +73,10 @@ def main(argv: list[str]) -> None:
 
 
 def _rows(table: datasets.Dataset) -> dict[str, np.ndarray]:
+    import numpy as np
+
+    from genre_tl import splits
+
     rows = {"train": np.arange(len(table.paths))}
     if FLAGS.split == "held_out":
         rows = splits.held_out(table, FLAGS.num_folds, FLAGS.seed, fold=FLAGS.fold)
@@ -81,7 +92,11 @@ def _split_name() -> str:
     return FLAGS.split
 
 
-def _report(record: dict, vocabulary: tuple[str, ...]) -> None:
+def _report(record: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
+    import numpy as np
+
+    from genre_tl import plots
+
     print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
     test = record["metrics"].get("test")
     if test:

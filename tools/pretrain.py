@@ -10,14 +10,17 @@ command again goes on where a run was stopped. Watch it with
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING, Any
+
 from absl import flags
 
-from genre_tl import datasets, splits, training
+from . import command, data_flags, run_flags
 
-from . import command, run_flags
+if TYPE_CHECKING:
+    from genre_tl import datasets
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
 flags.DEFINE_string("run_dir", "runs/pretrain", "Folder of this run.")
@@ -43,16 +46,19 @@ _FIGURES = {
 
 
 def main(argv: list[str]) -> None:
+    from genre_tl import runs, splits, training
+
+    del argv
     preset = run_flags.preset("pretrain")
     table = _table()
-    features, table = run_flags.features(table, preset.frontend)
+    features, table = data_flags.features(table, preset.frontend)
     rows = splits.by_name(table, FLAGS.split)
-    data = training.Data(
+    data = runs.Data(
         features=features,
         table=table,
         train=rows["train"],
         valid=rows["valid"],
-        test=np.zeros(0, int),
+        test=rows["train"][:0],
         split=FLAGS.split,
     )
     print(
@@ -71,12 +77,14 @@ def main(argv: list[str]) -> None:
 
 
 def _table() -> datasets.Dataset:
+    from genre_tl import datasets
+
     if FLAGS.num_tags is not None:
         return datasets.magnatagatune(FLAGS.data_dir, num_tags=FLAGS.num_tags)
     return datasets.load(FLAGS.dataset, FLAGS.data_dir)
 
 
-def _report(record: dict) -> None:
+def _report(record: dict[str, Any]) -> None:
     figures = record["metrics"]["valid"]
     print(
         f"kept epoch {record['best_epoch']} of {record['epochs']}; validation, "

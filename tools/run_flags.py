@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from genre_tl import datasets, input_pipeline, params, training
+from genre_tl import params
 
-from . import command
+if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
+    from genre_tl import runs
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("data_dir", None, "Folder of the collection.", required=True)
-flags.DEFINE_enum(
-    "dataset",
-    "auto",
-    ["auto", "magnatagatune", "gtzan", "folder"],
-    "What lies there; auto tells by what the folder holds.",
-)
-flags.DEFINE_string(
-    "features_dir",
-    None,
-    "Feature store of the collection, completed first if need be. "
-    "features/<name of data_dir> if not given.",
-)
 flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
 flags.DEFINE_integer("seed", 0, "Of weights, dropout, order and excerpts.")
 flags.DEFINE_float("learning_rate", None, "Instead of the preset's.")
@@ -61,30 +48,15 @@ def preset(kind: str) -> params.Preset:
     return dataclasses.replace(chosen, **{kind: changed})
 
 
-def features(
-    table: datasets.Dataset, frontend: params.Frontend
-) -> tuple[input_pipeline.Features, datasets.Dataset]:
-    """Completes the feature store and loads it.
-
-    Returns:
-      The features, and the table without the clips that could not be read.
-    """
-    data_dir = pathlib.Path(FLAGS.data_dir)
-    store = FLAGS.features_dir or pathlib.Path("features") / data_dir.resolve().name
-    summary = input_pipeline.extract(
-        table, store, frontend, on_progress=command.meter("features")
-    )
-    print(summary)
-    return input_pipeline.load(store, table, frontend)
-
-
-def progress(num_epochs: int, figures: Mapping[str, str]) -> training.Progress:
+def progress(num_epochs: int, figures: Mapping[str, str]) -> runs.Progress:
     """Returns how a run shows itself: a line an epoch, steps on a terminal.
 
     Args:
       num_epochs: most epochs that can come.
       figures: columns of the history to show, and their names.
     """
+    from genre_tl import runs
+
     is_terminal = sys.stderr.isatty()
 
     def on_step(epoch: int, done: int, total: int) -> None:
@@ -94,16 +66,11 @@ def progress(num_epochs: int, figures: Mapping[str, str]) -> training.Progress:
 
     def on_epoch(row: Mapping[str, float], secs: float) -> None:
         epoch = int(row["epoch"])
-        shown = [f"{name} {row[key]:.3f}" for key, name in figures.items() if key in row]
+        shown = [
+            f"{name} {row[key]:.3f}" for key, name in figures.items() if key in row
+        ]
         most = time.strftime("%H:%M:%S", time.gmtime(secs * (num_epochs - epoch)))
         text = f"epoch {epoch} of {num_epochs}: {', '.join(shown)}; {secs:.0f} s"
         print("\r\033[K" * is_terminal + f"{text}, at most {most} left", flush=True)
 
-    return training.Progress(on_step, on_epoch)
-
-
-def show_metrics(metrics: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Prints figures of a finished run, a line each."""
-    for key, name in names.items():
-        if metrics.get(key) is not None:
-            print(f"  {name}: {metrics[key]:.3f}")
+    return runs.Progress(on_step, on_epoch)

@@ -1,0 +1,76 @@
+"""The flags that say which collection, and the way from them to its features."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from . import command
+
+if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
+    from genre_tl import datasets, extraction, input_pipeline, params
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data_dir", None, "Folder of the collection.", required=True)
+flags.DEFINE_enum(
+    "dataset",
+    "auto",
+    ["auto", "magnatagatune", "gtzan", "folder"],
+    "What lies there; auto tells by what the folder holds.",
+)
+flags.DEFINE_string(
+    "features_dir",
+    None,
+    "Feature store of the collection, completed first if need be. "
+    "features/<name of data_dir> if not given.",
+)
+
+_NUM_SHOWN = 5
+
+
+def store_dir() -> pathlib.Path:
+    """Returns the folder of the feature store."""
+    if FLAGS.features_dir:
+        return pathlib.Path(FLAGS.features_dir)
+    return pathlib.Path("features", pathlib.Path(FLAGS.data_dir).resolve().name)
+
+
+def extract(
+    table: datasets.Dataset, frontend: params.Frontend, max_secs: float | None = None
+) -> extraction.Summary:
+    """Completes the feature store and prints what came of it."""
+    from genre_tl import input_pipeline
+
+    summary = input_pipeline.extract(
+        table,
+        store_dir(),
+        frontend,
+        max_secs=max_secs,
+        on_progress=command.meter("features"),
+    )
+    print(f"{store_dir()}: {summary}")
+    for kind, files in (("failed", summary.failures), ("used, but", summary.notes)):
+        for path, reason in files[:_NUM_SHOWN]:
+            print(f"  {kind}: {path}: {reason}")
+        if len(files) > _NUM_SHOWN:
+            print(f"  ... and {len(files) - _NUM_SHOWN} more")
+    if summary.failures or summary.notes:
+        print(f"All of them are listed in {store_dir() / 'index.csv'}")
+    return summary
+
+
+def features(
+    table: datasets.Dataset, frontend: params.Frontend
+) -> tuple[input_pipeline.Features, datasets.Dataset]:
+    """Completes the feature store and loads it.
+
+    Returns:
+      The features, and the table without the clips that could not be read.
+    """
+    from genre_tl import input_pipeline
+
+    extract(table, frontend)
+    return input_pipeline.load(store_dir(), table, frontend)
