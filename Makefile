@@ -23,14 +23,25 @@ $(STAMP):
 	@rm -f $(VENV)/installed-*
 	@touch $@
 
-demo: $(STAMP) ## the whole way on a synthesised corpus, at most 6 minutes
-	@$(BIN)/python -m tools.make_demo_corpus --output_dir=demo/corpus
-	@$(BIN)/python -m tools.extract_features --data_dir=demo/corpus/tagged
-	@$(BIN)/python -m tools.pretrain --data_dir=demo/corpus/tagged --run_dir=demo/pretrain
-	@$(BIN)/python -m tools.finetune --data_dir=demo/corpus/genres --run_dir=demo/finetune
-	@$(BIN)/python -m tools.evaluate --data_dir=demo/corpus/genres --run_dir=demo/finetune
-	@$(BIN)/python -m tools.export --run_dir=demo/finetune
-	@$(BIN)/python -m tools.predict demo/corpus/genres
+CORPUS := demo/corpus
+CLIPS := $(CORPUS)/genres/genres_original
+demo: $(STAMP) ## the whole way on a synthesised corpus, some minutes
+	@$(BIN)/python -m tools.make_demo_corpus --output_dir=$(CORPUS)
+	@$(BIN)/python -m tools.pretrain --data_dir=$(CORPUS)/tagged \
+	    --features_dir=demo/features/tagged --run_dir=demo/pretrain --max_epochs=12
+	@$(BIN)/python -m tools.finetune --data_dir=$(CORPUS)/genres --start=demo/pretrain \
+	    --features_dir=demo/features/genres --run_dir=demo/finetune --max_epochs=20
+	@$(BIN)/python -m tools.evaluate --data_dir=$(CORPUS)/genres \
+	    --features_dir=demo/features/genres --run_dir=demo/finetune
+	@$(BIN)/python -m tools.export --run_dir=demo/finetune --name=demo
+	@$(BIN)/python -m tools.predict --model=saved_models/demo --chart \
+	    $(CLIPS)/classical/classical.00000.wav $(CLIPS)/jazz/jazz.00001.wav \
+	    $(CLIPS)/metal/metal.00002.wav
+	@echo 'Pictures: demo/pretrain/curves.png, demo/finetune/curves.png,'
+	@echo '          demo/finetune/evaluation/confusion.png'
+	@echo 'Now with your own music, sorted into one folder a genre:'
+	@echo '  $(BIN)/python -m tools.finetune --data_dir=MY_MUSIC --start=demo/pretrain --run_dir=runs/mine'
+	@echo '  $(BIN)/python -m tools.predict --model=saved_models/demo MY_SONG.mp3'
 
 test: $(STAMP) ## the test suite (WORKERS=2)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
