@@ -359,7 +359,7 @@ def _oddity(sound: soundfile.SoundFile) -> str:
     if data and 0 < int(data[2]) < int(data[1]) < 2**31 - 1:
         num_stated = sound.frames * int(data[1]) // int(data[2])
         return _cut_off(sound.frames, num_stated, sound.samplerate)
-    if data or re.search(r"(?m)^\s*(?:RIFF|riff|Riff size)\s*: (?:0$|.*\()", log):
+    if data or re.search(r"(?m)^\s*(?:RIFF|riff|Riff size)\s*: (?:[08]$|.*\()", log):
         return "sizes in its header are wrong; all that is there was used"
     if "lacks an end-of-stream" in log:
         return "cut off: the end of the stream is missing"
