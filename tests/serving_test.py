@@ -1,0 +1,513 @@
+"""One tiny classifier goes through `tools.export`; most tests look at the result."""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tl import export_checks, models, params, scattering, serving
+
+PRESET = params.PRESETS["tiny"]
+FRONTEND = PRESET.frontend
+SEGMENT, HOP = FRONTEND.segment_samples, FRONTEND.hop_samples
+LABELS = ["blues", "drum & bass", "schlager/ünïcode"]
+
+
+def sensitive(network: keras.Sequential) -> keras.Sequential:
+    """Gives random weights the size that training gives them, so that scores vary."""
+    for layer in network.layers:
+        if isinstance(layer, (keras.layers.GRU, keras.layers.Dense)):
+            layer.set_weights([3 * weight for weight in layer.get_weights()])
+    generator = np.random.default_rng(5)
+    num_paths = network.input_shape[-1]
+    network.get_layer("standardize").set_statistics(
+        generator.normal(-4, 1, num_paths), generator.uniform(2, 6, num_paths)
+    )
+    return network
+
+
+@functools.cache
+def frames_of() -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns waveforms of one segment -> log-scattering frames."""
+    layer = scattering.LogScattering.from_params(FRONTEND)
+    return tf.function(layer, [tf.TensorSpec([None, SEGMENT], tf.float32)])
+
+
+@functools.cache
+def traced(network: keras.Sequential) -> Callable[[tf.Tensor], tf.Tensor]:
+    frames = tf.TensorSpec([None, *network.input_shape[1:]], tf.float32)
+    return tf.function(lambda x: network(x, training=False), [frames])
+
+
+def num_paths() -> int:
+    return frames_of()(tf.zeros([1, SEGMENT])).shape[-1]
+
+
+def music(num_samples: int, seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    time = np.arange(num_samples) / 16_000
+    tone = np.sin(2 * np.pi * generator.uniform(100, 2000) * time * (1 + 0.1 * time))
+    noise = generator.standard_normal(num_samples) * (np.sin(9 * time * seed) > 0)
+    return (0.3 * tone + 0.1 * noise).astype(np.float32)
+
+
+def data(**clips: list[str]) -> dict:
+    return {"name": "gtzan", "split": "fold 0 of 7", "num_clips": 4} | clips
+
+
+RECORD = {
+    "kind": "finetune",
+    "preset": PRESET.to_dict(),
+    "seed": 0,
+    "start": {
+        "data": data(train=["f/a.mp3"], valid=[], test=[]) | {"name": "magnatagatune"},
+        "metrics": {"valid": {"macro_auc_roc": 0.75}},
+    },
+    "data": data(train=["a/1.wav", "a/2.wav"], valid=[], test=["b/1.wav"]),
+    "vocabulary": LABELS,
+    "command": "/home/someone/genre_tl/tools/finetune.py --data_dir=data/gtzan",
+    "versions": {"tensorflow": tf.__version__},
+    "metrics": {"test": {"accuracy": 0.875, "confusion": [[1, 0], [0, 1]]}},
+    "epochs": 4,
+    "best_epoch": 4,
+}
+
+
+def run_export(run: types.SimpleNamespace, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "tools.export", f"--run_dir={run.run_dir}"),
+            *(f"--saved_models_dir={run.saved_models}", "--name=test", *flags),
+        ],
+        cwd=pathlib.Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A finished run, and what `tools.export` made of it."""
+    folder = tmp_path_factory.mktemp("serving")
+    run = types.SimpleNamespace(
+        run_dir=folder / "run",
+        saved_models=folder / "saved_models",
+        base=folder / "saved_models" / "test",
+        network=sensitive(
+            models.classifier(PRESET.model, num_paths(), len(LABELS), seed=3)
+        ),
+    )
+    run.run_dir.mkdir()
+    models.save(run.network, run.run_dir / "model.keras")
+    (run.run_dir / "run.json").write_text(json.dumps(RECORD), "utf-8")
+    run.done = run_export(run)
+    assert run.done.returncode == 0, run.done.stderr
+    run.folder = run.base / "1"
+    run.model = tf.saved_model.load(str(run.folder))
+    run.predictor = serving.Predictor(run.base)
+    return run
+
+
+def scores_of(run: types.SimpleNamespace, batch: np.ndarray) -> np.ndarray:
+    serve = run.model.signatures["serving_default"]
+    return serve(waveform=tf.constant(batch, tf.float32))["scores"].numpy()
+
+
+def keras_scores(network: keras.Sequential, clip: np.ndarray) -> np.ndarray:
+    """Scores a clip segment by segment, by the definition."""
+    total, frames = 0.0, 0
+    for start in range(0, len(clip), SEGMENT):
+        piece = np.trim_zeros(clip[start : start + SEGMENT], "b")
+        if len(piece):
+            padded = np.pad(piece, [0, SEGMENT - len(piece)])[np.newaxis]
+            weight = -(-len(piece) // HOP)
+            total += weight * traced(network)(frames_of()(padded)).numpy()[0]
+            frames += weight
+    return total / frames
+
+
+CLIPS = [
+    music(SEGMENT, 1),
+    music(SEGMENT // 2, 2),
+    music(3 * SEGMENT + 1234, 3),
+    music(HOP // 3, 4),
+    np.concatenate([music(900, 5), np.zeros(2 * SEGMENT, np.float32), music(5000, 6)]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(CLIPS)))
+def test_scores_equal_those_of_the_keras_model(exported, number):
+    scores = scores_of(exported, CLIPS[number][np.newaxis])
+    expected = keras_scores(exported.network, CLIPS[number])
+    np.testing.assert_allclose(scores, [expected], atol=1e-5)
+
+
+def test_the_reference_clips_of_these_tests_get_different_scores(exported):
+    scores = exported.predictor.scores(CLIPS)
+    assert np.ptp(scores, axis=0).max() > 0.1
+
+
+@pytest.mark.parametrize("padding", [0, 1, SEGMENT + 5])
+def test_scores_depend_neither_on_the_batch_nor_on_padding(exported, padding):
+    batch = np.zeros([len(CLIPS), max(map(len, CLIPS)) + padding], np.float32)
+    for row, clip in zip(batch, CLIPS, strict=True):
+        row[: len(clip)] = clip
+    alone = [scores_of(exported, clip[np.newaxis])[0] for clip in CLIPS]
+    np.testing.assert_allclose(scores_of(exported, batch), alone, atol=1e-6)
+
+
+def test_more_segments_than_a_chunk_are_averaged_alike(exported):
+    clip = music((serving.CHUNK_SEGMENTS + 2) * SEGMENT + 77, 8)
+    np.testing.assert_allclose(
+        scores_of(exported, clip[np.newaxis])[0],
+        keras_scores(exported.network, clip),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [0.0, np.nan, np.inf, -np.inf, 3e38, -3e38, 1e9, 1e-38, 1e-45]
+)
+def test_whatever_the_samples_scores_are_finite_and_neighbours_untouched(
+    exported, value
+):
+    batch = np.stack([np.full(SEGMENT, value, np.float32), CLIPS[0]])
+    scores = scores_of(exported, batch)
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(scores[1], scores_of(exported, batch[1:])[0], atol=1e-6)
+
+
+def test_a_clip_without_samples_is_a_silent_one(exported):
+    silent = scores_of(exported, np.zeros([1, 5 * SEGMENT]))
+    np.testing.assert_allclose(
+        scores_of(exported, np.zeros([2, 0])), np.repeat(silent, 2, 0), atol=1e-6
+    )
+
+
+def test_no_clips_give_no_scores(exported):
+    assert scores_of(exported, np.zeros([0, 100])).shape == (0, len(LABELS))
+
+
+def test_every_output_has_the_batch_first(exported):
+    waveform = tf.zeros([4, 100])
+    serve = exported.model.signatures["serving_default"](waveform=waveform)
+    assert {k: v.shape.as_list() for k, v in serve.items()} == {
+        "scores": [4, len(LABELS)],
+        "classes": [4, len(LABELS)],
+    }
+    for row in serve["classes"].numpy():
+        assert [label.decode() for label in row] == LABELS
+    embed = exported.model.signatures["embedding"](waveform=waveform)
+    assert embed["embedding"].shape == [4, PRESET.model.num_units]
+
+
+def test_the_embedding_is_what_the_head_reads(exported):
+    clip = tf.constant(CLIPS[0][np.newaxis])
+    vector = exported.model.signatures["embedding"](waveform=clip)["embedding"]
+    weights, bias = exported.network.layers[-1].get_weights()
+    logits = vector.numpy() @ weights + bias
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(scores_of(exported, clip.numpy()), expected, atol=1e-5)
+
+
+def test_labels_and_card_can_be_read_without_tensorflow(exported):
+    labels = (exported.folder / "assets" / "labels.txt").read_text("utf-8")
+    assert labels.splitlines() == LABELS
+    card = json.loads((exported.folder / serving.CARD).read_text("utf-8"))
+    assert card["labels"] == LABELS
+    assert card["frontend"]["sample_rate_hz"] == 16_000
+    assert card["frontend"]["segment_samples"] == SEGMENT
+    model_file = exported.run_dir / "model.keras"
+    assert card["model_sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest()
+    assert [name.decode() for name in exported.model.labels().numpy()] == LABELS
+
+
+def test_the_card_says_what_the_run_was_without_naming_clips_or_homes(exported):
+    card = serving.read_card(exported.folder)
+    assert card["data"] == data(train=2, valid=0, test=1)
+    assert card["metrics"] == RECORD["metrics"]
+    assert card["training"]["start"]["metrics"]["valid"]["macro_auc_roc"] == 0.75
+    assert len(card["licence_of_the_data"]) == 2
+    command = "python -m tools.finetune --data_dir=data/gtzan"
+    assert card["training"]["command"] == command
+    text = (exported.folder / serving.CARD).with_suffix(".md").read_text("utf-8")
+    assert text.startswith("# test\n")
+    for part in ("## Limits", "Accuracy: 0.875", command, "CC BY-NC-SA", LABELS[2]):
+        assert part in text
+    assert "1.wav" not in text and "someone" not in text
+
+
+def test_the_tool_shows_each_check_and_what_to_do_next(exported):
+    lines = exported.done.stdout.splitlines()
+    assert sum(line.startswith("  ok: ") for line in lines) == 6
+    assert any(f"written: {exported.folder}," in line for line in lines)
+    assert f"--model={exported.base}" in lines[-1]
+    assert exported.done.stderr == ""
+
+
+def test_the_same_model_is_not_exported_twice(exported):
+    done = run_export(exported)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "this very model already" in done.stdout
+    assert os.listdir(exported.base) == ["1"]
+
+
+def test_an_unfinished_run_is_refused_in_one_line(exported, tmp_path):
+    run = types.SimpleNamespace(run_dir=tmp_path, saved_models=tmp_path / "s")
+    done = run_export(run)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not run.saved_models.exists()
+
+
+def test_nothing_in_an_export_names_a_place_of_this_machine(exported):
+    for path in exported.folder.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for place in (pathlib.Path(__file__).parent.parent, exported.base, "/tmp/"):
+            assert os.fsencode(place) not in content, path
+
+
+def test_a_path_left_inside_an_export_is_noticed(tmp_path):
+    (tmp_path / "labels.txt").write_text(f"{tmp_path.parent}/labels.txt")
+    with pytest.raises(ValueError, match=r"refused: it names .* in labels\.txt"):
+        export_checks._check_traces(tmp_path)
+
+
+def test_an_operation_that_servers_may_lack_is_noticed(exported, monkeypatch):
+    monkeypatch.setattr(
+        export_checks, "OPERATIONS", export_checks.OPERATIONS - {"RFFT", "Softmax"}
+    )
+    with pytest.raises(ValueError, match=r"\['RFFT', 'Softmax'\]"):
+        export_checks._check_operations(exported.folder)
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        (
+            "alone",
+            "scores of 5 reference clips.* differ from the Keras model's by 2.0e",
+        ),
+        ("batch", "scores of a clip in a batch differ"),
+        ("padded", "scores of a clip in a batch, padded, differ"),
+        ("embedding", "embedding is not finite"),
+        ("classes", "classes are not the labels"),
+    ],
+)
+def test_wrong_answers_are_noticed(exported, monkeypatch, name, reason):
+    right = np.full([5, len(LABELS)], 0.5)
+    answers = dict.fromkeys(["alone", "batch", "padded", "embedding"], right)
+    answers["classes"] = np.array([[label.encode() for label in LABELS]])
+    answers["secs"] = np.ones(3)
+    monkeypatch.setattr(export_checks, "_keras_scores", lambda *args: right)
+    monkeypatch.setattr(export_checks, "_call", lambda *args: answers)
+
+    def checks():
+        return list(
+            export_checks.run(exported.folder, exported.network, FRONTEND, LABELS)
+        )
+
+    assert len(checks()) == 6
+    wrong = {"embedding": right * np.nan, "classes": answers["classes"][:, ::-1]}
+    answers[name] = wrong.get(name, right + 2e-5)
+    with pytest.raises(ValueError, match=f"refused: .*{reason}"):
+        checks()
+
+
+def test_a_score_that_is_no_number_is_noticed():
+    with pytest.raises(ValueError, match="refused"):
+        export_checks._check_difference(np.array([np.nan]), np.zeros(1), "it differs")
+
+
+def test_an_export_that_cannot_be_called_is_noticed_with_the_reason(tmp_path):
+    with pytest.raises(ValueError, match="refused: .*SavedModel file does not exist"):
+        export_checks._call(tmp_path, [np.zeros(9, np.float32)])
+
+
+def test_a_tagger_that_reads_out_its_last_state_exports_too(tmp_path):
+    model = params.Model(num_layers=1, num_units=4, readout="last")
+    network = sensitive(models.tagger(model, num_paths(), 5))
+    serving._save(network, FRONTEND, list("abcde"), tmp_path / "model")
+    export_checks._check_operations(tmp_path / "model")
+    scores = serving.Predictor(tmp_path / "model").scores(CLIPS[:2])
+    expected = [keras_scores(network, clip) for clip in CLIPS[:2]]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Exports without a model: `quick(base)` publishes a folder with one file."""
+
+    def save(network, frontend, labels, folder):
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text("model")
+
+    monkeypatch.setattr(serving, "_save", save)
+    monkeypatch.setattr(export_checks, "run", lambda *args: iter(["it is fine"]))
+    network = models.classifier(PRESET.model, 3, 2)
+
+    def export(base, labels=("a", "b"), **kwargs):
+        return serving.export(network, FRONTEND, labels, base, card={}, **kwargs)
+
+    return export
+
+
+def test_versions_count_up_and_nothing_is_overwritten(quick, tmp_path):
+    assert quick(tmp_path / "x").name == "1"
+    assert quick(tmp_path / "x").name == "2"
+    (tmp_path / "x" / "10").mkdir()
+    (tmp_path / "x" / "99-old").mkdir()
+    (tmp_path / "x" / "README.md").touch()
+    assert quick(tmp_path / "x").name == "11"
+    assert serving.newest(tmp_path / "x").name == "11"
+    assert not any((tmp_path / "x" / "10").iterdir())
+
+
+def test_a_number_that_was_taken_meanwhile_is_not_overwritten(
+    quick, tmp_path, monkeypatch
+):
+    quick(tmp_path)
+    found = iter([[], [1]])  # the first look was too early
+    monkeypatch.setattr(serving, "_versions", lambda base: next(found))
+    assert quick(tmp_path).name == "2"
+    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+
+
+def test_a_version_is_whole_when_it_appears(quick, tmp_path):
+    def look(text):
+        assert [n for n in os.listdir(tmp_path) if not n.startswith(".")] == []
+
+    folder = quick(tmp_path, on_check=look)
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files == {"saved_model.pb", str(serving.CARD), f"{serving.CARD}"[:-4] + "md"}
+
+
+def test_servers_of_another_user_may_read_an_export(quick, tmp_path):
+    folder = quick(tmp_path)
+    for path in [folder, *folder.rglob("*")]:
+        assert path.stat().st_mode & 0o044 == 0o044
+
+
+def test_a_failed_check_leaves_nothing_behind(quick, tmp_path, monkeypatch):
+    def fail(*args):
+        yield "the first is fine"
+        raise ValueError("the second is not")
+
+    monkeypatch.setattr(export_checks, "run", fail)
+    with pytest.raises(ValueError, match="the second is not"):
+        quick(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a", "a"], ["a", ""], ["a", "b\nc"]])
+def test_labels_that_do_not_fit_are_refused(quick, tmp_path, labels):
+    with pytest.raises(ValueError, match="label"):
+        quick(tmp_path, labels)
+
+
+def test_a_network_without_a_head_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="head"):
+        serving.export(
+            models.backbone(PRESET.model, 3), FRONTEND, ["a"], tmp_path, card={}
+        )
+
+
+def test_the_predictor_takes_versions_or_one_version(exported):
+    assert exported.predictor.folder == exported.folder
+    assert exported.predictor.labels == tuple(LABELS)
+    assert serving._locate(exported.folder) == exported.folder
+
+
+def test_the_predictor_keeps_the_order_of_clips_of_any_length(exported, monkeypatch):
+    monkeypatch.setattr(serving, "_BATCH_SAMPLES", 2 * SEGMENT)
+    clips = [*CLIPS, np.zeros(0, np.float32), CLIPS[1].astype(np.float64)]
+    expected = [scores_of(exported, clip[np.newaxis])[0] for clip in clips]
+    np.testing.assert_allclose(exported.predictor.scores(clips), expected, atol=1e-6)
+    assert exported.predictor.scores([]).shape == (0, len(LABELS))
+
+
+def test_batches_hold_every_clip_once_and_no_more_than_their_share():
+    lengths = np.random.default_rng(0).integers(0, 10**6, 100).tolist()
+    batches = list(serving._batches(lengths))
+    assert sorted(row for batch in batches for row in batch) == list(range(100))
+    for batch in batches:
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) * longest <= serving._BATCH_SAMPLES
+
+
+@pytest.mark.parametrize(
+    "waveform", [np.zeros([2, 9], np.float32), np.zeros(9, np.int16)]
+)
+def test_the_predictor_refuses_what_is_no_waveform(exported, waveform):
+    with pytest.raises(ValueError, match=r"waveforms\[1\] is .*floating-point"):
+        exported.predictor.scores([np.zeros(9, np.float32), waveform])
+
+
+def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        serving.Predictor(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="holds no SavedModel"):
+        serving.Predictor(tmp_path)
+    (tmp_path / "3").mkdir()
+    with pytest.raises(FileNotFoundError, match="3: holds no SavedModel"):
+        serving.Predictor(tmp_path)
+    (tmp_path / "3" / "saved_model.pb").write_bytes(b"\x0anonsense")
+    with pytest.raises(ValueError, match="damaged SavedModel"):
+        serving.Predictor(tmp_path)
+    graph = (exported.folder / "saved_model.pb").read_bytes()
+    (tmp_path / "3" / "saved_model.pb").write_bytes(graph)  # no variables
+    with pytest.raises(ValueError, match="damaged SavedModel"):
+        serving.Predictor(tmp_path)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "4"))
+    with pytest.raises(ValueError, match="not of this package"):
+        serving.Predictor(tmp_path)
+
+
+def expected_segments(batch: np.ndarray, length: int, hop: int) -> list[tuple]:
+    listed = []
+    for clip, waveform in enumerate(batch):
+        starts = range(0, len(waveform), length)
+        rows = [np.trim_zeros(waveform[x : x + length], "b") for x in starts]
+        rows = [row for row in rows if len(row)]
+        rows = rows or [np.zeros(1)]
+        for row in rows:
+            padded = np.pad(row, [0, length - len(row)])
+            listed.append((clip, padded.tolist(), -(-len(row) // hop)))
+    return listed
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 7, 8, 9, 24, 25, 31])
+def test_segments_hold_all_sound_and_count_its_frames(num_samples):
+    generator = np.random.default_rng(num_samples)
+    batch = generator.integers(-1, 2, [6, num_samples]).astype(np.float32)
+    batch *= generator.random([6, num_samples]) < 0.3
+    batch[0] = 0
+    expected = expected_segments(batch, 8, 4)
+    source = tf.data.Dataset.from_tensors(tf.constant(batch))
+    mapped = source.map(lambda x: serving.segments(x, 8, 4)).get_single_element()
+    for rows, clips, weights in (serving.segments(tf.constant(batch), 8, 4), mapped):
+        triples = zip(
+            clips.numpy().tolist(),
+            rows.numpy().tolist(),
+            weights.numpy().tolist(),
+            strict=True,
+        )
+        assert list(triples) == expected
+
+
+def test_samples_that_are_no_numbers_count_as_silence():
+    batch = tf.constant([[1.0, np.nan, np.inf, 2.0**40]])
+    rows, _, weights = serving.segments(batch, 4, 2)
+    assert rows.numpy().tolist() == [[1, 0, 0, 0]]
+    assert weights.numpy().tolist() == [1]
