@@ -1,0 +1,254 @@
+"""Runs of the tiny preset on features made up here."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from genre_tl import datasets, input_pipeline, models, params, runs, training
+
+TINY = params.PRESETS["tiny"]
+NUM_PATHS = 6
+
+
+def _data(multi_label, num_clips=24, num_labels=3, seed=0):
+    # A clip's label shifts the mean of one path.
+    rng = np.random.default_rng(seed)
+    classes = np.arange(num_clips) % num_labels
+    counts = rng.integers(10, 40, num_clips)
+    frames = rng.standard_normal([counts.sum(), NUM_PATHS]).astype("float32")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    for start, count, label in zip(starts, counts, classes, strict=True):
+        frames[start : start + count, label] += 3
+    features = input_pipeline.Features(
+        frames=frames,
+        starts=starts.astype(np.int64),
+        segments=tuple((int(count),) for count in counts),
+    )
+    labels = np.eye(num_labels, dtype=np.uint8)[classes]
+    table = datasets.Dataset(
+        name="made up",
+        root=pathlib.Path("nowhere"),
+        paths=tuple(f"{n:02d}.wav" for n in range(num_clips)),
+        labels=labels,
+        vocabulary=tuple("abcdefgh"[:num_labels]),
+        groups=tuple(str(n) for n in range(num_clips)),
+        multi_label=multi_label,
+    )
+    rows = np.arange(num_clips)
+    nobody = rows[:0]
+    if multi_label:
+        parts = {"train": rows[:15], "valid": rows[15:], "test": nobody}
+    else:
+        parts = {"train": rows[:15], "valid": nobody, "test": rows[15:]}
+    return runs.Data(features=features, table=table, split="made up", **parts)
+
+
+def _pretrain(folder, **changes):
+    arguments = {"seed": 1, "min_positives": 1, **changes}
+    preset = arguments.pop("preset", TINY)
+    return training.pretrain(folder, _data(True), preset, **arguments)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "pretrain"
+    return folder, _pretrain(folder)
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory, pretrained):
+    folder = tmp_path_factory.mktemp("runs") / "finetune"
+    record = training.finetune(folder, _data(False), TINY, start=pretrained[0], seed=2)
+    return folder, record
+
+
+def _history(folder):
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_says_what_was_run(pretrained):
+    folder, record = pretrained
+    assert record == json.loads((folder / "run.json").read_text())
+    assert record["kind"] == "pretrain"
+    assert params.Preset.from_dict(record["preset"]) == TINY
+    assert record["seed"] == 1
+    assert record["command"]
+    assert record["versions"]["tensorflow"]
+    assert record["data"]["valid"] == [f"{n:02d}.wav" for n in range(15, 24)]
+    assert set(record["metrics"]["valid"]) >= {
+        "macro_auc_roc",
+        "micro_auc_roc",
+        "macro_pr_auc",
+        "micro_pr_auc",
+        "num_tags",
+    }
+    assert (folder / "curves.png").stat().st_size > 1000
+    assert list((folder / "logs").iterdir())
+    assert not (folder / "checkpoints").exists()
+
+
+def test_every_epoch_has_a_row(pretrained):
+    folder, record = pretrained
+    rows = _history(folder)
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert record["epochs"] == 3
+    best = max(rows, key=lambda row: float(row["val_macro_auc_roc"]))
+    assert record["best_epoch"] == float(best["epoch"])
+
+
+def test_the_kept_model_has_the_metrics_of_the_record(pretrained):
+    folder, record = pretrained
+    data = _data(True)
+    scores = runs.predict(
+        models.load(folder / "model.keras"),
+        data.features,
+        data.valid,
+        segment_frames=TINY.frontend.segment_frames,
+    )
+    row = _history(folder)[record["best_epoch"] - 1]
+    figures = training.evaluation.tagging_metrics(data.table.labels[data.valid], scores)
+    assert figures.macro_auc_roc == pytest.approx(float(row["val_macro_auc_roc"]))
+
+
+def test_a_finished_run_is_not_run_again(pretrained):
+    folder, record = pretrained
+    before = (folder / "model.keras").stat().st_mtime_ns
+    assert _pretrain(folder) == record
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+
+
+def test_another_run_is_refused_in_the_same_folder(pretrained):
+    with pytest.raises(ValueError, match="other seed"):
+        _pretrain(pretrained[0], seed=9)
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _kill_after(epoch, step):
+    def on_step(now, done, total):
+        if now == epoch and done == step:
+            raise _Killed
+
+    return runs.Progress(on_step=on_step)
+
+
+@pytest.mark.parametrize("moment", [(1, 1), (2, 1), (3, 2)])
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment):
+    with pytest.raises(_Killed):
+        _pretrain(tmp_path, progress=_kill_after(*moment))
+    _pretrain(tmp_path)
+    assert _history(tmp_path) == _history(pretrained[0])
+    ours, theirs = (
+        models.load(folder / "model.keras").get_weights()
+        for folder in (tmp_path, pretrained[0])
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fine_tuning_learns_and_reads_the_test_clips_once(finetuned):
+    folder, record = finetuned
+    assert record["metrics"]["test"]["accuracy"] > 0.8  # chance: a third
+    assert "valid" not in record["metrics"]
+    assert not any(name.startswith("val_") for name in _history(folder)[0])
+    assert record["best_epoch"] == record["epochs"] == 4
+
+
+def test_fine_tuning_starts_from_the_pretrained_backbone(tmp_path, pretrained):
+    frozen = dataclasses.replace(TINY.finetune, learning_rate=0.0, max_epochs=1)
+    preset = dataclasses.replace(TINY, finetune=frozen)
+    training.finetune(tmp_path, _data(False), preset, start=pretrained[0])
+    ours = models.load(tmp_path / "model.keras")
+    theirs = models.load(pretrained[0] / "model.keras")
+    np.testing.assert_array_equal(
+        ours.get_layer("gru_1").get_weights()[0],
+        theirs.get_layer("gru_1").get_weights()[0],
+    )
+
+
+def test_standardisation_is_that_of_the_training_clips(tmp_path):
+    once = dataclasses.replace(TINY.finetune, max_epochs=1)
+    data = _data(False, seed=5)
+    training.finetune(tmp_path, data, dataclasses.replace(TINY, finetune=once))
+    mean, _ = models.load(tmp_path / "model.keras").get_layer("standardize").get_weights()
+    frames = np.concatenate(
+        [
+            data.features.frames[start : start + count]
+            for start, count in zip(
+                data.features.starts[data.train],
+                data.features.counts[data.train],
+                strict=True,
+            )
+        ]
+    )
+    np.testing.assert_allclose(mean, frames.mean(axis=0), atol=1e-4)
+
+
+def test_evaluation_agrees_with_the_run(finetuned):
+    folder, record = finetuned
+    data = _data(False)
+    result = training.evaluate(folder, data.features, data.table, data.test)
+    assert result.accuracy == record["metrics"]["test"]["accuracy"]
+
+
+def test_genres_unknown_to_the_classifier_are_named(finetuned):
+    data = _data(False)
+    table = dataclasses.replace(data.table, vocabulary=("a", "b", "polka"))
+    with pytest.raises(ValueError, match="polka"):
+        training.evaluate(finetuned[0], data.features, table, data.test)
+
+
+def test_a_start_of_another_size_is_refused(tmp_path, pretrained):
+    model = dataclasses.replace(TINY.model, num_units=8)
+    preset = dataclasses.replace(TINY, model=model)
+    with pytest.raises(ValueError, match="num_units=16"):
+        training.finetune(tmp_path, _data(False), preset, start=pretrained[0])
+
+
+def test_a_classifier_is_no_start(tmp_path, finetuned):
+    with pytest.raises(ValueError, match="finetune run"):
+        training.finetune(tmp_path, _data(False), TINY, start=finetuned[0])
+
+
+def test_a_start_that_has_not_finished_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        training.finetune(tmp_path, _data(False), TINY, start=tmp_path / "absent")
+
+
+def test_tags_and_genres_are_not_mixed_up(tmp_path):
+    with pytest.raises(ValueError, match="takes tags"):
+        training.pretrain(tmp_path, _data(False), TINY)
+    with pytest.raises(ValueError, match="takes genres"):
+        training.finetune(tmp_path, _data(True), TINY)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_remedy(tmp_path):
+    data = _data(False)
+    data.features.frames[:] = np.nan
+    with pytest.raises(ValueError, match="learning_rate"):
+        training.finetune(tmp_path, data, TINY)
+
+
+def test_stable_means_no_gain_for_so_many_epochs():
+    def history(*values):
+        return [{"m": value} for value in values]
+
+    arguments = {"monitor": "m", "patience_epochs": 2, "min_delta": 0.01}
+    assert not runs.is_stable(history(0.5, 0.6, 0.6), **arguments)
+    assert runs.is_stable(history(0.5, 0.6, 0.6, 0.6), **arguments)
+    assert runs.is_stable(history(0.5, 0.504, 0.508), **arguments)
+    assert not runs.is_stable(history(0.5, 0.508, 0.516), **arguments)
+    arguments["patience_epochs"] = 0
+    assert not runs.is_stable(history(*[0.5] * 50), **arguments)
+
+
+def test_the_first_of_the_best_epochs_is_kept_or_else_the_last():
+    assert runs.best_epoch([{"m": 0.5}, {"m": 0.7}, {"m": 0.7}, {"m": 0.6}], "m") == 2
+    assert runs.best_epoch([{"loss": 1.0}, {"loss": 0.5}], "m") == 2
