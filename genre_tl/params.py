@@ -106,7 +106,7 @@ class Preset:
 
     frontend: Frontend = Frontend()
     model: Model = Model()
-    pretrain: Training = Training()
+    pretrain: Training = Training(learning_rate=1e-3, batch_size=64)
     finetune: Training = Training(
         learning_rate=3e-4, batch_size=16, max_epochs=40, patience_epochs=0
     )

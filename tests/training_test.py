@@ -10,7 +10,9 @@ import pytest
 
 from genre_tl import datasets, input_pipeline, models, params, runs, training
 
+# A single layer: the time these tests take is that of tracing.
 TINY = params.PRESETS["tiny"]
+TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, num_layers=1))
 NUM_PATHS = 6
 
 

@@ -1,0 +1,77 @@
+"""The whole way in miniature, by the tools as a person calls them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory, root):
+    """Runs every tool once; gives the folder and what each printed."""
+    folder = tmp_path_factory.mktemp("way")
+    printed = {}
+
+    def run(tool, *arguments, code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", f"tools.{tool}", *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        printed[tool] = done.stdout, done.stderr
+
+    corpus = ("--num_tagged=32", "--clips_per_genre=3", "--clip_secs=3")
+    run("make_demo_corpus", "--output_dir=corpus", *corpus)
+    tagged = ("--data_dir=corpus/tagged", "--preset=tiny")
+    run("extract_features", *tagged)
+    run("pretrain", *tagged, "--min_positives=1")
+    genres = ("--data_dir=corpus/genres", "--preset=tiny", "--num_folds=3")
+    run("finetune", *genres, "--start=runs/pretrain")
+    run("evaluate", "--data_dir=corpus/genres")
+    run("export")
+    (folder / "broken.wav").write_bytes(b"no sound at all")
+    clips = ("corpus/genres/genres_original/jazz", "broken.wav")
+    run("predict", *clips, "--format=json", "--output=out.jsonl", code=1)
+    return folder, printed
+
+
+def test_features_are_computed_once(way):
+    _, printed = way
+    assert "32 computed now" in printed["extract_features"][0]
+    assert "32 as before" in printed["pretrain"][0]
+
+
+def test_runs_leave_curves_and_say_what_comes_next(way):
+    folder, printed = way
+    for kind in ("pretrain", "finetune"):
+        assert (folder / "runs" / kind / "curves.png").stat().st_size > 1000
+        assert "next:" in printed[kind][0]
+
+
+def test_evaluation_is_that_of_the_clips_held_out(way):
+    folder, printed = way
+    run = json.loads((folder / "runs/finetune/run.json").read_text())
+    found = json.loads((folder / "runs/finetune/evaluation/evaluation.json").read_text())
+    assert found["num_clips"] == 10
+    assert found["accuracy"] == run["metrics"]["test"]["accuracy"]
+    assert "balanced accuracy" in printed["evaluate"][0]
+    assert (folder / "runs/finetune/evaluation/confusion.png").stat().st_size > 1000
+
+
+def test_the_export_names_every_clip_and_the_broken_one(way):
+    folder, printed = way
+    assert (folder / "saved_models/genres/1/saved_model.pb").is_file()
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    *clips, broken = rows
+    for row in clips:
+        assert len(row["scores"]) == 10
+        assert sum(row["scores"].values()) == pytest.approx(1, abs=1e-4)
+    assert "not audio" in broken["error"]
+    assert "broken.wav" in printed["predict"][1]
