@@ -25,19 +25,22 @@ TOLERANCE = 1e-5
 
 OPERATIONS = frozenset(
     """
-    Abs Add AddN AddV2 All Any Assert AssignVariableOp BatchMatMulV2 BiasAdd
-    BroadcastArgs BroadcastTo Cast CheckNumerics ClipByValue ComplexAbs Concat ConcatV2
-    Conj Const Cumsum DisableCopyOnRead DivNoNan Einsum EnsureShape Equal Exp ExpandDims
-    FFT Fill Floor FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT
-    Identity IdentityN If IsFinite Less LessEqual Log LogicalAnd LogicalNot LogicalOr
-    LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp
-    NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder PlaceholderWithDefault
-    Prod RFFT Range ReadVariableOp RealDiv Reciprocal Relu Reshape RestoreV2 ReverseV2
-    Roll Rsqrt SaveV2 Select SelectV2 Shape ShardedFilename Sigmoid Slice Softmax Split
-    SplitV Sqrt Square Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
+    Abs Add AddN AddV2 All Any Assert AssignVariableOp Atan2 BatchMatMulV2 BiasAdd
+    Bitcast BroadcastArgs BroadcastTo Cast Ceil CheckNumerics ClipByValue Complex
+    ComplexAbs Concat ConcatV2 Conj Const Cos Cumprod Cumsum DisableCopyOnRead DivNoNan
+    Einsum EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 FFT Fill Floor FloorDiv
+    FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT Identity IdentityN If
+    Imag IsFinite Less LessEqual LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr
+    LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum MirrorPad Mod Mul
+    Neg NoOp NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder
+    PlaceholderWithDefault Pow Prod RFFT Range Rank ReadVariableOp Real RealDiv
+    Reciprocal Relu Reshape RestoreV2 ReverseV2 Rint Roll Round Rsqrt SaveV2 ScatterNd
+    SegmentSum Select SelectV2 Shape ShardedFilename Sigmoid Sign Sin Size Slice Softmax
+    Split SplitV Sqrt Square Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
     StaticRegexFullMatch StopGradient StridedSlice StringJoin Sub Sum Switch Tanh
-    TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength
-    TensorListReserve TensorListSetItem TensorListStack Tile Transpose Unpack
+    TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather
+    TensorListGetItem TensorListLength TensorListReserve TensorListResize
+    TensorListSetItem TensorListStack Tile Transpose TruncateDiv Unpack
     UnsortedSegmentSum VarHandleOp VarIsInitializedOp Where While ZerosLike
     """.split()
 )

@@ -41,7 +41,7 @@ _BATCH_SAMPLES = CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 def segments(
     waveform: tf.Tensor, segment_samples: int, hop: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Cuts clips into segments and lists those that hold sound.
+    """Lists the segments of clips that hold sound.
 
     Zeros at the end of a clip are padding, whatever their number: they change
     nothing. A silent clip counts as one frame. Samples that are no numbers, or
@@ -53,30 +53,55 @@ def segments(
       hop: samples of a frame.
 
     Returns:
-      The segments `[segments, segment_samples]`, at least one of each clip; which
-      clip each is of, int32 `[segments]`; and its weight, the number of frames up
-      to its last sample that is not zero, float32 `[segments]`.
+      Which clip each is of, int32 `[segments]`, at least one of each clip; its
+      number in the clip, from 0, int32 `[segments]`; and its weight, the number
+      of frames up to its last sample that is not zero, float32 `[segments]`.
     """
-    waveform = tf.where(tf.abs(waveform) < _LOUDEST, waveform, 0.0)
     num_clips, num_samples = tf.unstack(tf.shape(waveform))
-    num_rows = tf.maximum(-(-num_samples // segment_samples), 1)
-    missing = num_rows * segment_samples - num_samples
-    # [clips, segments, frames, samples of a frame]
-    shape = [num_clips, num_rows, segment_samples // hop, hop]
-    frames = tf.reshape(tf.pad(waveform, [[0, 0], [0, missing]]), shape)
-    has_sound = tf.reduce_any(tf.not_equal(frames, 0.0), -1)
-    numbers = tf.range(1, shape[2] + 1) * tf.cast(has_sound, tf.int32)
-    weights = tf.reduce_max(numbers, -1)
+    num_segments = tf.maximum(-(-num_samples // segment_samples), 1)
+    # Truth values and no copy of the samples: a recording of hours fits.
+    is_sound = _is_sample(waveform) & tf.not_equal(waveform, 0.0)
+    missing = num_segments * segment_samples - num_samples
+    is_sound = tf.pad(is_sound, [[0, 0], [0, missing]])
+    shape = [num_clips, num_segments, segment_samples // hop, hop]
+    has_sound = tf.reduce_any(tf.reshape(is_sound, shape), -1)
+    weights = tf.reduce_max(tf.range(1, shape[2] + 1) * tf.cast(has_sound, tf.int32), 2)
     is_silent = tf.reduce_all(tf.equal(weights, 0), 1, keepdims=True)
-    is_first = tf.equal(tf.range(num_rows), 0)
+    is_first = tf.equal(tf.range(num_segments), 0)
     weights = tf.where(is_silent & is_first, 1, weights)
     listed = tf.where(weights > 0)
-    rows = tf.reshape(frames, [num_clips, num_rows, segment_samples])
-    return (
-        tf.ensure_shape(tf.gather_nd(rows, listed), [None, segment_samples]),
-        tf.cast(listed[:, 0], tf.int32),
-        tf.cast(tf.gather_nd(weights, listed), tf.float32),
-    )
+    clips, numbers = tf.unstack(tf.cast(listed, tf.int32), axis=1)
+    return clips, numbers, tf.cast(tf.gather_nd(weights, listed), tf.float32)
+
+
+def cut(
+    waveform: tf.Tensor, clips: tf.Tensor, numbers: tf.Tensor, segment_samples: int
+) -> tf.Tensor:
+    """Cuts segments that `segments` listed, or some of them, out of clips.
+
+    Args:
+      waveform: float32 `[batch, samples]`.
+      clips: which clip each is of, int32 `[segments]`.
+      numbers: its number in the clip, int32 `[segments]`.
+      segment_samples: length of a segment.
+
+    Returns:
+      float32 `[segments, segment_samples]`, zeros after the end of a clip.
+    """
+
+    def row(place: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        clip, start = place
+        samples = waveform[clip, start : start + segment_samples]
+        samples = tf.where(_is_sample(samples), samples, 0.0)
+        return tf.pad(samples, [[0, segment_samples - tf.size(samples)]])
+
+    spec = tf.TensorSpec([segment_samples], tf.float32)
+    places = (clips, numbers * segment_samples)
+    return tf.map_fn(row, places, fn_output_signature=spec)
+
+
+def _is_sample(waveform: tf.Tensor) -> tf.Tensor:
+    return (waveform > -_LOUDEST) & (waveform < _LOUDEST)
 
 
 def export(
@@ -196,11 +221,19 @@ class Predictor:
                 )
         scores = np.zeros([len(waveforms), len(self.labels)], np.float32)
         for rows in _batches([len(waveform) for waveform in waveforms]):
-            batch = np.zeros([len(rows), len(waveforms[rows[-1]])], np.float32)
-            for clip, row in zip(batch, rows, strict=True):
-                clip[: len(waveforms[row])] = waveforms[row]
+            batch = _stack([waveforms[row] for row in rows])
             scores[rows] = self._serve(waveform=tf.constant(batch))["scores"].numpy()
         return scores
+
+
+def _stack(waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns float32 `[clips, samples]`, the longest last, zeros after the others."""
+    if len(waveforms) == 1:  # long, perhaps: no copy
+        return waveforms[0][np.newaxis].astype(np.float32, copy=False)
+    batch = np.zeros([len(waveforms), len(waveforms[-1])], np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    return batch
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -317,8 +350,8 @@ def _averager(
     frames_of = scattering.LogScattering.from_params(frontend)
     size = network.output_shape[-1] + backbone.output_shape[-1]
 
-    def values(chunk: tf.Tensor) -> tf.Tensor:
-        vectors = backbone(frames_of(chunk), training=False)
+    def values(rows: tf.Tensor) -> tf.Tensor:
+        vectors = backbone(frames_of(rows), training=False)
         both = [head(vectors), vectors]
         return tf.concat([tf.cast(each, tf.float32) for each in both], 1)
 
@@ -326,19 +359,18 @@ def _averager(
         input_signature=[tf.TensorSpec([None, None], tf.float32)], autograph=False
     )
     def average(waveform: tf.Tensor) -> tf.Tensor:
-        listed, clips, weights = segments(
-            waveform, frontend.segment_samples, frontend.hop_samples
-        )
-        num_clips = tf.shape(waveform)[0]
+        length, num_clips = frontend.segment_samples, tf.shape(waveform)[0]
+        clips, numbers, weights = segments(waveform, length, frontend.hop_samples)
 
         def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            stop = start + CHUNK_SEGMENTS
-            weighted = values(listed[start:stop]) * weights[start:stop, tf.newaxis]
-            added = tf.math.unsorted_segment_sum(weighted, clips[start:stop], num_clips)
-            return stop, tf.ensure_shape(total + added, [None, size])
+            chunk = slice(start, start + CHUNK_SEGMENTS)
+            rows = cut(waveform, clips[chunk], numbers[chunk], length)
+            weighted = values(rows) * weights[chunk, tf.newaxis]
+            added = tf.math.unsorted_segment_sum(weighted, clips[chunk], num_clips)
+            return chunk.stop, tf.ensure_shape(total + added, [None, size])
 
         _, total = tf.while_loop(
-            lambda start, total: start < tf.shape(listed)[0],
+            lambda start, total: start < tf.size(clips),
             add_chunk,
             (0, tf.zeros([num_clips, size])),
             parallel_iterations=1,

@@ -486,20 +486,22 @@ def test_segments_hold_all_sound_and_count_its_frames(num_samples):
     batch *= generator.random([6, num_samples]) < 0.3
     batch[0] = 0
     expected = expected_segments(batch, 8, 4)
+
+    def triples(batch):
+        clips, numbers, weights = serving.segments(batch, 8, 4)
+        return clips, serving.cut(batch, clips, numbers, 8), weights
+
     source = tf.data.Dataset.from_tensors(tf.constant(batch))
-    mapped = source.map(lambda x: serving.segments(x, 8, 4)).get_single_element()
-    for rows, clips, weights in (serving.segments(tf.constant(batch), 8, 4), mapped):
-        triples = zip(
-            clips.numpy().tolist(),
-            rows.numpy().tolist(),
-            weights.numpy().tolist(),
-            strict=True,
-        )
-        assert list(triples) == expected
+    for values in (
+        triples(tf.constant(batch)),
+        source.map(triples).get_single_element(),
+    ):
+        listed = zip(*(value.numpy().tolist() for value in values), strict=True)
+        assert list(listed) == expected
 
 
 def test_samples_that_are_no_numbers_count_as_silence():
     batch = tf.constant([[1.0, np.nan, np.inf, 2.0**40]])
-    rows, _, weights = serving.segments(batch, 4, 2)
-    assert rows.numpy().tolist() == [[1, 0, 0, 0]]
+    clips, numbers, weights = serving.segments(batch, 4, 2)
+    assert serving.cut(batch, clips, numbers, 4).numpy().tolist() == [[1, 0, 0, 0]]
     assert weights.numpy().tolist() == [1]
