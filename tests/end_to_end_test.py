@@ -26,7 +26,7 @@ def way(tmp_path_factory, root):
         assert "Traceback" not in done.stderr
         printed[tool] = done.stdout, done.stderr
 
-    corpus = ("--num_tagged=32", "--clips_per_genre=3", "--clip_secs=3")
+    corpus = ("--num_tagged=96", "--clips_per_genre=3", "--clip_secs=3")
     run("make_demo_corpus", "--output_dir=corpus", *corpus)
     tagged = ("--data_dir=corpus/tagged", "--preset=tiny")
     run("extract_features", *tagged)
@@ -43,8 +43,8 @@ def way(tmp_path_factory, root):
 
 def test_features_are_computed_once(way):
     _, printed = way
-    assert "32 computed now" in printed["extract_features"][0]
-    assert "32 as before" in printed["pretrain"][0]
+    assert "96 computed now" in printed["extract_features"][0]
+    assert "96 as before" in printed["pretrain"][0]
 
 
 def test_runs_leave_curves_and_say_what_comes_next(way):
