@@ -177,6 +177,10 @@ class LogScattering(keras.layers.Layer):
             log_floor=frontend.log_floor,
         )
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Plans the transform for the static number of samples."""
+        self.scattering.build(input_shape)
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns `[batch, frames, paths]` of `[batch, samples]`."""
         waveform = tf.cast(inputs, tf.float32)
