@@ -57,7 +57,9 @@ def test_runs_leave_curves_and_say_what_comes_next(way):
 def test_evaluation_is_that_of_the_clips_held_out(way):
     folder, printed = way
     run = json.loads((folder / "runs/finetune/run.json").read_text())
-    found = json.loads((folder / "runs/finetune/evaluation/evaluation.json").read_text())
+    found = json.loads(
+        (folder / "runs/finetune/evaluation/evaluation.json").read_text()
+    )
     assert found["num_clips"] == 10
     assert found["accuracy"] == run["metrics"]["test"]["accuracy"]
     assert "balanced accuracy" in printed["evaluate"][0]
@@ -67,7 +69,9 @@ def test_evaluation_is_that_of_the_clips_held_out(way):
 def test_the_export_names_every_clip_and_the_broken_one(way):
     folder, printed = way
     assert (folder / "saved_models/genres/1/saved_model.pb").is_file()
-    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()
+    ]
     assert len(rows) == 4
     *clips, broken = rows
     for row in clips:

@@ -179,7 +179,9 @@ def test_standardisation_is_that_of_the_training_clips(tmp_path):
     once = dataclasses.replace(TINY.finetune, max_epochs=1)
     data = _data(False, seed=5)
     training.finetune(tmp_path, data, dataclasses.replace(TINY, finetune=once))
-    mean, _ = models.load(tmp_path / "model.keras").get_layer("standardize").get_weights()
+    mean, _ = (
+        models.load(tmp_path / "model.keras").get_layer("standardize").get_weights()
+    )
     frames = np.concatenate(
         [
             data.features.frames[start : start + count]
