@@ -91,13 +91,13 @@ class Training:
         clip; 0 takes the whole segment.
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     batch_size: int = 32
     max_epochs: int = 100
-    patience_epochs: int = 5
+    patience_epochs: int = 8
     min_delta: float = 1e-3
     clip_norm: float = 1.0
-    crop_frames: int = 28
+    crop_frames: int = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Preset:
 
     frontend: Frontend = Frontend()
     model: Model = Model()
-    pretrain: Training = Training(learning_rate=1e-3, batch_size=64)
+    pretrain: Training = Training()
     finetune: Training = Training(
         learning_rate=3e-4, batch_size=16, max_epochs=40, patience_epochs=0
     )

@@ -124,17 +124,19 @@ class Run:
         self._history = _read_history(self._folder / "history.csv")
 
     def _open(self, identity: dict[str, Any]) -> dict[str, Any]:
-        # A folder goes on with the run it was made for, and with no other.
+        # A folder goes on with the run it was made for, and with no other. Only
+        # how long it lasts may be changed on the way.
         path = self._folder / "run.json"
         if path.is_file():
             record = json.loads(path.read_text("utf-8"))
-            differing = sorted(k for k in identity if record.get(k) != identity[k])
+            wanted, found = (self._lasting(each) for each in (identity, record))
+            differing = sorted(k for k in wanted if found.get(k) != wanted[k])
             if differing:
                 raise ValueError(
                     f"{self._folder}: holds a run with other {', '.join(differing)}; "
                     "give another --run_dir, or remove this folder"
                 )
-            return record
+            return record if self._has_finished() else record | identity
         record = identity | {
             "command": " ".join(sys.argv),
             "versions": _versions(),
@@ -143,6 +145,15 @@ class Run:
         }
         _write_json(path, record)
         return record
+
+    def _lasting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        ends = ("max_epochs", "patience_epochs", "min_delta")
+        training = record["preset"][self._kind]
+        kept = {name: value for name, value in training.items() if name not in ends}
+        return dict(record) | {"preset": record["preset"] | {self._kind: kept}}
+
+    def _has_finished(self) -> bool:
+        return (self._folder / "model.keras").is_file()
 
     def train(
         self,
@@ -157,7 +168,7 @@ class Run:
           measure: labels and scores, both `[clips, labels]`, to figures.
           progress: whom to tell.
         """
-        if (self._folder / "model.keras").is_file():
+        if self._has_finished():
             return self._record
         progress = progress or Progress()
         self._checkpoints.mkdir(exist_ok=True)

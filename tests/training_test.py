@@ -12,7 +12,11 @@ from genre_tl import datasets, input_pipeline, models, params, runs, training
 
 # A single layer: the time these tests take is that of tracing.
 TINY = params.PRESETS["tiny"]
-TINY = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, num_layers=1))
+TINY = dataclasses.replace(
+    TINY,
+    model=dataclasses.replace(TINY.model, num_layers=1),
+    finetune=dataclasses.replace(TINY.finetune, max_epochs=12),
+)
 NUM_PATHS = 6
 
 
@@ -129,6 +133,16 @@ def test_another_run_is_refused_in_the_same_folder(pretrained):
         _pretrain(pretrained[0], seed=9)
 
 
+def test_a_run_that_goes_on_may_end_sooner(tmp_path):
+    with pytest.raises(_Killed):
+        _pretrain(tmp_path, progress=_kill_after(3, 1))
+    sooner = dataclasses.replace(TINY.pretrain, max_epochs=2)
+    record = _pretrain(tmp_path, preset=dataclasses.replace(TINY, pretrain=sooner))
+    assert record["epochs"] == 2
+    assert record["preset"]["pretrain"]["max_epochs"] == 2
+    assert len(_history(tmp_path)) == 2
+
+
 class _Killed(BaseException):
     pass
 
@@ -160,7 +174,7 @@ def test_fine_tuning_learns_and_reads_the_test_clips_once(finetuned):
     assert record["metrics"]["test"]["accuracy"] > 0.8  # chance: a third
     assert "valid" not in record["metrics"]
     assert not any(name.startswith("val_") for name in _history(folder)[0])
-    assert record["best_epoch"] == record["epochs"] == 4
+    assert record["best_epoch"] == record["epochs"] == 12
 
 
 def test_fine_tuning_starts_from_the_pretrained_backbone(tmp_path, pretrained):

@@ -21,7 +21,9 @@ flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
 flags.DEFINE_integer("seed", 0, "Of weights, dropout, order and excerpts.")
 flags.DEFINE_float("learning_rate", None, "Instead of the preset's.")
 flags.DEFINE_integer("batch_size", None, "Clips a step, instead of the preset's.")
-flags.DEFINE_integer("max_epochs", None, "Instead of the preset's.")
+flags.DEFINE_integer(
+    "max_epochs", None, "Instead of the preset's; may change while a run goes on."
+)
 flags.DEFINE_integer(
     "patience_epochs", None, "Epochs without gain before stopping; 0 never stops."
 )
