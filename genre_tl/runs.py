@@ -147,10 +147,13 @@ class Run:
         return record
 
     def _lasting(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        # What a run cannot change on its way; the other training is no part of it.
         ends = ("max_epochs", "patience_epochs", "min_delta")
-        training = record["preset"][self._kind]
-        kept = {name: value for name, value in training.items() if name not in ends}
-        return dict(record) | {"preset": record["preset"] | {self._kind: kept}}
+        preset = {k: record["preset"][k] for k in ("frontend", "model", self._kind)}
+        preset[self._kind] = {
+            k: value for k, value in preset[self._kind].items() if k not in ends
+        }
+        return dict(record) | {"preset": preset}
 
     def _has_finished(self) -> bool:
         return (self._folder / "model.keras").is_file()
