@@ -26,11 +26,12 @@ $(STAMP):
 CORPUS := demo/corpus
 CLIPS := $(CORPUS)/genres/genres_original
 demo: $(STAMP) ## the whole way on a synthesised corpus, some minutes
-	@$(BIN)/python -m tools.make_demo_corpus --output_dir=$(CORPUS)
+	@$(BIN)/python -m tools.make_demo_corpus --output_dir=$(CORPUS) \
+	    --num_tagged=240 --clips_per_genre=10
 	@$(BIN)/python -m tools.pretrain --data_dir=$(CORPUS)/tagged \
-	    --features_dir=demo/features/tagged --run_dir=demo/pretrain --max_epochs=12
+	    --features_dir=demo/features/tagged --run_dir=demo/pretrain --max_epochs=8
 	@$(BIN)/python -m tools.finetune --data_dir=$(CORPUS)/genres --start=demo/pretrain \
-	    --features_dir=demo/features/genres --run_dir=demo/finetune --max_epochs=20
+	    --features_dir=demo/features/genres --run_dir=demo/finetune --max_epochs=8
 	@$(BIN)/python -m tools.evaluate --data_dir=$(CORPUS)/genres \
 	    --features_dir=demo/features/genres --run_dir=demo/finetune
 	@$(BIN)/python -m tools.export --run_dir=demo/finetune --name=demo
