@@ -113,9 +113,7 @@ def tagger(
 ) -> keras.Sequential:
     """Builds frames -> `[batch, num_tags]` independent probabilities."""
     network = backbone(model, num_paths, seed=seed)
-    network.add(keras.layers.Dense(num_tags, activation="sigmoid", name=HEAD))
-    network.name = "tagger"
-    return network
+    return _with_head(network, "tagger", num_tags, "sigmoid")
 
 
 def classifier(
@@ -123,9 +121,7 @@ def classifier(
 ) -> keras.Sequential:
     """Builds frames -> `[batch, num_genres]` probabilities, from random weights."""
     network = backbone(model, num_paths, seed=seed)
-    network.add(keras.layers.Dense(num_genres, activation="softmax", name=HEAD))
-    network.name = "classifier"
-    return network
+    return _with_head(network, "classifier", num_genres, "softmax")
 
 
 def swap_head(
@@ -151,8 +147,14 @@ def swap_head(
         )
     keras.utils.set_random_seed(seed)
     network.pop()
-    network.add(keras.layers.Dense(num_genres, activation="softmax", name=HEAD))
-    network.name = "classifier"
+    return _with_head(network, "classifier", num_genres, "softmax")
+
+
+def _with_head(
+    network: keras.Sequential, name: str, num_labels: int, activation: str
+) -> keras.Sequential:
+    network.add(keras.layers.Dense(num_labels, activation=activation, name=HEAD))
+    network.name = name
     return network
 
 
