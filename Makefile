@@ -35,9 +35,11 @@ demo: $(STAMP) ## the whole way on a synthesised corpus, some minutes
 	@$(BIN)/python -m tools.evaluate --data_dir=$(CORPUS)/genres \
 	    --features_dir=demo/features/genres --run_dir=demo/finetune
 	@$(BIN)/python -m tools.export --run_dir=demo/finetune --name=demo
-	@$(BIN)/python -m tools.predict --model=saved_models/demo --chart \
-	    $(CLIPS)/classical/classical.00000.wav $(CLIPS)/jazz/jazz.00001.wav \
-	    $(CLIPS)/metal/metal.00002.wav
+	@echo 'Four clips that were held out:'
+	@$(BIN)/python -c 'import json; run = json.load(open("demo/finetune/run.json")); \
+	    print(*run["data"]["test"][1:8:2], sep="\n")' | \
+	    sed 's,^,$(CLIPS)/,' | \
+	    xargs $(BIN)/python -m tools.predict --model=saved_models/demo --chart
 	@echo 'Pictures: demo/pretrain/curves.png, demo/finetune/curves.png,'
 	@echo '          demo/finetune/evaluation/confusion.png'
 	@echo 'Now with your own music, sorted into one folder a genre:'
