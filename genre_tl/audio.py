@@ -1,7 +1,7 @@
 """Audio files to mono waveforms at `params.SAMPLE_RATE_HZ`.
 
 `read` decodes files for training and prediction; `mono` and `resample` are
-TensorFlow ops that the exported model uses too. `docs/audio.md` has measurements.
+core TensorFlow ops. `docs/audio.md` has measurements.
 """
 
 from __future__ import annotations
