@@ -254,7 +254,7 @@ def _draw_matrix(fig: figure.Figure, matrix: np.ndarray, names: list[str]) -> No
     bar = fig.colorbar(
         image, ax=ax, fraction=0.05, aspect=25, label="share of the true genre (%)"
     )
-    bar.outline.set_visible(False)
+    bar.ax.spines["outline"].set_visible(False)
 
 
 def _new_figure(width: float, height: float, title: str) -> figure.Figure:
