@@ -191,7 +191,7 @@ class Run:
             self._training.learning_rate,
             global_clipnorm=self._training.clip_norm or None,
         )
-        # On a CPU, XLA makes the recurrence slower, after a minute of compiling.
+        # On a CPU, XLA took longer to compile the recurrence, and to run it.
         network.compile(
             optimizer, _LOSSES[self._kind], metrics=["accuracy"], jit_compile=False
         )
