@@ -8,7 +8,8 @@ The data flows through the modules in this order:
   synthesis       pieces of music -> sound
   synthetic       the demo corpus
   audio           files -> mono waveform at 16 kHz
-  wavelets        kymatio's filters, cut to slices of the spectrum
+  wavelets        kymatio's transform: wavelets, paths, shapes
+  multirate       the transform as convolutions at falling rates
   scattering      waveform -> log-scattering frames
   evaluation      scores -> metrics
   plots           metrics -> pictures

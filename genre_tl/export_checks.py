@@ -27,12 +27,12 @@ OPERATIONS = frozenset(
     """
     Abs Add AddN AddV2 All Any Assert AssignVariableOp Atan2 BatchMatMulV2 BiasAdd
     Bitcast BroadcastArgs BroadcastTo Cast Ceil CheckNumerics ClipByValue Complex
-    ComplexAbs Concat ConcatV2 Conj Const Cos Cumprod Cumsum DisableCopyOnRead DivNoNan
-    Einsum EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 FFT Fill Floor FloorDiv
-    FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT Identity IdentityN If
-    Imag IsFinite Less LessEqual LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr
-    LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum MirrorPad Mod Mul
-    Neg NoOp NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder
+    ComplexAbs Concat ConcatV2 Conj Const Conv2D Cos Cumprod Cumsum DisableCopyOnRead
+    DivNoNan Einsum EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 FFT Fill Floor
+    FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT Identity
+    IdentityN If Imag IsFinite Less LessEqual LinSpace Log Log1p LogicalAnd LogicalNot
+    LogicalOr LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum MirrorPad
+    Mod Mul Neg NoOp NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder
     PlaceholderWithDefault Pow Prod RFFT Range Rank ReadVariableOp Real RealDiv
     Reciprocal Relu Reshape RestoreV2 ReverseV2 Rint Roll Round Rsqrt SaveV2 ScatterNd
     SegmentSum Select SelectV2 Shape ShardedFilename Sigmoid Sign Sin Size Slice Softmax

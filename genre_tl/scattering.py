@@ -16,15 +16,19 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from genre_tl import params, wavelets
+from genre_tl import multirate, params, wavelets
 
 # What stands in for a frame that lies beyond the end of the clip.
 PAD_VALUE = -1000.0
 
 # Clips transformed at once inside one call: bounds the memory of a batch.
 _PARALLEL_CLIPS = 4
+
+# Power below which a modulus counts as zero.
+_TINY = 1e-36
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
@@ -73,15 +77,17 @@ class Scattering1D(keras.layers.Layer):
         self.max_order, self.oversampling = max_order, oversampling
         self.precision = precision
         self._transform = wavelets.Transform(J, self.Q, T, max_order, oversampling)
-        if precision not in wavelets.SAMPLING:
+        if precision not in multirate.SAMPLING:
             raise ValueError(
-                f"precision must be one of {sorted(wavelets.SAMPLING)}, "
+                f"precision must be one of {sorted(multirate.SAMPLING)}, "
                 f"got {precision!r}"
             )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Plans the transform for the static number of samples."""
-        plan = wavelets.plan(self._transform, _num_samples(input_shape), self.precision)
+        plan = multirate.plan(
+            self._transform, _num_samples(input_shape), self.precision
+        )
         # Tensors made here are shared by every graph that calls the layer.
         with tf.init_scope():
             self._cascade = _Cascade(plan)
@@ -241,50 +247,62 @@ def _mirror(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
 class _Cascade:
     """A plan as TensorFlow operations."""
 
-    def __init__(self, plan: wavelets.Plan) -> None:
+    def __init__(self, plan: multirate.Plan) -> None:
         self._plan = plan
         self.dtype = tf.as_dtype(plan.dtype)
-        self._complex = "complex128" if self.dtype == tf.float64 else "complex64"
-        self._first = [self._tensors(group) for group in plan.first]
-        self._second = [self._tensors(group) for group in plan.second]
-        self._low_pass = tf.constant(plan.low_pass, self.dtype)
+        self._halvings = {r: self._tensor(k) for r, k in plan.halvings.items()}
+        self._low_pass = {r: self._tensor(k) for r, k in plan.low_pass.items()}
+        self._first = [self._tensor(group.filters.kernel) for group in plan.first]
+        self._second = [self._tensor(group.filters.kernel) for group in plan.second]
 
-    def _tensors(self, group: wavelets.Group) -> wavelets.Group:
-        filters = tf.constant(group.filters, self.dtype)
-        if group.kernel is None:
-            return group._replace(filters=filters)
-        kernel = tf.constant(group.kernel, self.dtype)
-        return group._replace(filters=filters, kernel=kernel)
+    def _tensor(self, values: np.ndarray) -> tf.Tensor:
+        return tf.constant(values, self.dtype)
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
-        """Returns `[batch, paths, frames]` of `[batch, samples]`.
-
-        Clip by clip, a few side by side: what one clip needs stays in the
-        processor's caches, and memory does not grow with the batch.
-        """
-        # Out of the loop: complex once for all clips.
-        first, second = (
-            [g._replace(filters=tf.cast(g.filters, self._complex)) for g in groups]
-            for groups in (self._first, self._second)
-        )
+        """Returns `[batch, paths, frames]` of `[batch, samples]`."""
+        if clips.shape[0] == 1:
+            return self._transform(clips[0])[tf.newaxis]
+        # Clip by clip, a few side by side: what one clip needs stays in the
+        # processor's caches, and memory does not grow with the batch.
         return tf.map_fn(
-            tf.autograph.experimental.do_not_convert(
-                lambda clip: self._transform(clip, first, second)
-            ),
+            tf.autograph.experimental.do_not_convert(self._transform),
             clips,
             parallel_iterations=_PARALLEL_CLIPS,
         )
 
-    def _transform(
-        self, clip: tf.Tensor, first: list[wavelets.Group], second: list[wavelets.Group]
-    ) -> tf.Tensor:
+    def _transform(self, clip: tf.Tensor) -> tf.Tensor:
         # [samples] -> [paths, frames]
-        spectrum = tf.signal.rfft(self._reflect(clip))
-        spectra = [self._modulus_spectrum(spectrum, group) for group in first]
-        orders = [self._average_spectra(spectrum, spectra)]
-        if second:
-            orders.append(self._average_second(spectra, second))
-        return tf.concat(orders, 0)
+        plan = self._plan
+        signals = self._pyramid({plan.hop: self._reflect(clip)[tf.newaxis]})
+        lowest = min(group.filters.rate_in for group in plan.first)
+        weighted = [self._weigh(signals[lowest], lowest)]
+        moduli: dict[int, list[tf.Tensor]] = {}
+        for group, kernel in zip(plan.first, self._first, strict=True):
+            filters = group.filters
+            modulus = _modulus(signals[filters.rate_in], kernel, len(group.rows))
+            weighted.append(self._weigh(modulus, filters.rate_out))
+            moduli.setdefault(filters.rate_out, []).append(modulus)
+        signals = self._pyramid({r: tf.concat(m, 0) for r, m in moduli.items()})
+        for group, kernel in zip(plan.second, self._second, strict=True):
+            rows, filters = group.rows, group.filters
+            parents = signals[filters.rate_in][rows.start : rows.stop]
+            modulus = _modulus(parents, kernel, 1)
+            weighted.append(self._weigh(modulus, filters.rate_out))
+        return self._average(tf.concat(weighted, 0))
+
+    def _pyramid(self, signals: dict[int, tf.Tensor]) -> dict[int, tf.Tensor]:
+        # By rate, `[rows, samples]` -> the same with, above the rows of a rate, those
+        # of all higher ones, halved.
+        rates = [self._plan.hop >> i for i in range(self._plan.hop.bit_length())]
+        whole: dict[int, tf.Tensor] = {}
+        for rate in rates:
+            parts = [signals[rate]] if rate in signals else []
+            if 2 * rate in whole and 2 * rate in self._halvings:
+                halved = _convolve(whole[2 * rate], self._halvings[2 * rate])
+                parts.insert(0, _rows(halved))
+            if parts:
+                whole[rate] = tf.concat(parts, 0)
+        return whole
 
     def _reflect(self, clip: tf.Tensor) -> tf.Tensor:
         last = self._plan.num_samples - 1
@@ -294,90 +312,54 @@ class _Cascade:
             [clip, clip[last - right : last][::-1], clip[1 : left + 1][::-1]], 0
         )
 
-    def _modulus_spectrum(
-        self, spectrum: tf.Tensor, group: wavelets.Group
-    ) -> tf.Tensor:
-        # [bins] -> [wavelets, group's bins]
-        width = group.filters.shape[1]
-        bands = [
-            _bins(spectrum, low, low + width, self._plan.length // 2)
-            for low in group.lows
-        ]
-        return tf.signal.rfft(self._modulus(tf.stack(bands), group))
+    def _weigh(self, signals: tf.Tensor, rate: int) -> tf.Tensor:
+        # [rows, samples] -> [rows * blocks, blocks reached * oversampling]
+        return tf.reshape(signals, [-1, rate]) @ self._low_pass[rate]
 
-    def _modulus(self, bands: tf.Tensor, group: wavelets.Group) -> tf.Tensor:
-        # Where the band begins in the short spectrum does not matter: moving it
-        # only turns the phase, which the modulus forgets.
-        missing = group.length - group.filters.shape[1]
-        bands = tf.pad(bands * group.filters, [[0, 0], [0, missing]])
-        return tf.abs(tf.signal.ifft(bands))
-
-    def _average_spectra(
-        self, spectrum: tf.Tensor, spectra: list[tf.Tensor]
-    ) -> tf.Tensor:
-        # Orders 0 and 1: their spectra are at hand, the low-pass is a product.
-        count = len(self._low_pass)
-        zeroth = spectrum[tf.newaxis, :count] / self._plan.length
-        lowest = tf.concat([zeroth, *(s[:, :count] for s in spectra)], 0)
-        lowest *= tf.cast(self._low_pass, self._complex)
-        per_block = max(2, self._plan.oversampling)
-        length = per_block * self._plan.num_blocks
-        lowest = tf.pad(lowest, [[0, 0], [0, length // 2 + 1 - count]])
-        averaged = tf.signal.irfft(lowest) * length
-        return averaged[:, :: per_block // self._plan.oversampling][
-            :, : self._plan.num_frames
-        ]
-
-    def _average_second(
-        self, spectra: list[tf.Tensor], groups: list[wavelets.Group]
-    ) -> tf.Tensor:
-        weighted = [self._weigh(spectra, group) for group in groups]
-        # [paths, blocks, blocks reached, outputs a block]
-        blocks = tf.reshape(
-            tf.concat(weighted, 0),
-            [len(self._plan.order), self._plan.num_blocks, -1, self._plan.oversampling],
-        )
+    def _average(self, weighted: tf.Tensor) -> tf.Tensor:
+        # What each block gives to those around it -> [paths, frames]
+        plan = self._plan
+        shape = [len(plan.order), plan.num_blocks, -1, plan.oversampling]
+        blocks = tf.reshape(weighted, shape)
         reach = blocks.shape[2] // 2
+        lags = range(-reach, reach + 1)
         averaged = tf.add_n(
-            [
-                tf.roll(blocks[:, :, lag + reach], lag, axis=1)
-                for lag in range(-reach, reach + 1)
-            ]
+            [tf.roll(blocks[:, :, reach + lag], lag, axis=1) for lag in lags]
         )
-        averaged = tf.reshape(averaged, [len(self._plan.order), -1])
-        return tf.gather(averaged[:, : self._plan.num_frames], self._plan.order)
-
-    def _weigh(self, spectra: list[tf.Tensor], group: wavelets.Group) -> tf.Tensor:
-        low, width = group.lows[0], group.filters.shape[1]
-        bands = [
-            _bins(spectra[g], low, low + width, self._first[g].length // 2, False)
-            for g in group.parents
-        ]
-        moduli = self._modulus(tf.concat(bands, 0), group)
-        return tf.reshape(moduli, [-1, group.kernel.shape[0]]) @ group.kernel
+        averaged = tf.reshape(averaged, [len(plan.order), -1])
+        return tf.gather(averaged[:, : plan.num_frames], plan.order)
 
 
-def _bins(
-    spectrum: tf.Tensor, low: int, high: int, nyquist: int, is_periodic: bool = True
-) -> tf.Tensor:
-    # Bins low to high of a real signal's spectrum that is given from 0 to
-    # nyquist: below 0 its conjugate; above nyquist the conjugate again, or
-    # nothing where the spectrum was never sampled that far.
-    parts = [spectrum[..., max(low, 0) : min(high, nyquist + 1)]]
-    if low < 0:
-        parts.insert(0, _conjugate(spectrum[..., max(1, 1 - high) : 1 - low]))
-    missing = high - (nyquist + 1)
-    if missing > 0 and is_periodic:
-        parts.append(_conjugate(spectrum[..., nyquist - missing : nyquist]))
-    elif missing > 0:
-        padding = [[0, 0]] * (spectrum.shape.rank - 1)
-        missing = min(missing, high - low)
-        parts[-1] = tf.pad(parts[-1], [*padding, [0, missing]])
-    return tf.concat(parts, -1)
+def _modulus(signals: tf.Tensor, kernel: tf.Tensor, num_wavelets: int) -> tf.Tensor:
+    # [rows, samples] -> [rows * wavelets, samples]
+    real, imaginary = tf.split(_convolve(signals, kernel), 2, axis=2)
+    power = tf.square(real) + tf.square(imaginary)
+    # The root, with a gradient where it is zero.
+    modulus = power * tf.math.rsqrt(tf.maximum(power, _TINY))
+    if num_wavelets > 1:
+        rows, steps, outputs = modulus.shape
+        shape = [rows, steps, num_wavelets, outputs // num_wavelets]
+        modulus = tf.transpose(tf.reshape(modulus, shape), [0, 2, 1, 3])
+        modulus = tf.reshape(modulus, [rows * num_wavelets, -1])
+    return _rows(modulus)
 
 
-def _conjugate(bins: tf.Tensor) -> tf.Tensor:
-    return tf.math.conj(bins[..., ::-1])
+def _convolve(signals: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    # [rows, samples] on a circle -> [rows, steps, outputs]
+    size, stride, _ = kernel.shape
+    rows, length = signals.shape
+    before = (size - 1) * stride // 2
+    after = (size - 1) * stride - before
+    # A filter may go round a short circle more than once.
+    turns = [signals] * (before // length + after // length)
+    before, after = before % length, after % length
+    parts = [signals[:, length - before :], *turns, signals, signals[:, :after]]
+    steps = tf.reshape(tf.concat(parts, 1), [rows, -1, stride])
+    return tf.nn.conv1d(steps, kernel, 1, "VALID")
+
+
+def _rows(steps: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(steps, [steps.shape[0], -1])
 
 
 def _num_samples(input_shape: tuple[int | None, ...]) -> int:

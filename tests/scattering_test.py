@@ -11,7 +11,7 @@ import tensorflow as tf
 from kymatio.numpy import Scattering1D as Kymatio
 from kymatio.scattering1d import filter_bank
 
-from genre_tl import params, scattering, wavelets
+from genre_tl import multirate, params, scattering, wavelets
 
 # J, Q, T, samples: with room to mirror and without, T above and below 2^J.
 CASES = [
@@ -156,12 +156,37 @@ def test_gain_scales_linearly():
     np.testing.assert_allclose(loud, 3.0 * layer(_music()), rtol=1e-4, atol=1e-7)
 
 
-def test_filters_are_kymatios():
-    xi, sigma, length = 0.05, 0.004, 3 * 2**10
-    bins = np.arange(60, 240)
-    expected = filter_bank.morlet_1d(length, xi, sigma)[bins]
-    actual = wavelets._morlet(length, xi, sigma, bins)
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-12)
+@pytest.mark.parametrize("length", [2**10, 2**12, 3 * 2**13])
+def test_wavelets_are_kymatios(length):
+    times = np.fft.fftshift(np.arange(length) - length // 2)
+    for bank in wavelets.Transform(8, 4, None, 2, 0).banks():
+        for xi, sigma in zip(bank.xi, bank.sigma, strict=True):
+            # A wavelet that is longer than the circle goes round it.
+            turns = [times + turn * length for turn in range(-4, 5)]
+            ours = sum(wavelets.morlet(xi, sigma, t, length) for t in turns)
+            theirs = filter_bank.morlet_1d(length, xi, sigma)
+            np.testing.assert_allclose(np.fft.fft(ours), theirs, atol=1e-5)
+
+
+def test_filters_are_small():
+    plan = multirate.plan(wavelets.Transform(13, 8, None, 2, 0), 480_000, "standard")
+    groups = plan.first + plan.second
+    kernels = [group.filters.kernel for group in groups]
+    kernels += [*plan.halvings.values(), *plan.low_pass.values()]
+    assert sum(4 * kernel.size for kernel in kernels) < 4e6
+
+
+def test_halving_keeps_what_it_promises_and_nothing_else():
+    planner = multirate._Planner(
+        wavelets.Transform(8, 8, None, 2, 0), 2**13, multirate.SAMPLING["standard"]
+    )
+    kernel = planner._halving(256)
+    for phase in (0, kernel.shape[2] - 1):
+        taps = kernel[..., phase].ravel()
+        gain = np.abs(np.fft.rfft(taps, 2**14))
+        frequency = np.fft.rfftfreq(2**14)
+        np.testing.assert_allclose(gain[frequency < 0.43 / 2], 1, atol=3e-5)
+        np.testing.assert_allclose(gain[frequency > 0.57 / 2], 0, atol=3e-5)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -196,6 +221,23 @@ def test_gradient_is_that_of_finite_differences():
         return float(tf.reduce_sum(tf.square(layer(signal + step * direction))))
 
     assert along == pytest.approx((at(1e-5) - at(-1e-5)) / 2e-5, rel=1e-4)
+
+
+def test_gradient_of_silence_is_finite():
+    layer = scattering.Scattering1D(6, 2)
+    signal = tf.zeros([1, 1024])
+    with tf.GradientTape() as tape:
+        tape.watch(signal)
+        total = tf.reduce_sum(layer(signal))
+    assert np.all(np.isfinite(tape.gradient(total, signal)))
+
+
+def test_a_clip_alone_gives_what_it_gives_in_a_batch():
+    layer = scattering.Scattering1D(7, 4)
+    signal = _music(4096)
+    batch = np.concatenate([signal, signal[:, ::-1], 0 * signal])
+    alone = layer(tf.ensure_shape(signal, [1, 4096]))
+    np.testing.assert_allclose(layer(batch)[:1], alone, rtol=1e-5, atol=1e-8)
 
 
 def test_config_and_file_bring_back_the_same_layer(tmp_path):
