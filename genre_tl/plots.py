@@ -1,4 +1,4 @@
-"""Metrics to pictures: learning curves and confusion matrices as PNG.
+"""Pictures as PNG: learning curves, confusion matrices, scattering.
 
 Figures are drawn without pyplot, so neither a display nor global state is
 needed. A picture appears whole or not at all.
@@ -190,6 +190,109 @@ def confusion_matrix(
     with matplotlib.rc_context({**_STYLE, "axes.grid": False, "font.size": font}):
         fig = _new_figure(width, height, title)
         _draw_matrix(fig, matrix, names)
+        _write(fig, path)
+
+
+def scaleogram(
+    waveform: np.ndarray,
+    first: np.ndarray,
+    coefficients: np.ndarray,
+    meta: Mapping[str, np.ndarray],
+    rate_hz: int,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draws a wave, its first order over time, and its second over modulation.
+
+    Args:
+      waveform: `[samples]`.
+      first: coefficients of the first order, `[paths, frames]`, as finely in time
+        as the picture shall be.
+      coefficients: of all orders, `[paths, frames]`; the second is averaged over
+        the frames and shown relative to the first.
+      meta: `order`, `n` and `xi` (cycles a sample) of those.
+      rate_hz: samples a second.
+      path: the PNG to write, in a folder that exists.
+      title: headline of the picture.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    order, n, hz = meta["order"], meta["n"], meta["xi"] * rate_hz
+    secs = len(waveform) / rate_hz
+    mean = coefficients.mean(1)
+    second = np.full([int(np.nanmax(n[:, 1])) + 1, len(first)], np.nan)
+    rows = np.flatnonzero(order == 2)
+    carrier, modulation = n[rows].astype(int).T
+    second[modulation, carrier] = mean[rows] / np.maximum(mean[1 + carrier], 1e-9)
+    carriers_hz = hz[order == 1, 0]
+    modulations_hz = np.full(len(second), np.nan)
+    modulations_hz[modulation] = hz[rows, 1]
+    used = np.isfinite(modulations_hz)
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        fig = _new_figure(9, 7.5, title)
+        wave, picture, lower = fig.subplots(3, 1, height_ratios=[1, 3, 2])
+        # Each column of the picture, its lowest and highest sample.
+        columns = waveform[: len(waveform) // 1000 * 1000].reshape(1000, -1)
+        times = np.linspace(0, secs, 1000)
+        wave.fill_between(times, columns.min(1), columns.max(1), color="#0072B2", lw=0)
+        wave.set(xlim=(0, secs), ylabel="amplitude")
+        decibels = 20 * np.log10(np.maximum(first, 1e-7))
+        _mesh(picture, np.linspace(0, secs, first.shape[1]), carriers_hz, decibels)
+        picture.set(xlabel="time (s)", ylabel="frequency (Hz)")
+        _mesh(lower, carriers_hz, modulations_hz[used], second[used], log_x=True)
+        lower.set(xlabel="frequency (Hz)", ylabel="modulation (Hz)")
+        _write(fig, path)
+
+
+def _mesh(
+    ax: axes.Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, log_x: bool = False
+) -> None:
+    low, high = np.nanpercentile(values, [5, 99.8])
+    ax.pcolormesh(x, y, values, vmin=low, vmax=high, cmap="magma", rasterized=True)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    if log_x:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+
+
+def path_errors(
+    errors: Mapping[str, np.ndarray],
+    order: np.ndarray,
+    hz: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draws the relative error of every scattering path.
+
+    Args:
+      errors: by name of what was compared, `[paths]`; at most three.
+      order: of the paths, 0 to 2.
+      hz: centre frequency of the wavelet that makes their last modulus.
+      path: the PNG to write, in a folder that exists.
+      title: headline of the picture.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    lines = (_VALIDATION, _TRAINING, _POOLED)
+    with matplotlib.rc_context(_STYLE):
+        fig = _new_figure(9, 4.8, title)
+        row = fig.subplots(1, 2, sharey=True)
+        for ax, number in zip(row, (1, 2), strict=True):
+            chosen = order == number
+            for (name, values), line in zip(errors.items(), lines, strict=False):
+                label = f"{name}: median {np.median(values[chosen]):.1e}"
+                style = {"color": line["color"], "marker": ".", "linestyle": "none"}
+                ax.plot(hz[chosen], values[chosen], label=label, **style)
+            ax.set(xscale="log", yscale="log", title=f"order {number}")
+            ax.set_xlabel("centre frequency of the last wavelet (Hz)")
+            # Under the axes a legend never hides a point.
+            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), borderaxespad=0)
+        row[0].set_ylabel("relative error in L2")
         _write(fig, path)
 
 
