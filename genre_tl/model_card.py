@@ -43,9 +43,7 @@ _LIMITS = (
 )
 
 
-def from_run(
-    record: Mapping[str, Any], name: str, fingerprint: str
-) -> dict[str, Any]:
+def from_run(record: Mapping[str, Any], name: str, fingerprint: str) -> dict[str, Any]:
     """Returns what is known about the model of a run.
 
     Args:

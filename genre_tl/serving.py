@@ -215,9 +215,10 @@ def _rows(
     order, parts = [], []
     for rows in list(_batches(lengths)) or [[]]:
         batch = _stack([waveforms[row] for row in rows])
-        parts.append([part.numpy() for part in answer(tf.constant(batch))])
+        parts.append(answer(tf.constant(batch)))
         order += rows
-    return [np.concatenate(part)[np.argsort(order)] for part in zip(*parts)]
+    results = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return [result[np.argsort(np.array(order, int))] for result in results]
 
 
 def _require_waveforms(waveforms: Sequence[np.ndarray]) -> None:
@@ -230,10 +231,11 @@ def _require_waveforms(waveforms: Sequence[np.ndarray]) -> None:
 
 
 def _stack(waveforms: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns float32 `[clips, samples]`, the longest last, zeros after the others."""
+    """Returns float32 `[clips, samples]`, zeros after the end of a clip."""
     if len(waveforms) == 1:  # long, perhaps: no copy
         return waveforms[0][np.newaxis].astype(np.float32, copy=False)
-    batch = np.zeros([len(waveforms), len(waveforms[-1])], np.float32)
+    longest = max(map(len, waveforms), default=0)
+    batch = np.zeros([len(waveforms), longest], np.float32)
     for row, waveform in zip(batch, waveforms, strict=True):
         row[: len(waveform)] = waveform
     return batch
@@ -283,6 +285,7 @@ def _rename(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
 
 
 def require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
+    """Raises `ValueError` unless each score has a label of its own."""
     if network.layers[-1].name != models.HEAD:
         raise ValueError(f"{network.name!r} has no head: give a tagger or classifier")
     if len(labels) != network.output_shape[-1] or len(set(labels)) != len(labels):
@@ -296,6 +299,7 @@ def require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
 
 
 def facts_of(frontend: params.Frontend) -> dict[str, Any]:
+    """Returns what a client must know about a front end, fit for JSON."""
     return {
         "sample_rate_hz": params.SAMPLE_RATE_HZ,
         **dataclasses.asdict(frontend),
