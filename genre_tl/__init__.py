@@ -24,7 +24,7 @@ The data flows through the modules in this order:
   warmup          requests and settings that ship with a SavedModel
   model_card      what is known about a model, for people
   export_checks   what a SavedModel must pass
-  lite            TensorFlow Lite: convert, check
+  formats         TensorFlow Lite, and Keras files from waveforms
   serving         SavedModel: export, publish, predict
 
 Nothing heavy is imported here: `from genre_tl import scattering`.

@@ -230,16 +230,18 @@ def _check_warm_up(answers: Mapping[str, np.ndarray]) -> str:
     return f"{len(answered)} signatures answer the requests that warm them up"
 
 
-def check_difference(ours: np.ndarray, theirs: np.ndarray, what: str) -> str:
+def check_difference(
+    ours: np.ndarray, theirs: np.ndarray, what: str, tolerance: float = TOLERANCE
+) -> str:
     """Returns what was found: the largest difference.
 
     Raises:
-      ValueError: if it is more than `TOLERANCE`.
+      ValueError: if it is more than `tolerance`.
     """
     difference = float(np.max(np.abs(ours - theirs)))
-    if not difference <= TOLERANCE:  # NaN must not pass
+    if not difference <= tolerance:  # NaN must not pass
         raise ValueError(
-            f"export refused: {what} by {difference:.1e}, more than {TOLERANCE:g}"
+            f"export refused: {what} by {difference:.1e}, more than {tolerance:g}"
         )
     return f"{what} by {difference:.1e} at most"
 

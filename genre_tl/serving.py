@@ -36,6 +36,31 @@ from genre_tl import (
 _BATCH_SAMPLES = signatures.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 
 
+def write_saved_model(
+    network: keras.Sequential,
+    frontend: params.Frontend,
+    labels: Sequence[str],
+    folder: pathlib.Path,
+    on_check: Callable[[str], None],
+) -> None:
+    """Writes and checks a SavedModel, without its card.
+
+    Args:
+      network: a tagger or classifier.
+      frontend: what its frames were computed with.
+      labels: names of its scores, in their order.
+      folder: is made.
+      on_check: called with a line of text for every check that was passed.
+
+    Raises:
+      ValueError: if a check fails.
+    """
+    signatures.save(network, frontend, labels, folder)
+    warmup.write(folder)
+    for text in export_checks.run(folder, network, frontend, labels):
+        on_check(text)
+
+
 def export(
     network: keras.Sequential,
     frontend: params.Frontend,
@@ -43,12 +68,13 @@ def export(
     base_dir: str | os.PathLike[str],
     *,
     card: Mapping[str, Any],
-    on_check: Callable[[str], None] | None = None,
+    write: Callable[..., None] = write_saved_model,
+    on_check: Callable[[str], None] = lambda text: None,
 ) -> pathlib.Path:
-    """Writes a network as the next version of a SavedModel.
+    """Writes a network as the next version of a SavedModel, or in another format.
 
-    The version appears at once and whole, after it was loaded in a process of its
-    own and gave the scores of the Keras model; or it does not appear.
+    The version appears at once and whole, after it was loaded (a SavedModel: in a
+    process of its own) and gave the scores of the Keras model; or it does not appear.
 
     Args:
       network: a tagger or classifier.
@@ -57,6 +83,7 @@ def export(
       base_dir: the versions are folders in it: 1, 2, 3, ...
       card: facts to ship with it, fit for JSON. Labels, frontend and checks are
         added to them.
+      write: `write_saved_model`, or one of `formats.WRITERS`.
       on_check: called with a line of text for every check that was passed.
 
     Returns:
@@ -66,17 +93,16 @@ def export(
       ValueError: if labels and network do not fit, or a check fails.
       OSError: if the folder cannot be written.
     """
-    require_fit(network, labels)
+    _require_fit(network, labels)
+    passed: list[str] = []
+
+    def note(text: str) -> None:
+        passed.append(text)
+        on_check(text)
 
     def fill(folder: pathlib.Path) -> None:
-        signatures.save(network, frontend, labels, folder)
-        warmup.write(folder)
-        passed = []
-        for text in export_checks.run(folder, network, frontend, labels):
-            passed.append(text)
-            if on_check:
-                on_check(text)
-        facts = {"labels": list(labels), "frontend": facts_of(frontend)}
+        write(network, frontend, labels, folder, note)
+        facts = {"labels": list(labels), "frontend": _facts(frontend)}
         model_card.write(folder, {**card, **facts, "checks": passed})
 
     return publish(base_dir, fill)
@@ -284,7 +310,7 @@ def _rename(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
                 raise
 
 
-def require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
+def _require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
     """Raises `ValueError` unless each score has a label of its own."""
     if network.layers[-1].name != models.HEAD:
         raise ValueError(f"{network.name!r} has no head: give a tagger or classifier")
@@ -298,7 +324,7 @@ def require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
         raise ValueError(f"label {odd[0]!r}: give one line of text")
 
 
-def facts_of(frontend: params.Frontend) -> dict[str, Any]:
+def _facts(frontend: params.Frontend) -> dict[str, Any]:
     """Returns what a client must know about a front end, fit for JSON."""
     return {
         "sample_rate_hz": params.SAMPLE_RATE_HZ,

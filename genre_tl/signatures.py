@@ -239,6 +239,7 @@ class Answers:
 
     Attributes:
       network: the weights.
+      frames_of: the front end.
       score_and_embed: waveforms `[batch, samples]` -> scores `[batch, labels]` and
         embeddings `[batch, units]`.
       taggram: waveforms -> scores `[batch, times, labels]` and their times in
@@ -252,7 +253,7 @@ class Answers:
     def __init__(self, network: keras.Sequential, frontend: params.Frontend) -> None:
         self.network = inference.Network(network)
         self._frontend = frontend
-        self._frames_of = scattering.LogScattering.from_params(frontend)
+        self.frames_of = scattering.LogScattering.from_params(frontend)
         functions = (self._score_and_embed, self._taggram)
         self.score_and_embed, self.taggram = (
             tf.function(each, input_signature=[_WAVEFORM], autograph=False)
@@ -268,7 +269,7 @@ class Answers:
           rows: float32 `[segments, segment_samples]`, zeros after the end of a clip.
           weights: frames of each that are not padding, float32 `[segments]`.
         """
-        states = self.network.states(self._frames_of(rows))
+        states = self.network.states(self.frames_of(rows))
         vectors = self.network.read_out(states, weights)
         return self.network.scores(vectors), vectors
 
@@ -305,7 +306,7 @@ class Answers:
             start = number * CHUNK_SEGMENTS
             chunk = slice(start, start + CHUNK_SEGMENTS)
             rows = self._cut(waveform, clips[chunk], numbers[chunk])
-            states = self.network.states(self._frames_of(rows))
+            states = self.network.states(self.frames_of(rows))
             vectors = self.network.local(states, weights[chunk], reach)
             scores = tf.ensure_shape(self.network.scores(vectors), [None, *size])
             return number + 1, parts.write(number, scores)

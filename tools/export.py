@@ -7,6 +7,11 @@ a model card with it. The version appears once it was loaded in a process of its
 own and gave the scores of the trained model; versions count up from 1. Does
 nothing if the newest version is of this very model already. docs/serving.md
 tells how to serve it.
+
+    python -m tools.export --run_dir=runs/finetune --name=genres --format=tflite
+
+writes saved_models/genres-tflite/<version>/, for telephones and the like; likewise
+--format=keras, for use in other Keras programs.
 """
 
 from __future__ import annotations
@@ -24,6 +29,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", "runs/finetune", "Finished run to export.")
 flags.DEFINE_string("name", "genres", "What the export is called.")
 flags.DEFINE_string("saved_models_dir", "saved_models", "Where exports lie.")
+flags.DEFINE_enum(
+    "format",
+    "saved_model",
+    ["saved_model", "tflite", "keras"],
+    "saved_model: for servers and `predict`; tflite: TensorFlow Lite in float32 and "
+    "float16; keras: classifier and backbone as .keras files.",
+)
 flags.DEFINE_boolean(
     "force", False, "Export even if the newest version is of this very model."
 )
@@ -37,12 +49,13 @@ def main(argv: list[str]) -> None:
         raise ValueError(
             f"--name={FLAGS.name}: give letters, digits, dots, hyphens, underscores"
         )
-    from genre_tl import model_card, models, params, runs, serving
+    from genre_tl import formats, model_card, models, params, runs, serving
 
     logging.set_verbosity(logging.WARNING)  # Saving tells of names within the graph.
     record = runs.read_run(FLAGS.run_dir)
     model_file = pathlib.Path(FLAGS.run_dir) / "model.keras"
-    base = pathlib.Path(FLAGS.saved_models_dir) / FLAGS.name
+    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
+    base = pathlib.Path(FLAGS.saved_models_dir) / f"{FLAGS.name}{suffix}"
     fingerprint = hashlib.sha256(model_file.read_bytes()).hexdigest()
     folder = serving.newest(base)
     known = folder and serving.read_card(folder).get("model_sha256")
@@ -56,11 +69,13 @@ def main(argv: list[str]) -> None:
             record["vocabulary"],
             base,
             card=model_card.from_run(record, FLAGS.name, fingerprint),
+            write=formats.WRITERS.get(FLAGS.format, serving.write_saved_model),
             on_check=lambda text: print(f"  ok: {text}", flush=True),
         )
         num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
-    print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
+    if FLAGS.format == "saved_model":
+        print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
 def cli() -> None:
