@@ -70,7 +70,11 @@ def expected() -> np.ndarray:
 @pytest.mark.parametrize("name, tolerance", [("float32", 1e-5), ("float16", 0.01)])
 def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
     path = written["tflite"][0] / f"model_{name}.tflite"
-    interpreter = tf.lite.Interpreter(str(path))
+    resolver = tf.lite.experimental.OpResolverType
+    delegates = {"float32": "AUTO", "float16": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
+    interpreter = tf.lite.Interpreter(
+        str(path), experimental_op_resolver_type=resolver[delegates[name]]
+    )
     interpreter.allocate_tensors()
     (given,) = interpreter.get_input_details()
     assert given["shape"].tolist() == [1, SEGMENT]

@@ -266,7 +266,7 @@ def test_the_card_says_what_the_run_was_without_naming_clips_or_homes(exported):
 
 def test_the_tool_shows_each_check_and_what_to_do_next(exported):
     lines = exported.done.stdout.splitlines()
-    assert sum(line.startswith("  ok: ") for line in lines) == 6
+    assert sum(line.startswith("  ok: ") for line in lines) == 10
     assert any(f"written: {exported.folder}," in line for line in lines)
     assert f"--model={exported.base}" in lines[-1]
     assert exported.done.stderr == ""
