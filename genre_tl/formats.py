@@ -93,13 +93,13 @@ def write_keras(
     _write_labels(labels, folder)
 
     clips = export_checks.reference_clips(frontend)[:2]
-    clips = [_padded(clip, frontend) for clip in clips]
+    rows = np.concatenate([_padded(clip, frontend) for clip in clips])
     loaded = models.load(folder / "classifier.keras")
-    found = loaded(np.concatenate(clips), training=False).numpy()
+    found = loaded(rows, training=False).numpy()
     expected = export_checks.keras_scores(network, frontend, clips)
     what = "scores of classifier.keras, reloaded, differ from the trained model's"
     on_check(export_checks.check_difference(found, expected, what))
-    vectors = models.load(folder / "backbone.keras")(frames_of(np.concatenate(clips)))
+    vectors = models.load(folder / "backbone.keras")(frames_of(rows))
     found = network.layers[-1](vectors).numpy()
     what = "scores of what backbone.keras, reloaded, gives to the head differ from them"
     on_check(export_checks.check_difference(found, expected, what))

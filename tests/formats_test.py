@@ -88,8 +88,10 @@ def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, toler
 
 def test_half_precision_takes_less_room(written):
     folder = written["tflite"][0]
-    sizes = [(folder / f"model_float{n}.tflite").stat().st_size for n in (16, 32)]
-    assert sizes[0] < 0.9 * sizes[1]
+    half, full = (
+        (folder / f"model_float{bits}.tflite").stat().st_size for bits in (16, 32)
+    )
+    assert full - half >= 2 * network().count_params()
 
 
 def test_the_operations_that_need_more_than_tensorflow_lite_are_named(written):
