@@ -17,9 +17,15 @@ The data flows through the modules in this order:
   extraction      files -> feature store
   input_pipeline  feature store -> tf.data batches
   models          frames -> GRU backbone -> tags or genres
+  inference       a trained network as plain functions of its weights
   runs            a training run: its folder, epochs, resumption
   training        pretrain, finetune, evaluate
+  wav             encoded WAV -> waveform at 16 kHz, inside a graph
+  signatures      what a SavedModel answers: scores, taggram, embedding
+  warmup          requests and settings that ship with a SavedModel
+  model_card      what is known about a model, for people
   export_checks   what a SavedModel must pass
+  formats         TensorFlow Lite, and Keras files from waveforms
   serving         SavedModel: export, publish, predict
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
