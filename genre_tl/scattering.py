@@ -13,7 +13,8 @@ Sources: S. Mallat, "Group invariant scattering" (2012); J. Andén and S. Mallat
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -27,8 +28,8 @@ PAD_VALUE = -1000.0
 # Clips transformed at once inside one call: bounds the memory of a batch.
 _PARALLEL_CLIPS = 4
 
-# Power below which a modulus counts as zero.
-_TINY = 1e-36
+# Where a modulus counts as zero.
+_TINY = 1e-18
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
@@ -85,12 +86,20 @@ class Scattering1D(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Plans the transform for the static number of samples."""
-        plan = multirate.plan(
+        self._plan = multirate.plan(
             self._transform, _num_samples(input_shape), self.precision
         )
         # Tensors made here are shared by every graph that calls the layer.
         with tf.init_scope():
-            self._cascade = _Cascade(plan)
+            self._cascade = _Cascade(self._plan)
+
+    def shield_filters(self) -> None:
+        """Hides the filters from converters that cut constants to half precision.
+
+        For `precision="standard"`, after `build`, before the graph is traced.
+        """
+        with tf.init_scope():
+            self._cascade = _Cascade(self._plan, as_bits=True)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -244,61 +253,87 @@ def _mirror(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     return tf.gather(waveform, last - tf.abs(last - phase), batch_dims=1)
 
 
+class _Kernels(NamedTuple):
+    """The constants of a plan, under the names that it has for them."""
+
+    halvings: dict[int, Any]
+    low_pass: dict[int, Any]
+    first: list[Any]
+    second: list[Any]
+
+
 class _Cascade:
     """A plan as TensorFlow operations."""
 
-    def __init__(self, plan: multirate.Plan) -> None:
+    def __init__(self, plan: multirate.Plan, *, as_bits: bool = False) -> None:
         self._plan = plan
         self.dtype = tf.as_dtype(plan.dtype)
-        self._halvings = {r: self._tensor(k) for r, k in plan.halvings.items()}
-        self._low_pass = {r: self._tensor(k) for r, k in plan.low_pass.items()}
-        self._first = [self._tensor(group.filters.kernel) for group in plan.first]
-        self._second = [self._tensor(group.filters.kernel) for group in plan.second]
+        self._as_bits = as_bits
+        kernels = _Kernels(
+            plan.halvings,
+            plan.low_pass,
+            [group.filters.kernel for group in plan.first],
+            [group.filters.kernel for group in plan.second],
+        )
+        self._kernels = tf.nest.map_structure(self._tensor, kernels)
 
     def _tensor(self, values: np.ndarray) -> tf.Tensor:
-        return tf.constant(values, self.dtype)
+        values = values.astype(self.dtype.as_numpy_dtype)
+        return tf.constant(values.view(np.int32) if self._as_bits else values)
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
         """Returns `[batch, paths, frames]` of `[batch, samples]`."""
+        kernels = self._kernels
+        if self._as_bits:
+            # Nothing that a converter could work out beforehand.
+            nothing = tf.cast(clips[0, 0] > tf.float32.max, tf.int32)
+            kernels = tf.nest.map_structure(
+                lambda bits: tf.bitcast(bits + nothing, tf.float32), kernels
+            )
+        transform = functools.partial(self._transform, kernels=kernels)
         if clips.shape[0] == 1:
-            return self._transform(clips[0])[tf.newaxis]
+            return transform(clips[0])[tf.newaxis]
         # Clip by clip, a few side by side: what one clip needs stays in the
         # processor's caches, and memory does not grow with the batch.
         return tf.map_fn(
-            tf.autograph.experimental.do_not_convert(self._transform),
+            tf.autograph.experimental.do_not_convert(transform),
             clips,
             parallel_iterations=_PARALLEL_CLIPS,
         )
 
-    def _transform(self, clip: tf.Tensor) -> tf.Tensor:
+    def _transform(self, clip: tf.Tensor, kernels: _Kernels) -> tf.Tensor:
         # [samples] -> [paths, frames]
         plan = self._plan
-        signals = self._pyramid({plan.hop: self._reflect(clip)[tf.newaxis]})
+        circle = self._reflect(clip)[tf.newaxis]
+        signals = self._pyramid({plan.hop: circle}, kernels.halvings)
         lowest = min(group.filters.rate_in for group in plan.first)
-        weighted = [self._weigh(signals[lowest], lowest)]
+        weighted = [_weigh(signals[lowest], kernels.low_pass[lowest])]
         moduli: dict[int, list[tf.Tensor]] = {}
-        for group, kernel in zip(plan.first, self._first, strict=True):
+        for group, kernel in zip(plan.first, kernels.first, strict=True):
             filters = group.filters
             modulus = _modulus(signals[filters.rate_in], kernel, len(group.rows))
-            weighted.append(self._weigh(modulus, filters.rate_out))
+            weighted.append(_weigh(modulus, kernels.low_pass[filters.rate_out]))
             moduli.setdefault(filters.rate_out, []).append(modulus)
-        signals = self._pyramid({r: tf.concat(m, 0) for r, m in moduli.items()})
-        for group, kernel in zip(plan.second, self._second, strict=True):
+        joined = {rate: tf.concat(parts, 0) for rate, parts in moduli.items()}
+        signals = self._pyramid(joined, kernels.halvings)
+        for group, kernel in zip(plan.second, kernels.second, strict=True):
             rows, filters = group.rows, group.filters
             parents = signals[filters.rate_in][rows.start : rows.stop]
             modulus = _modulus(parents, kernel, 1)
-            weighted.append(self._weigh(modulus, filters.rate_out))
+            weighted.append(_weigh(modulus, kernels.low_pass[filters.rate_out]))
         return self._average(tf.concat(weighted, 0))
 
-    def _pyramid(self, signals: dict[int, tf.Tensor]) -> dict[int, tf.Tensor]:
+    def _pyramid(
+        self, signals: dict[int, tf.Tensor], halvings: dict[int, tf.Tensor]
+    ) -> dict[int, tf.Tensor]:
         # By rate, `[rows, samples]` -> the same with, above the rows of a rate, those
         # of all higher ones, halved.
         rates = [self._plan.hop >> i for i in range(self._plan.hop.bit_length())]
         whole: dict[int, tf.Tensor] = {}
         for rate in rates:
             parts = [signals[rate]] if rate in signals else []
-            if 2 * rate in whole and 2 * rate in self._halvings:
-                halved = _convolve(whole[2 * rate], self._halvings[2 * rate])
+            if 2 * rate in whole and 2 * rate in halvings:
+                halved = _convolve(whole[2 * rate], halvings[2 * rate])
                 parts.insert(0, _rows(halved))
             if parts:
                 whole[rate] = tf.concat(parts, 0)
@@ -311,10 +346,6 @@ class _Cascade:
         return tf.concat(
             [clip, clip[last - right : last][::-1], clip[1 : left + 1][::-1]], 0
         )
-
-    def _weigh(self, signals: tf.Tensor, rate: int) -> tf.Tensor:
-        # [rows, samples] -> [rows * blocks, blocks reached * oversampling]
-        return tf.reshape(signals, [-1, rate]) @ self._low_pass[rate]
 
     def _average(self, weighted: tf.Tensor) -> tf.Tensor:
         # What each block gives to those around it -> [paths, frames]
@@ -330,12 +361,17 @@ class _Cascade:
         return tf.gather(averaged[:, : plan.num_frames], plan.order)
 
 
+def _weigh(signals: tf.Tensor, low_pass: tf.Tensor) -> tf.Tensor:
+    # [rows, samples] -> [rows * blocks, blocks reached * oversampling]
+    return tf.reshape(signals, [-1, low_pass.shape[0]]) @ low_pass
+
+
 def _modulus(signals: tf.Tensor, kernel: tf.Tensor, num_wavelets: int) -> tf.Tensor:
     # [rows, samples] -> [rows * wavelets, samples]
     real, imaginary = tf.split(_convolve(signals, kernel), 2, axis=2)
     power = tf.square(real) + tf.square(imaginary)
     # The root, with a gradient where it is zero.
-    modulus = power * tf.math.rsqrt(tf.maximum(power, _TINY))
+    modulus = tf.sqrt(tf.maximum(power, _TINY**2)) - _TINY
     if num_wavelets > 1:
         rows, steps, outputs = modulus.shape
         shape = [rows, steps, num_wavelets, outputs // num_wavelets]

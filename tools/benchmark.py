@@ -265,7 +265,7 @@ _PURPOSES = {
     "Conv2D": "filters and halvings",
     "MatMul": "low-pass",
     "AddN": "low-pass",
-    **dict.fromkeys(["Square", "AddV2", "Maximum", "Rsqrt", "Mul"], "modulus"),
+    **dict.fromkeys(["Square", "AddV2", "Maximum", "Sqrt", "Sub"], "modulus"),
 }
 
 
