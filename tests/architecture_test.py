@@ -100,13 +100,14 @@ def test_what_needs_no_tensorflow_imports_none(name):
     assert not used & TENSORFLOW
 
 
-def test_only_wavelets_imports_kymatio_and_the_benchmark_as_a_peer():
+def test_kymatio_is_imported_by_wavelets_and_by_tools_that_compare_with_it():
     users = {
         name_of(path)
         for path in SOURCES
         if any(x.split(".")[0] == "kymatio" for x in imports(tree(path)))
     }
-    assert users <= {"genre_tl/wavelets.py", "tools/benchmark.py"}
+    tools = {"tools/benchmark.py", "tools/draw_scattering.py"}
+    assert users <= {"genre_tl/wavelets.py", *tools}
 
 
 @pytest.mark.parametrize("name", sorted(LIBRARY))

@@ -94,7 +94,7 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
 def _fresh(program: str, *arguments: str) -> dict[str, Any]:
     """Runs a program of its own and returns what it prints, JSON, and `peak_mb`."""
-    program = textwrap.dedent(program) + textwrap.dedent("""
+    program += textwrap.dedent("""
         import json, re
         with open("/proc/self/status") as status:
             peak = re.search("VmHWM: *([0-9]+) kB", status.read().replace("\\t", " "))
@@ -196,54 +196,58 @@ def _scattering_by_length() -> None:
     _table("Cost by length and number", ["clips", "time", "times real time"], rows)
 
 
+_MAKE_LAYER = """
+import sys, time
+import numpy as np, tensorflow as tf
+from genre_tl import scattering
+found, start = {}, time.perf_counter()
+layer = scattering.Scattering1D(13, 8)
+layer.build((None, 480_000))
+built = time.perf_counter()
+module = tf.Module()
+spec = tf.TensorSpec([None, 480_000], tf.float32)
+module.call = tf.function(layer, [spec], autograph=False)
+graph = module.call.get_concrete_function().graph
+found["built"], found["traced"] = built - start, time.perf_counter() - built
+nodes = list(graph.as_graph_def().node)
+nodes += [n for f in graph.as_graph_def().library.function for n in f.node_def]
+sizes = [n.attr["value"].tensor.ByteSize() for n in nodes if n.op == "Const"]
+captured = [x.shape.num_elements() * x.dtype.size for x, _ in graph.captures]
+found["largest"], found["filters"] = max(sizes + captured), sum(captured)
+tf.saved_model.save(module, sys.argv[1])
+"""
+
+_LOAD_LAYER = """
+import sys, time
+import numpy as np, tensorflow as tf
+start = time.perf_counter()
+module = tf.saved_model.load(sys.argv[1])
+loaded = time.perf_counter()
+module.call(tf.zeros([1, 480_000])).numpy()
+found = {"loaded": loaded - start, "first": time.perf_counter() - loaded}
+"""
+
+_RUN_LAYER = """
+import sys
+import tensorflow as tf
+from genre_tl import scattering
+layer, found = scattering.Scattering1D(13, 8), {}
+graph = tf.function(layer, [tf.TensorSpec([None, 480_000])], autograph=False)
+for _ in range(3 if int(sys.argv[1]) else 0):
+    graph(tf.random.normal([int(sys.argv[1]), 480_000]))
+"""
+
+
 def _scattering_in_itself() -> None:
-    made = """
-        import sys, time
-        import numpy as np, tensorflow as tf
-        from genre_tl import scattering
-        found, start = {}, time.perf_counter()
-        layer = scattering.Scattering1D(13, 8)
-        layer.build((None, 480_000))
-        built = time.perf_counter()
-        module = tf.Module()
-        spec = tf.TensorSpec([None, 480_000], tf.float32)
-        module.call = tf.function(layer, [spec], autograph=False)
-        graph = module.call.get_concrete_function().graph
-        found["built"], found["traced"] = built - start, time.perf_counter() - built
-        nodes = list(graph.as_graph_def().node)
-        nodes += [n for f in graph.as_graph_def().library.function for n in f.node_def]
-        sizes = [n.attr["value"].tensor.ByteSize() for n in nodes if n.op == "Const"]
-        captured = [x.shape.num_elements() * x.dtype.size for x, _ in graph.captures]
-        found["largest"], found["filters"] = max(sizes + captured), sum(captured)
-        tf.saved_model.save(module, sys.argv[1])
-        """
-    loaded = """
-        import sys, time
-        import numpy as np, tensorflow as tf
-        start = time.perf_counter()
-        module = tf.saved_model.load(sys.argv[1])
-        loaded = time.perf_counter()
-        module.call(tf.zeros([1, 480_000])).numpy()
-        found = {"loaded": loaded - start, "first": time.perf_counter() - loaded}
-        """
-    run = """
-        import sys
-        import tensorflow as tf
-        from genre_tl import scattering
-        layer, found = scattering.Scattering1D(13, 8), {}
-        graph = tf.function(layer, [tf.TensorSpec([None, 480_000])], autograph=False)
-        for _ in range(3 if int(sys.argv[1]) else 0):
-            graph(tf.random.normal([int(sys.argv[1]), 480_000]))
-        """
     with tempfile.TemporaryDirectory() as folder:
-        found = _fresh(made, folder)
+        found = _fresh(_MAKE_LAYER, folder)
         size = sum(
             os.path.getsize(os.path.join(root, name))
             for root, _, names in os.walk(folder)
             for name in names
         )
-        found |= _fresh(loaded, folder)
-    idle, *peaks = (_fresh(run, str(batch))["peak_mb"] for batch in (0, 1, 8))
+        found |= _fresh(_LOAD_LAYER, folder)
+    idle, *peaks = (_fresh(_RUN_LAYER, str(batch))["peak_mb"] for batch in (0, 1, 8))
     rows = [
         ["layer built", f"{found['built']:.2f} s"],
         ["traced", f"{found['traced']:.2f} s"],
