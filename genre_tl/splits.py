@@ -17,8 +17,10 @@ from genre_tl import datasets
 FOLDER_SPLITS: Mapping[str, Mapping[str, str]] = {
     "paper": {"train": "0123456789abcde", "valid": "f"},
     "literature": {"train": "0123456789ab", "valid": "c", "test": "def"},
+    "near": {"train": "0123456789a", "valid": "b", "target": "cdef"},
 }
-"""MagnaTagATune's splits by top folder: that of Song et al. (2017), and the usual."""
+"""MagnaTagATune's splits by top folder: that of Song et al. (2017), the usual, and one
+that leaves clips for a target that is near to the source."""
 
 BROKEN_CLIPS = frozenset(["jazz.00054"])
 """Clips unreadable in the common `.wav` copy of GTZAN, and often left out."""
@@ -37,7 +39,7 @@ def by_name(
 
     Args:
       dataset: the table to divide.
-      name: `paper` or `literature` for MagnaTagATune's layout (`FOLDER_SPLITS`);
+      name: one of `FOLDER_SPLITS` for MagnaTagATune's layout;
         `fault_filtered` for GTZAN (Kereliuk, Sturm and Larsen, 2015: 443, 197, 290).
       lists: the folder of `train_filtered.txt` and so on for `fault_filtered`; by
         default the collection's, or the one above.
@@ -45,7 +47,7 @@ def by_name(
         may. What is absent is logged.
 
     Returns:
-      Sorted row indices by `train`, `valid` and, but for `paper`, `test`.
+      Sorted row indices by `train`, `valid` and what else the split has.
 
     Raises:
       ValueError: if the split does not suit the table, or a part is empty.
