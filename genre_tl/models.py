@@ -4,8 +4,8 @@ A model is one Keras `Sequential`: frames of a clip go in, scores come out.
 
   masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> head
 
-`tagger` has a sigmoid for every tag; `swap_head` pops it and puts a softmax over
-genres in its place (Song et al. 2017, section 3).
+`tagger` has a sigmoid for every tag, `classifier` a softmax over genres; `carry_over`
+takes what the one has learned to the other (Song et al. 2017, section 3).
 """
 
 from __future__ import annotations
@@ -282,30 +282,19 @@ def classifier(
     return _with_head(network, "classifier", num_genres, "softmax")
 
 
-def swap_head(
-    network: keras.Sequential, num_genres: int, *, seed: int = 0
-) -> keras.Sequential:
-    """Pops the head and puts a fresh softmax over genres in its place.
+def carry_over(tagger: keras.Sequential, network: keras.Sequential) -> None:
+    """Gives a classifier the recurrent layers of a tagger; the head stays its own.
 
     Args:
-      network: a tagger or classifier; it is changed.
-      num_genres: outputs of the new head.
-      seed: of the new head's weights.
-
-    Returns:
-      `network`, now a classifier that keeps the backbone's weights.
+      tagger: the pre-trained model.
+      network: of the same layers; it is changed.
 
     Raises:
-      ValueError: if the last layer is not a head.
+      ValueError: if a layer is missing or has another size.
     """
-    if network.layers[-1].name != HEAD:
-        raise ValueError(
-            f"the last layer of {network.name!r} is {network.layers[-1].name!r}, not "
-            f"{HEAD!r}: give a tagger or a classifier"
-        )
-    keras.utils.set_random_seed(seed)
-    network.pop()
-    return _with_head(network, "classifier", num_genres, "softmax")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.GRU):
+            layer.set_weights(tagger.get_layer(layer.name).get_weights())
 
 
 def _with_head(
