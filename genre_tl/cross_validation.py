@@ -441,7 +441,7 @@ class _Trainer:
             variable.assign(value)
 
     @functools.cached_property
-    def _network(self) -> keras.Sequential:
+    def _network(self) -> keras.Model:
         network = models.classifier(
             self._preset.model,
             self._data.features.frames.shape[1],

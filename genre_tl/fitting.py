@@ -5,9 +5,9 @@ What an epoch does depends on the seed, its number and the weights before it alo
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -18,14 +18,13 @@ OnStep = Callable[[int, int], None]
 """Called after a training step with the steps done in the epoch, and its steps."""
 
 
-class Clock(keras.callbacks.Callback):
+class Clock:
     """Tells the time in training steps from all the rest.
 
     The first step of a network traces its graph, so it counts as rest.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._is_traced = False
         self.restart()
 
@@ -33,16 +32,13 @@ class Clock(keras.callbacks.Callback):
         """Begins to count anew; what was traced stays so."""
         self._start, self._steps_secs = time.monotonic(), 0.0
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Notes when the step begins."""
-        del batch, logs
-        self._begin = time.monotonic()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Adds the step's time."""
-        del batch, logs
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Adds what is done inside to the steps."""
+        begin = time.monotonic()
+        yield
         if self._is_traced:
-            self._steps_secs += time.monotonic() - self._begin
+            self._steps_secs += time.monotonic() - begin
         self._is_traced = True
 
     def to_dict(self) -> dict[str, float]:
@@ -55,8 +51,8 @@ class Clock(keras.callbacks.Callback):
 
 
 def compiled(
-    network: keras.Sequential, training: params.Training, loss: str
-) -> keras.Sequential:
+    network: keras.Model, training: params.Training, loss: str
+) -> keras.Model:
     """Compiles a network for `epoch` and returns it."""
     optimizer = keras.optimizers.Adam(
         training.learning_rate, global_clipnorm=training.clip_norm or None
@@ -67,7 +63,7 @@ def compiled(
 
 
 def epoch(
-    network: keras.Sequential,
+    network: keras.Model,
     features: input_pipeline.Features,
     labels: np.ndarray,
     rows: np.ndarray,
@@ -110,23 +106,23 @@ def epoch(
         seed=seed,
         epoch=number,
     )
+    # Not `fit`, which takes longer between the epochs than a small one takes.
+    network.reset_metrics()
     num_steps = int(batches.cardinality())
-    told = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda step, logs: on_step(step + 1, num_steps)
-    )
-    logs = network.fit(
-        batches, verbose=0, shuffle=False, callbacks=[clock, told]
-    ).history
-    if not np.isfinite(logs["loss"][-1]):
+    for done, (frames, targets) in enumerate(batches, start=1):
+        with clock.step():
+            logs = network.train_on_batch(frames, targets, return_dict=True)
+        on_step(done, num_steps)
+    if not np.isfinite(logs["loss"]):
         raise ValueError(
-            f"the loss of epoch {number} is {logs['loss'][-1]}: lower "
-            "--learning_rate, in another --run_dir"
+            f"the loss of epoch {number} is {logs['loss']}: lower --learning_rate, "
+            "in another --run_dir"
         )
-    return {name: float(logs[name][-1]) for name in ("loss", "accuracy")}
+    return {name: float(logs[name]) for name in ("loss", "accuracy")}
 
 
 def predict(
-    network: keras.Sequential,
+    network: keras.Model,
     features: input_pipeline.Features,
     rows: np.ndarray,
     *,

@@ -1,6 +1,6 @@
 """The recurrent backbone, its heads, and how models are kept.
 
-A model is one Keras `Sequential`: frames of a clip go in, scores come out.
+Frames of a clip go in, scores come out:
 
   masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> head
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,8 +21,6 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params, scattering
-
-HEAD = "head"
 
 _Path = str | os.PathLike[str]
 
@@ -227,7 +225,7 @@ def _backward(
     return totals.stack(), first
 
 
-def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Sequential:
+def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Model:
     """Builds frames -> vector, without a head.
 
     Args:
@@ -237,38 +235,52 @@ def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Seq
 
     Returns:
       `[batch, frames, num_paths]`, padded with `scattering.PAD_VALUE`, to
-      `[batch, num_units]`. What is padded, and the other clips of the batch,
-      have no effect.
+      `[batch, num_units]`, or with read-out `all` to
+      `[batch, num_paths + num_layers * num_units]`. What is padded, and the other
+      clips of the batch, have no effect.
 
     Raises:
       ValueError: if the read-out is unknown.
     """
-    if model.readout not in ("mean", "last"):
-        raise ValueError(f"readout must be 'mean' or 'last', got {model.readout!r}")
-    keras.utils.set_random_seed(seed)
-    layers: list[keras.layers.Layer] = [
-        keras.layers.Input((None, num_paths), name="frames"),
-        keras.layers.Masking(scattering.PAD_VALUE, name="masking"),
-        Standardize(name="standardize"),
-    ]
-    for number in range(1, model.num_layers + 1):
-        is_last = number == model.num_layers
-        layers.append(
-            GRU(
-                model.num_units,
-                return_sequences=not is_last or model.readout == "mean",
-                name=f"gru_{number}",
-            )
+    if model.readout not in ("all", "mean", "last"):
+        raise ValueError(
+            f"readout must be 'all', 'mean' or 'last', got {model.readout!r}"
         )
-        if is_last and model.readout == "mean":
-            layers.append(keras.layers.GlobalAveragePooling1D(name="mean"))
-        layers.append(keras.layers.Dropout(model.dropout, name=f"dropout_{number}"))
-    return keras.Sequential(layers, name="backbone")
+    keras.utils.set_random_seed(seed)
+    inputs = keras.layers.Input((None, num_paths), name="frames")
+    hidden = keras.layers.Masking(scattering.PAD_VALUE, name="masking")(inputs)
+    hidden = Standardize(name="standardize")(hidden)
+    sequences = [hidden]
+    for number in range(1, model.num_layers + 1):
+        if number > 1:
+            hidden = _dropout(model, number - 1)(hidden)
+        is_read = number == model.num_layers and model.readout == "last"
+        gru = GRU(model.num_units, return_sequences=not is_read, name=f"gru_{number}")
+        hidden = gru(hidden)
+        sequences.append(hidden)
+    if model.readout == "mean":
+        hidden = keras.layers.GlobalAveragePooling1D(name="mean")(hidden)
+    elif model.readout == "all":
+        hidden = _joined_means(sequences)
+    hidden = _dropout(model, model.num_layers)(hidden)
+    return keras.Model(inputs, hidden, name="backbone")
+
+
+def _dropout(model: params.Model, number: int) -> keras.layers.Layer:
+    return keras.layers.Dropout(model.dropout, name=f"dropout_{number}")
+
+
+def _joined_means(sequences: Sequence[tf.Tensor]) -> tf.Tensor:
+    means = [
+        keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")(sequence)
+        for number, sequence in enumerate(sequences)
+    ]
+    return keras.layers.Concatenate(name="joined")(means)
 
 
 def tagger(
     model: params.Model, num_paths: int, num_tags: int, *, seed: int = 0
-) -> keras.Sequential:
+) -> keras.Model:
     """Builds frames -> `[batch, num_tags]` independent probabilities."""
     network = backbone(model, num_paths, seed=seed)
     return _with_head(network, "tagger", num_tags, "sigmoid")
@@ -276,13 +288,13 @@ def tagger(
 
 def classifier(
     model: params.Model, num_paths: int, num_genres: int, *, seed: int = 0
-) -> keras.Sequential:
+) -> keras.Model:
     """Builds frames -> `[batch, num_genres]` probabilities, from random weights."""
     network = backbone(model, num_paths, seed=seed)
     return _with_head(network, "classifier", num_genres, "softmax")
 
 
-def carry_over(tagger: keras.Sequential, network: keras.Sequential) -> None:
+def carry_over(tagger: keras.Model, network: keras.Model) -> None:
     """Gives a classifier the recurrent layers of a tagger; the head stays its own.
 
     Args:
@@ -298,14 +310,13 @@ def carry_over(tagger: keras.Sequential, network: keras.Sequential) -> None:
 
 
 def _with_head(
-    network: keras.Sequential, name: str, num_labels: int, activation: str
-) -> keras.Sequential:
-    network.add(keras.layers.Dense(num_labels, activation=activation, name=HEAD))
-    network.name = name
-    return network
+    network: keras.Model, name: str, num_labels: int, activation: str
+) -> keras.Model:
+    head = keras.layers.Dense(num_labels, activation=activation, name="head")
+    return keras.Model(network.input, head(network.output), name=name)
 
 
-def reseed(network: keras.Sequential, seed: int) -> None:
+def reseed(network: keras.Model, seed: int) -> None:
     """Sets the state of every dropout layer as a function of `seed` alone."""
     for number, layer in enumerate(network.layers):
         if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
@@ -313,7 +324,7 @@ def reseed(network: keras.Sequential, seed: int) -> None:
             layer.seed_generator.state.assign(state)
 
 
-def portable(network: keras.Sequential) -> keras.Sequential:
+def portable(network: keras.Model) -> keras.Model:
     """Returns a copy for inference that runs on any device.
 
     Keras puts cuDNN operations into a graph that is traced where a GPU is in
@@ -323,7 +334,7 @@ def portable(network: keras.Sequential) -> keras.Sequential:
     for layer in config["layers"]:
         if layer["class_name"] == "GRU":
             layer["config"]["use_cudnn"] = False
-    copy = keras.Sequential.from_config(config)
+    copy = type(network).from_config(config)
     copy.set_weights(network.get_weights())
     return copy
 
@@ -345,7 +356,7 @@ def save(network: keras.Model, path: _Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: _Path, *, compiled: bool = False) -> keras.Sequential:
+def load(path: _Path, *, compiled: bool = False) -> keras.Model:
     """Reads what `save` wrote: every weight must be there, and no other.
 
     Args:

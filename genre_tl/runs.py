@@ -163,7 +163,7 @@ class Run:
 
     def train(
         self,
-        new_network: Callable[[], keras.Sequential],
+        new_network: Callable[[], keras.Model],
         measure: Measure,
         progress: Progress | None,
     ) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class Run:
                 progress.on_epoch(row, time.monotonic() - start)
         return self._finish(measure)
 
-    def _restore(self) -> keras.Sequential | None:
+    def _restore(self) -> keras.Model | None:
         if not self._history:
             return None
         return models.load(self._checkpoint(len(self._history)), compiled=True)
@@ -209,7 +209,7 @@ class Run:
 
     def _epoch(
         self,
-        network: keras.Sequential,
+        network: keras.Model,
         measure: Measure,
         progress: Progress,
     ) -> dict[str, float]:
@@ -238,7 +238,7 @@ class Run:
 
     def _validate(
         self,
-        network: keras.Sequential,
+        network: keras.Model,
         measure: Measure,
     ) -> dict[str, float]:
         labels, scores = self._scores(network, self._data.valid)
@@ -254,7 +254,7 @@ class Run:
         }
 
     def _scores(
-        self, network: keras.Sequential, rows: np.ndarray
+        self, network: keras.Model, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         # Labels and scores, both [rows, labels].
         scores = fitting.predict(
@@ -262,7 +262,7 @@ class Run:
         )
         return self._data.table.labels[rows], scores
 
-    def _commit(self, network: keras.Sequential, row: dict[str, float]) -> None:
+    def _commit(self, network: keras.Model, row: dict[str, float]) -> None:
         # The history is what says that an epoch is done, so it is written last.
         epoch = len(self._history) + 1
         models.save(network, self._checkpoint(epoch))

@@ -53,7 +53,7 @@ def pretrain(
     if not len(data.valid):
         raise ValueError("pre-training stops by its validation clips, and got none")
 
-    def new_network() -> keras.Sequential:
+    def new_network() -> keras.Model:
         num_tags = len(data.table.vocabulary)
         network = models.tagger(
             preset.model, data.features.frames.shape[1], num_tags, seed=seed
@@ -106,7 +106,7 @@ def finetune(
     if start is not None:
         check_start(start, preset)
 
-    def new_network() -> keras.Sequential:
+    def new_network() -> keras.Model:
         return new_classifier(
             data.features, data.table, data.train, preset.model, start=start, seed=seed
         )
@@ -167,7 +167,7 @@ def new_classifier(
     *,
     start: str | os.PathLike[str] | None,
     seed: int,
-) -> keras.Sequential:
+) -> keras.Model:
     """Returns the classifier that fine-tuning begins with.
 
     Args:
@@ -187,8 +187,8 @@ def new_classifier(
 
 
 def _standardized(
-    network: keras.Sequential, features: input_pipeline.Features, train: np.ndarray
-) -> keras.Sequential:
+    network: keras.Model, features: input_pipeline.Features, train: np.ndarray
+) -> keras.Model:
     mean, variance = input_pipeline.frame_statistics(features, train)
     network.get_layer("standardize").set_statistics(mean, variance)
     return network

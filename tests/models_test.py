@@ -22,7 +22,7 @@ def _tagger(readout="mean", seed=0):
     return models.tagger(sizes, NUM_PATHS, 4, seed=seed)
 
 
-@pytest.mark.parametrize("readout", ["mean", "last"])
+@pytest.mark.parametrize("readout", ["all", "mean", "last"])
 def test_scores_depend_neither_on_padding_nor_on_the_batch(readout):
     network = _tagger(readout)
     clips = _clips(12, 7, 3)
@@ -37,6 +37,23 @@ def test_last_read_out_is_the_state_after_the_last_valid_frame():
     clips = _clips(1)
     last, mean = _tagger("last"), _tagger("mean")
     np.testing.assert_allclose(last(clips), mean(clips), atol=1e-6)
+
+
+def test_the_head_sees_the_means_of_the_input_and_of_every_layer():
+    network = _tagger("all")
+    clips = _clips(12, 5)
+    parts = [network.get_layer("standardize"), *(_gru(network, n) for n in (1, 2, 3))]
+    outputs = keras.Model(network.input, [part.output for part in parts])(clips)
+    joined = [
+        np.concatenate([np.mean(y[clip, :length], axis=0) for y in outputs])
+        for clip, length in enumerate((12, 5))
+    ]
+    backbone = keras.Model(network.input, network.get_layer("joined").output)
+    np.testing.assert_allclose(backbone(clips), joined, atol=1e-6)
+
+
+def _gru(network, number):
+    return network.get_layer(f"gru_{number}")
 
 
 def test_full_size_is_five_layers_of_512():
