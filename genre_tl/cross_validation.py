@@ -339,7 +339,7 @@ class _Trainer:
         progress: Progress,
     ) -> None:
         self._data, self._preset, self._plan = data, preset, plan
-        self._start, self._progress = start, progress
+        self._start, self._progress = start or "", progress
         self._training = preset.finetune
         self._clock = fitting.Clock()
 
@@ -425,13 +425,13 @@ class _Trainer:
 
     def _reset(self, model: str, fold: Fold) -> None:
         """Sets weights, statistics and optimizer as if there had been no fold."""
-        start = self._start if model == "transfer" else None
+        tagger = self._tagger if model == "transfer" else None
         fresh = training.new_classifier(
             self._data.features,
             self._data.table,
             fold.train,
             self._preset.model,
-            start=start,
+            tagger=tagger,
             seed=fold.seed,
         )
         self._network.set_weights(fresh.get_weights())
@@ -439,6 +439,10 @@ class _Trainer:
         pairs = zip(self._network.optimizer.variables, values, strict=True)
         for variable, value in pairs:
             variable.assign(value)
+
+    @functools.cached_property
+    def _tagger(self) -> keras.Model:
+        return training.load_start(self._start)
 
     @functools.cached_property
     def _network(self) -> keras.Model:

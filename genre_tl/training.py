@@ -108,7 +108,12 @@ def finetune(
 
     def new_network() -> keras.Model:
         return new_classifier(
-            data.features, data.table, data.train, preset.model, start=start, seed=seed
+            data.features,
+            data.table,
+            data.train,
+            preset.model,
+            tagger=None if start is None else load_start(start),
+            seed=seed,
         )
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def new_classifier(
     train: np.ndarray,
     model: params.Model,
     *,
-    start: str | os.PathLike[str] | None,
+    tagger: keras.Model | None,
     seed: int,
 ) -> keras.Model:
     """Returns the classifier that fine-tuning begins with.
@@ -175,15 +180,19 @@ def new_classifier(
       table: of genres.
       train: the rows to learn from; the statistics for standardising are theirs.
       model: of the network.
-      start: a pre-training run to take the backbone from; None for random weights.
+      tagger: a pre-trained one to take the backbone from; None for random weights.
       seed: of the weights that are not taken over.
     """
     num_paths, num_genres = features.frames.shape[1], len(table.vocabulary)
     network = models.classifier(model, num_paths, num_genres, seed=seed)
-    if start is not None:
-        tagger = models.load(pathlib.Path(start) / "model.keras")
+    if tagger is not None:
         models.carry_over(tagger, network)
     return _standardized(network, features, train)
+
+
+def load_start(start: str | os.PathLike[str]) -> keras.Model:
+    """Returns the tagger of a finished pre-training run."""
+    return models.load(pathlib.Path(start) / "model.keras")
 
 
 def _standardized(
