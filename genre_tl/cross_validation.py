@@ -249,8 +249,8 @@ class Progress:
     """
 
     on_epoch: Callable[[str, int, int], None] = lambda model, done, total: None
-    on_fold: Callable[[Mapping[str, Any], int, int], None] = (
-        lambda line, done, total: None
+    on_fold: Callable[[Mapping[str, Any], int, int], None] = lambda line, done, total: (
+        None
     )
 
 
@@ -315,7 +315,9 @@ def _settings(
     everything = preset.to_dict()
     return {
         "plan": dataclasses.asdict(plan),
-        "preset": {part: everything[part] for part in ("frontend", "model", "finetune")},
+        "preset": {
+            part: everything[part] for part in ("frontend", "model", "finetune")
+        },
         "start": None if start is None else training.fingerprint(start),
         "data": {
             "name": data.table.name,
@@ -339,7 +341,7 @@ class _Trainer:
         progress: Progress,
     ) -> None:
         self._data, self._preset, self._plan = data, preset, plan
-        self._start, self._progress = start or "", progress
+        self._start, self._progress = start, progress
         self._training = preset.finetune
         self._clock = fitting.Clock()
 
@@ -347,7 +349,7 @@ class _Trainer:
         """Returns the line of a fold."""
         self._clock.restart()
         if model == "svm":
-            predicted, told = self._svm(fold), {}
+            predicted, told = self._svm(fold)
         else:
             predicted, told = self._train(model, fold)
         truth = self._data.table.classes[fold.test]
@@ -363,12 +365,12 @@ class _Trainer:
             "time": self._clock.to_dict(),
         }
 
-    def _svm(self, fold: Fold) -> np.ndarray:
+    def _svm(self, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
         # Its parameters are the usual ones, not chosen by any fold.
         machine = pipeline.make_pipeline(preprocessing.StandardScaler(), svm.SVC(C=10))
         means = self._clip_means
         machine.fit(means[fold.train], self._data.table.classes[fold.train])
-        return machine.predict(means[fold.test])
+        return machine.predict(means[fold.test]), {}
 
     @functools.cached_property
     def _clip_means(self) -> np.ndarray:
@@ -425,24 +427,23 @@ class _Trainer:
 
     def _reset(self, model: str, fold: Fold) -> None:
         """Sets weights, statistics and optimizer as if there had been no fold."""
-        tagger = self._tagger if model == "transfer" else None
-        fresh = training.new_classifier(
+        training.begin(
+            self._network,
             self._data.features,
             self._data.table,
             fold.train,
-            self._preset.model,
-            tagger=tagger,
+            self._preset,
+            start=self._source if model == "transfer" else None,
             seed=fold.seed,
         )
-        self._network.set_weights(fresh.get_weights())
         values = self._optimizer
         pairs = zip(self._network.optimizer.variables, values, strict=True)
         for variable, value in pairs:
             variable.assign(value)
 
     @functools.cached_property
-    def _tagger(self) -> keras.Model:
-        return training.load_start(self._start)
+    def _source(self) -> training.Start | None:
+        return None if self._start is None else training.load_start(self._start)
 
     @functools.cached_property
     def _network(self) -> keras.Model:

@@ -22,6 +22,8 @@ import tensorflow as tf
 
 from genre_tl import params, scattering
 
+HEAD = "head"
+
 _Path = str | os.PathLike[str]
 
 
@@ -294,12 +296,21 @@ def classifier(
     return _with_head(network, "classifier", num_genres, "softmax")
 
 
-def carry_over(tagger: keras.Model, network: keras.Model) -> None:
-    """Gives a classifier the recurrent layers of a tagger; the head stays its own.
+def carry_over(
+    tagger: keras.Model,
+    network: keras.Model,
+    *,
+    tags: Sequence[str] = (),
+    genres: Sequence[str] = (),
+) -> None:
+    """Gives a classifier the recurrent layers of a tagger.
 
     Args:
       tagger: the pre-trained model.
       network: of the same layers; it is changed.
+      tags: what the tagger's head names.
+      genres: what the classifier's head names. One that is also a tag takes over
+        the tag's weights; the others keep theirs.
 
     Raises:
       ValueError: if a layer is missing or has another size.
@@ -307,12 +318,36 @@ def carry_over(tagger: keras.Model, network: keras.Model) -> None:
     for layer in network.layers:
         if isinstance(layer, keras.layers.GRU):
             layer.set_weights(tagger.get_layer(layer.name).get_weights())
+    source, target = (each.get_layer(HEAD).get_weights() for each in (tagger, network))
+    columns = {_plain(tag): column for column, tag in enumerate(tags)}
+    for column, genre in enumerate(genres):
+        if _plain(genre) in columns:
+            for theirs, ours in zip(source, target, strict=True):
+                ours[..., column] = theirs[..., columns[_plain(genre)]]
+    network.get_layer(HEAD).set_weights(target)
+
+
+def _plain(name: str) -> str:
+    """Returns `hiphop` of `Hip Hop` and `hip-hop`."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def balance(network: keras.Model, scores: np.ndarray) -> None:
+    """Shifts the head's bias so that clips favour no genre on the whole.
+
+    Args:
+      network: a classifier; it is changed.
+      scores: its probabilities of the clips to learn from, `[clips, genres]`.
+    """
+    kernel, bias = network.get_layer(HEAD).get_weights()
+    shift = np.log(np.maximum(scores, 1e-7)).mean(axis=0)
+    network.get_layer(HEAD).set_weights([kernel, bias - shift + shift.mean()])
 
 
 def _with_head(
     network: keras.Model, name: str, num_labels: int, activation: str
 ) -> keras.Model:
-    head = keras.layers.Dense(num_labels, activation=activation, name="head")
+    head = keras.layers.Dense(num_labels, activation=activation, name=HEAD)
     return keras.Model(network.input, head(network.output), name=name)
 
 

@@ -90,6 +90,8 @@ class Training:
       clip_norm: largest global norm of a gradient; 0 switches clipping off.
       crop_frames: length of the random excerpt a training step sees of each
         clip; 0 takes the whole segment.
+      named_head: whether a genre that is also a tag begins with the tag's weights
+        in the head; else the head begins at random. Of fine-tuning with transfer.
     """
 
     learning_rate: float = 1e-3
@@ -99,6 +101,7 @@ class Training:
     min_delta: float = 1e-3
     clip_norm: float = 1.0
     crop_frames: int = 16
+    named_head: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +151,7 @@ PRESETS: Mapping[str, Preset] = {
             patience_epochs=0,
             clip_norm=0.0,
             crop_frames=0,
+            named_head=False,
         ),
     ),
     "tiny": Preset(

@@ -28,7 +28,9 @@ def summary(record: cross_validation.Record) -> dict[str, Any]:
     models have finished.
     """
     lines = {
-        model: {(x["repeat"], x["fold"]): x for x in record.lines if x["model"] == model}
+        model: {
+            (x["repeat"], x["fold"]): x for x in record.lines if x["model"] == model
+        }
         for model in cross_validation.MODELS
     }
     lines = {model: folds for model, folds in lines.items() if folds}
@@ -40,7 +42,9 @@ def summary(record: cross_validation.Record) -> dict[str, Any]:
         "differences": {
             f"{one} - {other}": _difference(lines[one], lines[other])
             for one, other in _PAIRS
-            if one in lines and other in lines and lines[one].keys() & lines[other].keys()
+            if one in lines
+            and other in lines
+            and lines[one].keys() & lines[other].keys()
         },
         "time": _time(record.lines),
     }
@@ -187,7 +191,9 @@ def _curves(record: cross_validation.Record, figures: Mapping[str, Any]) -> str:
     what = {"test": "test folds", "val": "inner validation clips"}[kind]
     title = f"{record.settings['data']['name']}: mean accuracy on the {what}"
     plots.accuracy_curves(curves, record.folder / "accuracy.png", title=title)
-    text = f"## Accuracy against epoch\n\n![accuracy](accuracy.png)\n\nMean over {what}."
+    text = (
+        f"## Accuracy against epoch\n\n![accuracy](accuracy.png)\n\nMean over {what}."
+    )
     if kind == "test":
         text += " The test folds were read after each epoch for this plot alone."
     return text + _speed(curves)
@@ -206,9 +212,7 @@ def _speed(curves: Mapping[str, Sequence[float]]) -> str:
     )
 
 
-def _by_genre(
-    record: cross_validation.Record, figures: Mapping[str, Any]
-) -> list[str]:
+def _by_genre(record: cross_validation.Record, figures: Mapping[str, Any]) -> list[str]:
     vocabulary, models = record.settings["vocabulary"], figures["models"]
     rows = [
         "| recall | " + " | ".join(models) + " |",

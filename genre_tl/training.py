@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -107,14 +108,21 @@ def finetune(
         check_start(start, preset)
 
     def new_network() -> keras.Model:
-        return new_classifier(
+        num_paths, num_genres = (
+            data.features.frames.shape[1],
+            len(data.table.vocabulary),
+        )
+        network = models.classifier(preset.model, num_paths, num_genres, seed=seed)
+        begin(
+            network,
             data.features,
             data.table,
             data.train,
-            preset.model,
-            tagger=None if start is None else load_start(start),
+            preset,
+            start=None if start is None else load_start(start),
             seed=seed,
         )
+        return network
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         return evaluation.genre_metrics(
@@ -164,35 +172,59 @@ def evaluate(
     return evaluation.genre_metrics(classes[table.classes[rows]], scores, known)
 
 
-def new_classifier(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """A pre-trained tagger to begin with, and what its head names."""
+
+    tagger: keras.Model
+    tags: tuple[str, ...]
+
+
+def load_start(start: str | os.PathLike[str]) -> Start:
+    """Returns what a finished pre-training run has to give.
+
+    Raises:
+      FileNotFoundError: if it has not finished.
+    """
+    tags = tuple(runs.read_run(start)["vocabulary"])
+    return Start(models.load(pathlib.Path(start) / "model.keras"), tags)
+
+
+def begin(
+    network: keras.Model,
     features: input_pipeline.Features,
     table: datasets.Dataset,
     train: np.ndarray,
-    model: params.Model,
+    preset: params.Preset,
     *,
-    tagger: keras.Model | None,
+    start: Start | None,
     seed: int,
-) -> keras.Model:
-    """Returns the classifier that fine-tuning begins with.
+) -> None:
+    """Gives a classifier the weights that fine-tuning begins with.
 
     Args:
+      network: it is changed; what it was before has no effect.
       features: of the table's rows.
       table: of genres.
       train: the rows to learn from; the statistics for standardising are theirs.
-      model: of the network.
-      tagger: a pre-trained one to take the backbone from; None for random weights.
+      preset: `model` and `finetune` are used.
+      start: what to take over; None for random weights.
       seed: of the weights that are not taken over.
     """
-    num_paths, num_genres = features.frames.shape[1], len(table.vocabulary)
-    network = models.classifier(model, num_paths, num_genres, seed=seed)
-    if tagger is not None:
-        models.carry_over(tagger, network)
-    return _standardized(network, features, train)
-
-
-def load_start(start: str | os.PathLike[str]) -> keras.Model:
-    """Returns the tagger of a finished pre-training run."""
-    return models.load(pathlib.Path(start) / "model.keras")
+    num_paths, genres = features.frames.shape[1], table.vocabulary
+    fresh = models.classifier(preset.model, num_paths, len(genres), seed=seed)
+    network.set_weights(fresh.get_weights())
+    _standardized(network, features, train)
+    if start is None:
+        return
+    tags = start.tags if preset.finetune.named_head else ()
+    models.carry_over(start.tagger, network, tags=tags, genres=genres)
+    if tags:
+        segment_frames = preset.frontend.segment_frames
+        scores = fitting.predict(
+            network, features, train, segment_frames=segment_frames
+        )
+        models.balance(network, scores)
 
 
 def _standardized(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import training_test
 
-from genre_tl import cross_validation, params, reports, training
+from genre_tl import cross_validation, params
 
 TINY = dataclasses.replace(
     training_test.TINY,

@@ -121,9 +121,13 @@ def test_the_fast_gru_gives_the_states_and_gradients_of_keras(
             tape.watch(clips)
             states = layer(clips, mask=mask, training=training)
             # No state's gradient is like another's.
-            weights = tf.reshape(tf.range(tf.size(states), dtype="float32"), states.shape)
+            weights = tf.reshape(
+                tf.range(tf.size(states), dtype="float32"), states.shape
+            )
             loss = tf.reduce_sum(tf.sin(weights) * states)
-        results.append((states, *tape.gradient(loss, [clips, *layer.trainable_weights])))
+        results.append(
+            (states, *tape.gradient(loss, [clips, *layer.trainable_weights]))
+        )
     for theirs, ours in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -18,7 +18,7 @@ from absl import flags
 from . import command, data_flags, run_flags
 
 if TYPE_CHECKING:
-    from genre_tl import cross_validation, datasets
+    from genre_tl import datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -108,7 +108,7 @@ def _table() -> datasets.Dataset:
 def _show(line: Mapping[str, Any], done: int, total: int) -> None:
     secs = sum(line["time"].values())
     print(
-        f"fold {done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
+        f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
         f"{line['model']}: {line['accuracy']:.1%}; {secs:.0f} s",
         flush=True,
     )
