@@ -247,7 +247,7 @@ def _source(record: cross_validation.Record, start: pathlib.Path) -> str:
         f"micro; PR-AUC {figures['macro_pr_auc']:.3f} macro, "
         f"{figures['micro_pr_auc']:.3f} micro."
     )
-    tags = sorted(figures.get("tags", {}).items(), key=lambda item: -item[1])
+    tags = sorted(figures.get("tag_auc_roc", {}).items(), key=lambda item: -item[1])
     listed = ", ".join(f"{tag} {area:.2f}" for tag, area in tags)
     return f"{text}\n\nAUC-ROC by tag: {listed}." if listed else text
 

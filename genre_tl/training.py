@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -62,9 +63,12 @@ def pretrain(
         return _standardized(network, data.features, data.train)
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-        return evaluation.tagging_metrics(
+        figures = evaluation.tagging_metrics(
             labels, scores, min_positives=min_positives
-        ).to_dict()
+        )
+        areas = zip(data.table.vocabulary, figures.tag_auc_roc.tolist(), strict=True)
+        by_tag = {tag: area for tag, area in areas if not math.isnan(area)}
+        return figures.to_dict() | {"tag_auc_roc": by_tag}
 
     facts = {"min_positives": min_positives}
     run = runs.Run("pretrain", run_dir, data, preset, seed=seed, facts=facts)

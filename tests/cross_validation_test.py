@@ -1,6 +1,7 @@
 """Folds of a tiny network on features made up by the tests of training."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -71,7 +72,7 @@ def test_every_model_gets_every_fold_once(whole):
                 for x in whole.lines
                 if x["repeat"] == repeat and x["model"] == model
             ]
-            assert sorted(sum(folds, [])) == list(range(24))
+            assert sorted(itertools.chain(*folds)) == list(range(24))
 
 
 def test_lines_say_what_the_settings_and_the_clips_bear_out(whole):

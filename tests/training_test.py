@@ -85,6 +85,8 @@ def test_a_run_folder_says_what_was_run(pretrained):
     assert record["seed"] == 1
     assert record["command"]
     assert record["versions"]["tensorflow"]
+    assert record["time"]["steps"] >= 0 and record["time"]["other"] > 0
+    assert set(record["metrics"]["valid"]["tag_auc_roc"]) == {"a", "b", "c"}
     assert record["data"]["valid"] == [f"{n:02d}.wav" for n in range(15, 24)]
     assert set(record["metrics"]["valid"]) >= {
         "macro_auc_roc",
@@ -187,6 +189,32 @@ def test_fine_tuning_starts_from_the_pretrained_backbone(tmp_path, pretrained):
         ours.get_layer("gru_1").get_weights()[0],
         theirs.get_layer("gru_1").get_weights()[0],
     )
+
+
+def _scores(folder, rows):
+    return fitting.predict(
+        models.load(folder / "model.keras"),
+        _data(False).features,
+        rows,
+        segment_frames=TINY.frontend.segment_frames,
+    )
+
+
+def test_genres_that_are_tags_begin_with_what_the_tagger_knows(tmp_path, pretrained):
+    # Tags and genres are the same here, and nothing is learned: the tagger must
+    # name the genres, where a head of its own guesses.
+    accuracy = {}
+    for named in (True, False):
+        still = dataclasses.replace(
+            TINY.finetune, learning_rate=0.0, max_epochs=1, named_head=named
+        )
+        preset = dataclasses.replace(TINY, finetune=still)
+        folder = tmp_path / str(named)
+        record = training.finetune(folder, _data(False), preset, start=pretrained[0])
+        accuracy[named] = record["metrics"]["test"]["accuracy"]
+        favoured = np.log(_scores(folder, _data(False).train)).mean(axis=0)
+        assert (np.ptp(favoured) < 1e-3) == named
+    assert accuracy[True] > 0.8 > accuracy[False]
 
 
 def test_standardisation_is_that_of_the_training_clips(tmp_path):
