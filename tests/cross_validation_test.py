@@ -1,13 +1,9 @@
 """Folds of a tiny network on features made up by the tests of training."""
 
 import dataclasses
+import functools
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -196,28 +192,17 @@ def test_a_published_split_is_taken_as_it_is():
         assert folds[0].seed != folds[1].seed
 
 
-KILLED = """
-import sys
-sys.path[:0] = {paths!r}
-import cross_validation_test as test
-print("ready", flush=True)
-test._run(sys.argv[1])
-"""
-
-
 def test_a_run_killed_twice_ends_like_an_undisturbed_one(tmp_path, root, whole):
-    code = KILLED.format(paths=[str(root), str(root / "tests")])
-    for num_lines in (1, 3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    code = "import cross_validation_test as test\ntest._run(sys.argv[1])"
+    path = tmp_path / "folds.jsonl"
+
+    def has_lines(number):
+        return path.is_file() and path.read_bytes().count(b"\n") >= number
+
+    for number in (1, 3):
+        training_test.kill_once(
+            code, root, tmp_path, functools.partial(has_lines, number)
         )
-        assert process.stdout.readline() == b"ready\n"
-        path = tmp_path / "folds.jsonl"
-        while not path.is_file() or path.read_bytes().count(b"\n") < num_lines:
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
     record = _run(tmp_path)
     theirs = _results(whole)
     assert _results(record) == {k: x for k, x in theirs.items() if k[0] == "random"}

@@ -4,6 +4,10 @@ import csv
 import dataclasses
 import json
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -161,6 +165,42 @@ def _kill_after(epoch, step):
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment):
     with pytest.raises(_Killed):
         _pretrain(tmp_path, progress=_kill_after(*moment))
+    _pretrain(tmp_path)
+    assert _history(tmp_path) == _history(pretrained[0])
+    ours, theirs = (
+        models.load(folder / "model.keras").get_weights()
+        for folder in (tmp_path, pretrained[0])
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def kill_once(code, root, folder, is_time):
+    """Runs a program as a process of its own and ends it with SIGKILL.
+
+    Args:
+      code: of the program; its argument is the folder it writes to.
+      root: the source tree.
+      folder: what the program writes to.
+      is_time: says whether to kill, asked again and again once it has begun.
+    """
+    paths = [str(root), str(root / "tests")]
+    code = f"import sys\nsys.path[:0] = {paths!r}\n{code}"
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    while not is_time():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_run_ended_by_sigkill_ends_like_an_undisturbed_one(
+    tmp_path, root, pretrained
+):
+    code = "import training_test\ntraining_test._pretrain(sys.argv[1])"
+    history = tmp_path / "history.csv"
+    kill_once(code, root, tmp_path, history.is_file)
+    kill_once(code, root, tmp_path, lambda: len(_history(tmp_path)) > 1)
     _pretrain(tmp_path)
     assert _history(tmp_path) == _history(pretrained[0])
     ours, theirs = (
