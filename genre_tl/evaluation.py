@@ -266,12 +266,16 @@ class Mean:
         parts overlap, so folds are not independent: their variance is taken
         (1 / folds + test clips / training clips) times, not 1 / folds times.
       repeat_stddev: standard deviation of the repeats' means; NaN of one repeat.
+      repeat_interval: 95 %, by Student's t of the repeats' means. It says what
+        another division of the same clips would change, not what other clips
+        would: it is too narrow for that.
       num_folds: folds measured.
     """
 
     value: float
     interval: tuple[float, float]
     repeat_stddev: float
+    repeat_interval: tuple[float, float]
     num_folds: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -280,6 +284,7 @@ class Mean:
             "value": self.value,
             "interval": [_or_none(bound) for bound in self.interval],
             "repeat_stddev": _or_none(self.repeat_stddev),
+            "repeat_interval": [_or_none(bound) for bound in self.repeat_interval],
             "num_folds": self.num_folds,
         }
 
@@ -302,18 +307,25 @@ def resampled_mean(
     values, repeats = np.asarray(values, np.float64), np.asarray(repeats)
     if not values.size:
         raise ValueError("values is empty: there is not one fold to average")
-    means = [values[repeats == repeat].mean() for repeat in np.unique(repeats)]
-    half = math.nan
-    if len(values) > 1:
-        variance = values.var(ddof=1) * (1 / len(values) + test_share)
-        half = float(stats.t.ppf(0.975, len(values) - 1) * math.sqrt(variance))
     mean = float(values.mean())
+    means = np.array([values[repeats == each].mean() for each in np.unique(repeats)])
+    half = _half_width(values, 1 / len(values) + test_share)
+    spread = _half_width(means, 1 / len(means))
     return Mean(
         value=mean,
         interval=(mean - half, mean + half),
-        repeat_stddev=float(np.std(means, ddof=1)) if len(means) > 1 else math.nan,
+        repeat_stddev=float(means.std(ddof=1)) if len(means) > 1 else math.nan,
+        repeat_interval=(mean - spread, mean + spread),
         num_folds=len(values),
     )
+
+
+def _half_width(values: np.ndarray, share: float) -> float:
+    """Half of Student's 95 % interval; `share` of the variance is the mean's."""
+    if len(values) < 2:
+        return math.nan
+    quantile = stats.t.ppf(0.975, len(values) - 1)
+    return float(quantile * math.sqrt(values.var(ddof=1) * share))
 
 
 def bar_chart(

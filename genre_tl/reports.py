@@ -140,8 +140,8 @@ def _head(record: cross_validation.Record) -> str:
 
 def _table(figures: Mapping[str, Any]) -> str:
     rows = [
-        "| | accuracy | 95 % interval | std over repeats | folds |",
-        "| --- | --- | --- | --- | --- |",
+        "| | accuracy | 95 % interval | by repeats alone | std over repeats | folds |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for model, of_model in figures["models"].items():
         rows.append(_row(_NAMES[model], of_model["accuracy"], "{:.1f} %"))
@@ -151,13 +151,18 @@ def _table(figures: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, mean: Mapping[str, Any], form: str) -> str:
-    low, high, spread = (
-        "-" if x is None else form.format(100 * x)
-        for x in (*mean["interval"], mean["repeat_stddev"])
+    def percent(*values: float | None) -> str:
+        return " to ".join("-" if x is None else form.format(100 * x) for x in values)
+
+    cells = (
+        name,
+        percent(mean["value"]),
+        percent(*mean["interval"]),
+        percent(*mean["repeat_interval"]),
+        percent(mean["repeat_stddev"]).lstrip("+"),
+        mean["num_folds"],
     )
-    value = form.format(100 * mean["value"])
-    spread = spread.lstrip("+")
-    return f"| {name} | {value} | {low} to {high} | {spread} | {mean['num_folds']} |"
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _warnings(figures: Mapping[str, Any]) -> list[str]:
@@ -264,7 +269,9 @@ def _method(record: cross_validation.Record) -> str:
         "that counts is made once, at the end. The SVM takes the mean frame of a "
         "clip, standardised on the training clips, with C = 10. Intervals are those "
         "of the corrected resampled t-test (Nadeau and Bengio, 2003), which allows "
-        "for folds that share training clips; differences are paired by fold."
+        "for folds that share training clips; those by repeats alone (Student's t of the "
+        "repeats' means) say what another division of the same clips would change, "
+        "and not what other clips would. Differences are paired by fold."
     )
 
 

@@ -311,6 +311,8 @@ def test_without_overlap_the_interval_of_folds_is_students():
     mean = evaluation.resampled_mean(values, [0, 0, 1, 1], 0.0)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     np.testing.assert_allclose(mean.interval, expected)
+    expected = stats.ttest_1samp([0.6, 0.75], 0).confidence_interval(0.95)
+    np.testing.assert_allclose(mean.repeat_interval, expected)
 
 
 def test_one_fold_has_no_interval_and_no_spread():
@@ -319,6 +321,7 @@ def test_one_fold_has_no_interval_and_no_spread():
         "value": 0.5,
         "interval": [None, None],
         "repeat_stddev": None,
+        "repeat_interval": [None, None],
         "num_folds": 1,
     }
     with pytest.raises(ValueError, match="empty"):

@@ -87,6 +87,27 @@ def test_what_is_carried_over_is_the_recurrent_layers_alone():
             np.testing.assert_array_equal(one, two)
 
 
+def test_a_genre_that_is_a_tag_takes_over_its_weights_whatever_the_spelling():
+    tagger, classifier = _tagger("all"), _classifier()
+    old = classifier.get_layer("head").get_weights()
+    tags = ("rock", "hip hop", "slow", "jazz")
+    genres = ("hiphop", "Jazz", "polka")
+    models.carry_over(tagger, classifier, tags=tags, genres=genres)
+    new = classifier.get_layer("head").get_weights()
+    theirs = tagger.get_layer("head").get_weights()
+    for ours, before, given in zip(new, old, theirs, strict=True):
+        np.testing.assert_array_equal(ours[..., 0], given[..., 1])
+        np.testing.assert_array_equal(ours[..., 1], given[..., 3])
+        np.testing.assert_array_equal(ours[..., 2], before[..., 2])
+
+
+def test_a_balanced_head_favours_no_genre():
+    network, clips = _classifier(), _clips(12, 7, 3)
+    models.balance(network, network(clips).numpy())
+    favoured = np.log(network(clips)).mean(axis=0)
+    np.testing.assert_allclose(favoured, favoured.mean(), atol=1e-5)
+
+
 @pytest.mark.parametrize("change", [{"num_layers": 4}, {"num_units": 9}])
 def test_a_backbone_of_another_size_is_not_carried_over(change):
     other = params.Model(**{**vars(SIZES), **change})
