@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from genre_tl import input_pipeline, models, params
 
@@ -50,10 +52,40 @@ class Clock:
         }
 
 
+@keras.saving.register_keras_serializable(package="genre_tl")
+class Adam(keras.optimizers.Adam):
+    """Adam with a learning rate of its own for recurrent layers.
+
+    Args:
+      backbone_rate: what the learning rate is multiplied with for them.
+      **kwargs: as Keras has them.
+    """
+
+    def __init__(self, *, backbone_rate: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.backbone_rate = backbone_rate
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Changes one variable."""
+        # What comes here has lost its path; its place among all variables has not.
+        place = self._get_variable_index(variable)
+        if "gru_cell" in self._trainable_variables[place].path:
+            learning_rate = learning_rate * self.backbone_rate
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, fit for JSON."""
+        return {**super().get_config(), "backbone_rate": self.backbone_rate}
+
+
 def compiled(network: keras.Model, training: params.Training, loss: str) -> keras.Model:
     """Compiles a network for `epoch` and returns it."""
-    optimizer = keras.optimizers.Adam(
-        training.learning_rate, global_clipnorm=training.clip_norm or None
+    optimizer = Adam(
+        learning_rate=training.learning_rate,
+        global_clipnorm=training.clip_norm or None,
+        backbone_rate=training.backbone_rate,
     )
     # On a CPU, XLA took longer to compile the recurrence, and to run it.
     network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)

@@ -90,6 +90,8 @@ class Training:
       clip_norm: largest global norm of a gradient; 0 switches clipping off.
       crop_frames: length of the random excerpt a training step sees of each
         clip; 0 takes the whole segment.
+      backbone_rate: learning rate of the recurrent layers, as a part of
+        `learning_rate`, which is the head's.
       named_head: whether a genre that is also a tag begins with the tag's weights
         in the head; else the head begins at random. Of fine-tuning with transfer.
     """
@@ -101,6 +103,7 @@ class Training:
     min_delta: float = 1e-3
     clip_norm: float = 1.0
     crop_frames: int = 16
+    backbone_rate: float = 1.0
     named_head: bool = True
 
 
@@ -112,7 +115,7 @@ class Preset:
     model: Model = Model()
     pretrain: Training = Training()
     finetune: Training = Training(
-        learning_rate=3e-4, batch_size=16, max_epochs=40, patience_epochs=0
+        batch_size=16, max_epochs=20, patience_epochs=0, backbone_rate=0.1
     )
 
     def to_dict(self) -> dict[str, Any]:

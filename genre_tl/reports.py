@@ -269,9 +269,9 @@ def _method(record: cross_validation.Record) -> str:
         "that counts is made once, at the end. The SVM takes the mean frame of a "
         "clip, standardised on the training clips, with C = 10. Intervals are those "
         "of the corrected resampled t-test (Nadeau and Bengio, 2003), which allows "
-        "for folds that share training clips; those by repeats alone (Student's t of the "
-        "repeats' means) say what another division of the same clips would change, "
-        "and not what other clips would. Differences are paired by fold."
+        "for folds that share training clips; those by repeats alone (Student's t of "
+        "the repeats' means) say what another division of the same clips would "
+        "change, and not what other clips would. Differences are paired by fold."
     )
 
 

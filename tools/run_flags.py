@@ -36,6 +36,12 @@ flags.DEFINE_boolean(
     "Whether genres that are also tags begin with the tags' head; in fine-tuning "
     "with transfer, instead of the preset's.",
 )
+flags.DEFINE_float(
+    "backbone_rate",
+    None,
+    "Learning rate of the recurrent layers as a part of the head's, instead of the "
+    "preset's.",
+)
 flags.DEFINE_float("dropout", None, "Fraction dropped, instead of the preset's.")
 
 _TRAINING = ("learning_rate", "batch_size", "max_epochs", "patience_epochs")
@@ -46,7 +52,7 @@ def preset(kind: str) -> params.Preset:
     chosen = params.PRESETS[FLAGS.preset]
     changes = {
         name: FLAGS[name].value
-        for name in (*_TRAINING, "crop_frames", "named_head")
+        for name in (*_TRAINING, "crop_frames", "backbone_rate", "named_head")
         if FLAGS[name].value is not None
     }
     if FLAGS.dropout is not None:
