@@ -291,10 +291,7 @@ def tagger(
 def classifier(
     model: params.Model, num_paths: int, num_genres: int, *, seed: int = 0
 ) -> keras.Model:
-    """Builds frames -> `[batch, num_genres]` probabilities.
-
-    The recurrent weights are random, those of the head zero.
-    """
+    """Builds frames -> `[batch, num_genres]` probabilities, from random weights."""
     network = backbone(model, num_paths, seed=seed)
     return _with_head(network, "classifier", num_genres, "softmax")
 
@@ -350,11 +347,7 @@ def balance(network: keras.Model, scores: np.ndarray) -> None:
 def _with_head(
     network: keras.Model, name: str, num_labels: int, activation: str
 ) -> keras.Model:
-    # Of a few clips a head learns more if it does not begin with an opinion.
-    initializer = "zeros" if activation == "softmax" else "glorot_uniform"
-    head = keras.layers.Dense(
-        num_labels, activation=activation, kernel_initializer=initializer, name=HEAD
-    )
+    head = keras.layers.Dense(num_labels, activation=activation, name=HEAD)
     return keras.Model(network.input, head(network.output), name=name)
 
 

@@ -218,6 +218,9 @@ def begin(
     num_paths, genres = features.frames.shape[1], table.vocabulary
     fresh = models.classifier(preset.model, num_paths, len(genres), seed=seed)
     network.set_weights(fresh.get_weights())
+    # Of a few clips a head learns more if it does not begin with an opinion.
+    head = network.get_layer(models.HEAD)
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
     _standardized(network, features, train)
     if start is None:
         return
