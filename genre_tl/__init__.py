@@ -2,31 +2,34 @@
 
 The data flows through the modules in this order:
 
-  params          every number, with its unit
-  datasets        folders and tables -> paths, labels, groups
-  splits          labels, groups -> rows to train, validate, test
-  synthesis       pieces of music -> sound
-  synthetic       the demo corpus
-  audio           files -> mono waveform at 16 kHz
-  wavelets        kymatio's transform: wavelets, paths, shapes
-  multirate       the transform as convolutions at falling rates
-  scattering      waveform -> log-scattering frames
-  evaluation      scores -> metrics
-  plots           metrics -> pictures
-  feature_store   frames on disk: shards, index, checksums
-  extraction      files -> feature store
-  input_pipeline  feature store -> tf.data batches
-  models          frames -> GRU backbone -> tags or genres
-  inference       a trained network as plain functions of its weights
-  runs            a training run: its folder, epochs, resumption
-  training        pretrain, finetune, evaluate
-  wav             encoded WAV -> waveform at 16 kHz, inside a graph
-  signatures      what a SavedModel answers: scores, taggram, embedding
-  warmup          requests and settings that ship with a SavedModel
-  model_card      what is known about a model, for people
-  export_checks   what a SavedModel must pass
-  formats         TensorFlow Lite, and Keras files from waveforms
-  serving         SavedModel: export, publish, predict
+  params            every number, with its unit
+  datasets          folders and tables -> paths, labels, groups
+  splits            labels, groups -> rows to train, validate, test
+  synthesis         pieces of music -> sound
+  synthetic         the demo corpus
+  audio             files -> mono waveform at 16 kHz
+  wavelets          kymatio's transform: wavelets, paths, shapes
+  multirate         the transform as convolutions at falling rates
+  scattering        waveform -> log-scattering frames
+  evaluation        scores -> metrics
+  plots             metrics -> pictures
+  feature_store     frames on disk: shards, index, checksums
+  extraction        files -> feature store
+  input_pipeline    feature store -> tf.data batches
+  models            frames -> GRU backbone -> tags or genres
+  inference         a trained network as plain functions of its weights
+  fitting           an epoch of training
+  runs              a training run: its folder, epochs, resumption
+  training          pretrain, finetune, evaluate
+  cross_validation  folds x repeats: transfer, random start, SVM
+  reports           a cross-validation as Markdown, JSON, pictures
+  wav               encoded WAV -> waveform at 16 kHz, inside a graph
+  signatures        what a SavedModel answers: scores, taggram, embedding
+  warmup            requests and settings that ship with a SavedModel
+  model_card        what is known about a model, for people
+  export_checks     what a SavedModel must pass
+  formats           TensorFlow Lite, and Keras files from waveforms
+  serving           SavedModel: export, publish, predict
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """

@@ -65,14 +65,15 @@ class Model:
       num_layers: stacked GRU layers.
       num_units: units of each.
       dropout: fraction dropped between layers and before the head, 0 to 1.
-      readout: `mean` of the last layer over the valid frames, or its `last`
-        valid state.
+      readout: what the head sees: `all`, the means over the valid frames of the
+        input and of every layer, joined; `mean`, that of the last layer; `last`,
+        the last layer's last valid state.
     """
 
     num_layers: int = 5
     num_units: int = 512
     dropout: float = 0.3
-    readout: str = "mean"
+    readout: str = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Training:
       clip_norm: largest global norm of a gradient; 0 switches clipping off.
       crop_frames: length of the random excerpt a training step sees of each
         clip; 0 takes the whole segment.
+      backbone_rate: learning rate of the recurrent layers, as a part of
+        `learning_rate`, which is the head's.
+      named_head: whether a genre that is also a tag begins with the tag's weights
+        in the head; else the head begins at random. Of fine-tuning with transfer.
     """
 
     learning_rate: float = 1e-3
@@ -98,6 +103,8 @@ class Training:
     min_delta: float = 1e-3
     clip_norm: float = 1.0
     crop_frames: int = 16
+    backbone_rate: float = 1.0
+    named_head: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Preset:
     model: Model = Model()
     pretrain: Training = Training()
     finetune: Training = Training(
-        learning_rate=3e-4, batch_size=16, max_epochs=40, patience_epochs=0
+        batch_size=16, max_epochs=20, patience_epochs=0, backbone_rate=0.1
     )
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +154,7 @@ PRESETS: Mapping[str, Preset] = {
             patience_epochs=0,
             clip_norm=0.0,
             crop_frames=0,
+            named_head=False,
         ),
     ),
     "tiny": Preset(

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -12,7 +14,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from genre_tl import datasets, evaluation, input_pipeline, models, params, runs
+from genre_tl import (
+    datasets,
+    evaluation,
+    fitting,
+    input_pipeline,
+    models,
+    params,
+    runs,
+)
 
 
 def pretrain(
@@ -45,17 +55,20 @@ def pretrain(
     if not len(data.valid):
         raise ValueError("pre-training stops by its validation clips, and got none")
 
-    def new_network() -> keras.Sequential:
+    def new_network() -> keras.Model:
         num_tags = len(data.table.vocabulary)
         network = models.tagger(
             preset.model, data.features.frames.shape[1], num_tags, seed=seed
         )
-        return _standardized(network, data)
+        return _standardized(network, data.features, data.train)
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-        return evaluation.tagging_metrics(
+        figures = evaluation.tagging_metrics(
             labels, scores, min_positives=min_positives
-        ).to_dict()
+        )
+        areas = zip(data.table.vocabulary, figures.tag_auc_roc.tolist(), strict=True)
+        by_tag = {tag: area for tag, area in areas if not math.isnan(area)}
+        return figures.to_dict() | {"tag_auc_roc": by_tag}
 
     facts = {"min_positives": min_positives}
     run = runs.Run("pretrain", run_dir, data, preset, seed=seed, facts=facts)
@@ -96,25 +109,31 @@ def finetune(
     if data.table.multi_label:
         raise ValueError(f"{data.table.root}: fine-tuning takes genres, not tags")
     if start is not None:
-        _check_start(pathlib.Path(start), preset)
+        check_start(start, preset)
 
-    def new_network() -> keras.Sequential:
-        num_genres = len(data.table.vocabulary)
-        if start is None:
-            network = models.classifier(
-                preset.model, data.features.frames.shape[1], num_genres, seed=seed
-            )
-        else:
-            tagger = models.load(pathlib.Path(start) / "model.keras")
-            network = models.swap_head(tagger, num_genres, seed=seed)
-        return _standardized(network, data)
+    def new_network() -> keras.Model:
+        num_paths, num_genres = (
+            data.features.frames.shape[1],
+            len(data.table.vocabulary),
+        )
+        network = models.classifier(preset.model, num_paths, num_genres, seed=seed)
+        begin(
+            network,
+            data.features,
+            data.table,
+            data.train,
+            preset,
+            start=None if start is None else load_start(start),
+            seed=seed,
+        )
+        return network
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         return evaluation.genre_metrics(
             labels.argmax(axis=1), scores, data.table.vocabulary
         ).to_dict()
 
-    facts = {"start": None if start is None else _fingerprint(pathlib.Path(start))}
+    facts = {"start": None if start is None else fingerprint(start)}
     run = runs.Run("finetune", run_dir, data, preset, seed=seed, facts=facts)
     return run.train(new_network, measure, progress)
 
@@ -150,20 +169,86 @@ def evaluate(
         )
     preset = params.Preset.from_dict(record["preset"])
     network = models.load(pathlib.Path(run_dir) / "model.keras")
-    scores = runs.predict(
+    scores = fitting.predict(
         network, features, rows, segment_frames=preset.frontend.segment_frames
     )
     classes = np.array([known.index(genre) for genre in table.vocabulary])
     return evaluation.genre_metrics(classes[table.classes[rows]], scores, known)
 
 
-def _standardized(network: keras.Sequential, data: runs.Data) -> keras.Sequential:
-    mean, variance = input_pipeline.frame_statistics(data.features, data.train)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """A pre-trained tagger to begin with, and what its head names."""
+
+    tagger: keras.Model
+    tags: tuple[str, ...]
+
+
+def load_start(start: str | os.PathLike[str]) -> Start:
+    """Returns what a finished pre-training run has to give.
+
+    Raises:
+      FileNotFoundError: if it has not finished.
+    """
+    tags = tuple(runs.read_run(start)["vocabulary"])
+    return Start(models.load(pathlib.Path(start) / "model.keras"), tags)
+
+
+def begin(
+    network: keras.Model,
+    features: input_pipeline.Features,
+    table: datasets.Dataset,
+    train: np.ndarray,
+    preset: params.Preset,
+    *,
+    start: Start | None,
+    seed: int,
+) -> None:
+    """Gives a classifier the weights that fine-tuning begins with.
+
+    Args:
+      network: it is changed; what it was before has no effect.
+      features: of the table's rows.
+      table: of genres.
+      train: the rows to learn from; the statistics for standardising are theirs.
+      preset: `model` and `finetune` are used.
+      start: what to take over; None for random weights.
+      seed: of the weights that are not taken over.
+    """
+    num_paths, genres = features.frames.shape[1], table.vocabulary
+    fresh = models.classifier(preset.model, num_paths, len(genres), seed=seed)
+    network.set_weights(fresh.get_weights())
+    # Of a few clips a head learns more if it does not begin with an opinion.
+    head = network.get_layer(models.HEAD)
+    head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
+    _standardized(network, features, train)
+    if start is None:
+        return
+    tags = start.tags if preset.finetune.named_head else ()
+    models.carry_over(start.tagger, network, tags=tags, genres=genres)
+    if tags:
+        segment_frames = preset.frontend.segment_frames
+        scores = fitting.predict(
+            network, features, train, segment_frames=segment_frames
+        )
+        models.balance(network, scores)
+
+
+def _standardized(
+    network: keras.Model, features: input_pipeline.Features, train: np.ndarray
+) -> keras.Model:
+    mean, variance = input_pipeline.frame_statistics(features, train)
     network.get_layer("standardize").set_statistics(mean, variance)
     return network
 
 
-def _check_start(start: pathlib.Path, preset: params.Preset) -> None:
+def check_start(start: str | os.PathLike[str], preset: params.Preset) -> None:
+    """Makes sure that a run can be started from.
+
+    Raises:
+      ValueError: if it is no pre-training run of this frontend and model.
+      FileNotFoundError: if it has not finished.
+    """
     record = runs.read_run(start)
     if record["kind"] != "pretrain":
         raise ValueError(f"{start}: a {record['kind']} run; give a pre-training run")
@@ -176,6 +261,7 @@ def _check_start(start: pathlib.Path, preset: params.Preset) -> None:
             )
 
 
-def _fingerprint(start: pathlib.Path) -> dict[str, Any]:
+def fingerprint(start: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what tells a finished run from another, fit for JSON."""
     record = runs.read_run(start)
     return {k: record[k] for k in ("kind", "seed", "data", "metrics", "best_epoch")}

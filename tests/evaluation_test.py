@@ -289,3 +289,40 @@ def test_a_softmax_rounded_above_1_is_drawn_as_1():
 def test_a_chart_that_cannot_be_drawn_is_refused(scores, width, message):
     with pytest.raises(ValueError, match=message):
         evaluation.bar_chart(scores, GENRES, width)
+
+
+def test_the_interval_of_folds_is_the_corrected_resampled_one():
+    # Ten folds of ten repeats of which the variance is 1: t(99) = 1.98422,
+    # sqrt(1 / 100 + 1 / 9) = 0.34801 (Nadeau and Bengio, 2003, eq. 20).
+    values = np.random.default_rng(0).standard_normal(100)
+    values = 5 + (values - values.mean()) / values.std(ddof=1)
+    repeats = np.repeat(np.arange(10), 10)
+    mean = evaluation.resampled_mean(values, repeats, 1 / 9)
+    assert mean.value == pytest.approx(5)
+    np.testing.assert_allclose(np.subtract(mean.interval, 5), [-0.69053, 0.69053], 1e-4)
+    assert mean.repeat_stddev == pytest.approx(
+        np.std(values.reshape(10, 10).mean(axis=1), ddof=1)
+    )
+    assert mean.num_folds == 100
+
+
+def test_without_overlap_the_interval_of_folds_is_students():
+    values = np.array([0.5, 0.7, 0.6, 0.9])
+    mean = evaluation.resampled_mean(values, [0, 0, 1, 1], 0.0)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(mean.interval, expected)
+    expected = stats.ttest_1samp([0.6, 0.75], 0).confidence_interval(0.95)
+    np.testing.assert_allclose(mean.repeat_interval, expected)
+
+
+def test_one_fold_has_no_interval_and_no_spread():
+    figures = evaluation.resampled_mean([0.5], [0], 0.1).to_dict()
+    assert json.loads(json.dumps(figures)) == {
+        "value": 0.5,
+        "interval": [None, None],
+        "repeat_stddev": None,
+        "repeat_interval": [None, None],
+        "num_folds": 1,
+    }
+    with pytest.raises(ValueError, match="empty"):
+        evaluation.resampled_mean([], [], 0.1)

@@ -299,3 +299,23 @@ def test_path_errors_are_drawn_by_order(tmp_path, drawn):
     first, second = drawn[0].axes
     assert first.get_lines()[0].get_ydata() == [2e-4]
     assert second.get_lines()[0].get_ydata() == [3e-4]
+
+
+def test_accuracy_curves_show_every_way_in_percent(tmp_path, drawn):
+    curves_ = {"transfer": [0.5, 0.75], "random": [0.25, 0.5]}
+    plots.accuracy_curves(curves_, tmp_path / "a.png", title="gtzan")
+    (ax,) = drawn[-1].axes
+    for line, values in zip(ax.lines, curves_.values(), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(values))
+        assert line.get_xdata().tolist() == [1, 2]
+    labels = [entry.get_text() for entry in ax.get_legend().get_texts()]
+    assert labels == ["transfer: 75.0 % at the end", "random: 50.0 % at the end"]
+    assert len({line.get_linestyle() for line in ax.lines}) == 2
+
+
+@pytest.mark.parametrize("many", [0, 4])
+def test_too_few_or_too_many_accuracy_curves_are_refused(tmp_path, many):
+    with pytest.raises(ValueError, match="1 to 3"):
+        plots.accuracy_curves(
+            {str(n): [0.5] for n in range(many)}, tmp_path / "a.png", title="x"
+        )

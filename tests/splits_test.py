@@ -158,3 +158,49 @@ def test_one_seventh_can_be_held_out():
 def test_tags_have_no_folds():
     with pytest.raises(ValueError, match="no single genre"):
         splits.folds(tagged(*CLIPS), 2, seed=0)
+
+
+def styled():
+    # path -> tags; "pop" is the rarest, then "jazz", then "rock".
+    clips = {
+        "0/a_b_1-0-29.mp3": ("rock",),
+        "b/a_b_1-0-29.mp3": ("rock", "jazz"),
+        "c/lib_swing_x_1-0-29.mp3": ("jazz", "rock"),
+        "c/lib_swing_y_2-0-29.mp3": ("jazz",),
+        "d/lib_swing_x_3-0-29.mp3": ("rock", "other"),
+        "e/lib_beat_x_4-0-29.mp3": ("rock",),
+        "f/lib_beat_x_5-0-29.mp3": ("other",),
+        "f/lib_beat_x_6-0-29.mp3": ("pop", "jazz"),
+    }
+    vocabulary = ("jazz", "other", "pop", "rock")
+    labels = np.array([[v in tags for v in vocabulary] for tags in clips.values()])
+    paths = tuple(clips)
+    return datasets.Dataset(
+        "x", pathlib.Path("m"), paths, labels.astype(np.uint8), vocabulary, paths, True
+    )
+
+
+def test_a_target_of_styles_takes_the_rarest_and_only_folders_left_for_it():
+    target = splits.styles(styled(), ["rock", "jazz", "pop"], min_clips=1)
+    assert target.vocabulary == ("jazz", "pop", "rock")
+    named = [target.vocabulary[genre] for genre in target.classes]
+    assert named == ["jazz", "jazz", "rock", "rock", "pop"]
+    assert {path[0] for path in target.paths} <= set("cdef")
+    source = splits.by_name(styled(), "near")
+    assert [rows.tolist() for rows in source.values()] == [[0], [1], [2, 3, 4, 5, 6, 7]]
+
+
+def test_clips_of_one_style_file_of_one_folder_are_a_group():
+    target = splits.styles(styled(), ["rock", "jazz", "pop"], min_clips=1)
+    assert target.groups == (
+        *("c/lib_swing", "c/lib_swing", "d/lib_swing", "e/lib_beat", "f/lib_beat"),
+    )
+
+
+def test_styles_with_too_few_clips_are_left_out_and_unknown_ones_named():
+    target = splits.styles(styled(), ["rock", "jazz", "pop"], min_clips=2)
+    assert target.vocabulary == ("jazz", "rock") and len(target) == 4
+    with pytest.raises(ValueError, match="have 3 clips"):
+        splits.styles(styled(), ["rock", "jazz"], min_clips=3)
+    with pytest.raises(ValueError, match="no tag polka"):
+        splits.styles(styled(), ["rock", "polka"])

@@ -4,11 +4,15 @@ import csv
 import dataclasses
 import json
 import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-from genre_tl import datasets, input_pipeline, models, params, runs, training
+from genre_tl import datasets, fitting, input_pipeline, models, params, runs, training
 
 # A single layer: the time these tests take is that of tracing.
 TINY = params.PRESETS["tiny"]
@@ -85,6 +89,8 @@ def test_a_run_folder_says_what_was_run(pretrained):
     assert record["seed"] == 1
     assert record["command"]
     assert record["versions"]["tensorflow"]
+    assert record["time"]["steps"] >= 0 and record["time"]["other"] > 0
+    assert set(record["metrics"]["valid"]["tag_auc_roc"]) == {"a", "b", "c"}
     assert record["data"]["valid"] == [f"{n:02d}.wav" for n in range(15, 24)]
     assert set(record["metrics"]["valid"]) >= {
         "macro_auc_roc",
@@ -110,7 +116,7 @@ def test_every_epoch_has_a_row(pretrained):
 def test_the_kept_model_has_the_metrics_of_the_record(pretrained):
     folder, record = pretrained
     data = _data(True)
-    scores = runs.predict(
+    scores = fitting.predict(
         models.load(folder / "model.keras"),
         data.features,
         data.valid,
@@ -169,6 +175,42 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment)
         np.testing.assert_array_equal(one, other)
 
 
+def kill_once(code, root, folder, is_time):
+    """Runs a program as a process of its own and ends it with SIGKILL.
+
+    Args:
+      code: of the program; its argument is the folder it writes to.
+      root: the source tree.
+      folder: what the program writes to.
+      is_time: says whether to kill, asked again and again once it has begun.
+    """
+    paths = [str(root), str(root / "tests")]
+    code = f"import sys\nsys.path[:0] = {paths!r}\n{code}"
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    while not is_time():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_run_ended_by_sigkill_ends_like_an_undisturbed_one(
+    tmp_path, root, pretrained
+):
+    code = "import training_test\ntraining_test._pretrain(sys.argv[1])"
+    history = tmp_path / "history.csv"
+    kill_once(code, root, tmp_path, history.is_file)
+    kill_once(code, root, tmp_path, lambda: len(_history(tmp_path)) > 1)
+    _pretrain(tmp_path)
+    assert _history(tmp_path) == _history(pretrained[0])
+    ours, theirs = (
+        models.load(folder / "model.keras").get_weights()
+        for folder in (tmp_path, pretrained[0])
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_fine_tuning_learns_and_reads_the_test_clips_once(finetuned):
     folder, record = finetuned
     assert record["metrics"]["test"]["accuracy"] > 0.8  # chance: a third
@@ -187,6 +229,32 @@ def test_fine_tuning_starts_from_the_pretrained_backbone(tmp_path, pretrained):
         ours.get_layer("gru_1").get_weights()[0],
         theirs.get_layer("gru_1").get_weights()[0],
     )
+
+
+def _scores(folder, rows):
+    return fitting.predict(
+        models.load(folder / "model.keras"),
+        _data(False).features,
+        rows,
+        segment_frames=TINY.frontend.segment_frames,
+    )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_genres_that_are_tags_begin_with_the_tags_head(tmp_path, pretrained, named):
+    # Tags and genres are the same here, and nothing is learned.
+    still = dataclasses.replace(
+        TINY.finetune, learning_rate=0.0, max_epochs=1, named_head=named
+    )
+    preset = dataclasses.replace(TINY, finetune=still)
+    training.finetune(tmp_path, _data(False), preset, start=pretrained[0])
+    kernels = [
+        models.load(folder / "model.keras").get_layer("head").get_weights()[0]
+        for folder in (tmp_path, pretrained[0])
+    ]
+    assert np.array_equal(*kernels) == named
+    favoured = np.log(_scores(tmp_path, _data(False).train)).mean(axis=0)
+    assert np.ptp(favoured) < 1e-3
 
 
 def test_standardisation_is_that_of_the_training_clips(tmp_path):

@@ -26,6 +26,9 @@ _CLIPS_PER_GENRE = flags.DEFINE_integer(
 _CLIP_SECS = flags.DEFINE_float(
     "clip_secs", _DEFAULT.clip_secs, "Length of a clip in seconds, 1 to 60."
 )
+_DIFFICULTY = flags.DEFINE_float(
+    "difficulty", _DEFAULT.difficulty, "0 (genres keep to their style) to 1."
+)
 _SEED = flags.DEFINE_integer(
     "seed", _DEFAULT.seed, "The same seed gives the same corpus."
 )
@@ -38,6 +41,7 @@ def main(argv: list[str]) -> None:
         clips_per_genre=_CLIPS_PER_GENRE.value,
         clip_secs=_CLIP_SECS.value,
         seed=_SEED.value,
+        difficulty=_DIFFICULTY.value,
     )
     synthetic.write(_OUTPUT_DIR.value, corpus)
     num_genre_clips = 10 * corpus.clips_per_genre

@@ -30,6 +30,18 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "crop_frames", None, "Length of the excerpts trained on; 0 takes the segment."
 )
+flags.DEFINE_boolean(
+    "named_head",
+    None,
+    "Whether genres that are also tags begin with the tags' head; in fine-tuning "
+    "with transfer, instead of the preset's.",
+)
+flags.DEFINE_float(
+    "backbone_rate",
+    None,
+    "Learning rate of the recurrent layers as a part of the head's, instead of the "
+    "preset's.",
+)
 flags.DEFINE_float("dropout", None, "Fraction dropped, instead of the preset's.")
 
 _TRAINING = ("learning_rate", "batch_size", "max_epochs", "patience_epochs")
@@ -40,7 +52,7 @@ def preset(kind: str) -> params.Preset:
     chosen = params.PRESETS[FLAGS.preset]
     changes = {
         name: FLAGS[name].value
-        for name in (*_TRAINING, "crop_frames")
+        for name in (*_TRAINING, "crop_frames", "backbone_rate", "named_head")
         if FLAGS[name].value is not None
     }
     if FLAGS.dropout is not None:

@@ -1,0 +1,117 @@
+"""Reports of folds that are made up, so that what they must say is known."""
+
+import json
+
+import pytest
+
+from genre_tl import cross_validation, reports
+
+GENRES = ["a", "b"]
+
+
+def record(folder, lines, *, curves=True, **settings):
+    """A record of four clips, a, a, b, b; `lines` are (model, fold, predicted)."""
+    plan = cross_validation.Plan(num_folds=2, num_repeats=1, curves=curves)
+    made = cross_validation.Record(
+        folder,
+        {
+            "plan": vars(plan),
+            "preset": {},
+            "start": None,
+            "data": {
+                "name": "x",
+                "split": "folds",
+                "paths": list("1234"),
+                "classes": [0, 0, 1, 1],
+            },
+            "vocabulary": GENRES,
+            **settings,
+        },
+    )
+    for model, fold, predicted, *history in lines:
+        test = [0, 2] if fold == 0 else [1, 3]
+        right = [p == (t >= 2) for p, t in zip(predicted, test, strict=True)]
+        line = {
+            "model": model,
+            "repeat": 0,
+            "fold": fold,
+            "num_train": 2,
+            "accuracy": sum(right) / 2,
+            "test": test,
+            "predicted": predicted,
+            "time": {"steps": 3.0, "other": 1.0},
+        }
+        if history:
+            line["history"] = {"accuracy": history[0], "test_accuracy": history[0]}
+        made.add(line)
+    return made
+
+
+WORSE = [
+    ("transfer", 0, [1, 0], [0.5, 0.0]),
+    ("random", 0, [0, 1], [0.5, 1.0]),
+    ("transfer", 1, [1, 1], [0.5, 0.5]),
+    ("random", 1, [0, 1], [0.5, 1.0]),
+]
+
+
+def test_the_figures_are_those_of_the_folds(tmp_path):
+    figures = reports.summary(record(tmp_path, WORSE))
+    transfer = figures["models"]["transfer"]
+    assert transfer["accuracy"]["value"] == 0.25
+    assert transfer["recall"] == {"a": 0.0, "b": 0.5}
+    assert transfer["confusion"] == [[0, 2], [1, 1]]
+    assert transfer["test_accuracy_by_epoch"] == [0.5, 0.25]
+    difference = figures["differences"]["transfer - random"]
+    assert difference["value"] == -0.75 and difference["num_folds"] == 2
+    # Two differences, -1 and -0.5: t(1) * sqrt(0.125 * (1 / 2 + 1)).
+    low, high = difference["interval"]
+    assert (high - low) / 2 == pytest.approx(12.7062 * 0.125**0.5 * 1.5**0.5, 1e-4)
+    assert figures["time"] == {"steps": 12.0, "other": 4.0}
+
+
+def test_differences_are_taken_over_the_folds_that_both_have(tmp_path):
+    figures = reports.summary(record(tmp_path, WORSE[:3]))
+    assert figures["differences"]["transfer - random"]["value"] == -1.0
+    assert figures["differences"]["transfer - random"]["num_folds"] == 1
+
+
+def test_a_report_warns_in_words_where_transfer_does_worse(tmp_path):
+    shown = reports.write(record(tmp_path, WORSE))
+    text = (tmp_path / "report.md").read_text()
+    for where in (shown, text):
+        assert "Warning: transfer does not help here: 75.0 points below" in where
+    assert "for this plot alone" in text
+    assert "never reaches" in text
+    assert "25% outside training steps" in text
+    assert json.loads((tmp_path / "report.json").read_text())["models"].keys() == {
+        "transfer",
+        "random",
+    }
+    for name in ("accuracy", "confusion-transfer", "confusion-random"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+        assert f"({name}.png)" in text
+
+
+def test_a_loss_that_is_beyond_chance_is_called_so(tmp_path):
+    one = [("transfer", 0, [1, 0]), ("random", 0, [0, 1])]
+    other = [("transfer", 1, [1, 0]), ("random", 1, [0, 1])]
+    shown = reports.write(record(tmp_path, one + other))
+    assert "does worse than random initialisation, by 100.0 points" in shown
+    assert "excludes zero" in shown
+
+
+def test_without_a_loss_there_is_no_warning_and_the_epoch_is_told(tmp_path):
+    better = [
+        ("transfer", 0, [0, 1], [1.0, 1.0]),
+        ("random", 0, [0, 0], [0.0, 0.5]),
+    ]
+    shown = reports.write(record(tmp_path, better))
+    assert "Warning" not in shown
+    text = (tmp_path / "report.md").read_text()
+    assert "(50.0%, epoch 2) at epoch 1" in text
+
+
+def test_nothing_finished_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no fold"):
+        reports.write(record(tmp_path, []))
