@@ -4,6 +4,7 @@ The data flows through the modules in this order:
 
   params          every number, with its unit
   datasets        folders and tables -> paths, labels, groups
+  tables          a CSV of paths and labels -> the same
   splits          labels, groups -> rows to train, validate, test
   synthesis       pieces of music -> sound
   synthetic       the demo corpus

@@ -158,3 +158,23 @@ def test_one_seventh_can_be_held_out():
 def test_tags_have_no_folds():
     with pytest.raises(ValueError, match="no single genre"):
         splits.folds(tagged(*CLIPS), 2, seed=0)
+
+
+def test_random_parts_keep_groups_whole_whatever_the_labels():
+    groups = tuple(f"g{index % 20}" for index in range(100))
+    table = datasets.Dataset(
+        name="table",
+        root=pathlib.Path("x"),
+        paths=tuple(f"{index}.wav" for index in range(100)),
+        labels=np.eye(2, dtype=np.uint8)[np.arange(100) % 2],
+        vocabulary=("a", "b"),
+        groups=groups,
+        multi_label=True,
+    )
+    parts = splits.random(table, 10, seed=3)
+    assert sorted([*parts["train"], *parts["valid"]]) == list(range(100))
+    assert len({groups[row] for row in parts["valid"]}) == 2
+    assert len(parts["valid"]) == 10
+    assert not np.array_equal(parts["valid"], splits.random(table, 10, 4)["valid"])
+    with pytest.raises(ValueError, match="20 clips .* into 21 parts"):
+        splits.random(table, 21, seed=3)
