@@ -8,6 +8,8 @@ The data flows through the modules in this order:
   splits          labels, groups -> rows to train, validate, test
   synthesis       pieces of music -> sound
   synthetic       the demo corpus
+  resampling      waveform at one rate -> at another
+  mp3             MP3 files -> streams without damage
   audio           files -> mono waveform at 16 kHz
   wavelets        kymatio's filters, cut to slices of the spectrum
   scattering      waveform -> log-scattering frames
