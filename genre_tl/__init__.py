@@ -23,6 +23,7 @@ The data flows through the modules in this order:
   training        pretrain, finetune, evaluate
   export_checks   what a SavedModel must pass
   serving         SavedModel: export, publish, predict
+  prediction      files -> scores, embeddings, scores over time
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """

@@ -306,7 +306,7 @@ def _blocks(sound: soundfile.SoundFile, wanted: int) -> Iterator[np.ndarray]:
 def _note(
     sound: soundfile.SoundFile, num_samples: int, length: int, wanted: int
 ) -> str:
-    if num_samples < wanted < 2**62:  # libsndfile's "unknown" is 2**63 - 1
+    if num_samples < wanted and length < 2**62:  # "unknown" is 2**63 - 1
         return f"damaged or {_cut_off(num_samples, length, sound.samplerate)}"
     return _oddity(sound)
 

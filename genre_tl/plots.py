@@ -1,4 +1,4 @@
-"""Metrics to pictures: learning curves and confusion matrices as PNG.
+"""Metrics to pictures: learning curves, confusion matrices, scores over time; PNG.
 
 Figures are drawn without pyplot, so neither a display nor global state is
 needed. A picture appears whole or not at all.
@@ -48,6 +48,9 @@ _STYLE: dict[Any, Any] = {
 _TRAINING: dict[str, Any] = {"color": "#0072B2", "linestyle": "--"}
 _VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "-"}
 _POOLED: dict[str, Any] = {"color": "#009E73", "linestyle": "-."}
+
+
+_TAGGRAM_ROWS, _TAGGRAM_COLUMNS = 15, 1500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +194,64 @@ def confusion_matrix(
         fig = _new_figure(width, height, title)
         _draw_matrix(fig, matrix, names)
         _write(fig, path)
+
+
+def taggram(
+    times_secs: np.ndarray,
+    scores: np.ndarray,
+    labels: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Over time",
+) -> None:
+    """Draws scores over time as a picture, the labels with most of them on top.
+
+    Args:
+      times_secs: `[times]`, increasing: where the scores hold.
+      scores: `[times, labels]`, 0 to 1.
+      labels: their names.
+      path: PNG file to write.
+      title: what it is of.
+
+    Raises:
+      ValueError: if the shapes do not fit, or there is no score.
+      OSError: if the file cannot be written.
+    """
+    times_secs, scores = np.asarray(times_secs), np.asarray(scores)
+    if scores.shape != (len(times_secs), len(labels)) or not scores.size:
+        raise ValueError(
+            f"{len(times_secs)} times and {len(labels)} labels need as many scores: "
+            f"{scores.shape}"
+        )
+    rows = np.argsort(-scores.mean(axis=0), kind="stable")[:_TAGGRAM_ROWS]
+    # A picture has no room for more columns: neighbours are averaged.
+    starts = np.unique(np.linspace(0, len(scores), _TAGGRAM_COLUMNS + 1).astype(int))
+    starts = starts[starts < len(scores)]
+    sums = np.add.reduceat(scores[:, rows].astype(float), starts, axis=0)
+    means = sums / np.diff([*starts, len(scores)])[:, np.newaxis]
+    step = (times_secs[-1] - times_secs[0]) / max(len(times_secs) - 1, 1) or 1.0
+    edges = np.append(times_secs[starts], times_secs[-1] + step) - step / 2
+    with matplotlib.rc_context(_STYLE):
+        fig = _new_figure(9.0, 1.5 + 0.26 * len(rows), title)
+        ax = fig.subplots()
+        _draw_taggram(ax, edges, means, [_verbatim(labels[row]) for row in rows])
+        _write(fig, path)
+
+
+def _draw_taggram(
+    ax: axes.Axes, edges: np.ndarray, means: np.ndarray, names: list[str]
+) -> None:
+    mesh = ax.pcolormesh(
+        edges, np.arange(len(names) + 1), means.T, vmin=0, vmax=1, cmap="cividis"
+    )
+    ax.set_yticks(np.arange(len(names)) + 0.5, names)
+    ax.invert_yaxis()
+    ax.set_xlim(edges[0], edges[-1])
+    ax.xaxis.set_major_formatter(lambda secs, _: f"{secs // 60:.0f}:{secs % 60:02.0f}")
+    ax.set_xlabel("time (minutes)")
+    ax.grid(False)
+    bar = ax.figure.colorbar(mesh, ax=ax, fraction=0.04, aspect=15, label="score")
+    bar.ax.spines["outline"].set_visible(False)
 
 
 def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
