@@ -117,8 +117,7 @@ def _scored(
 ) -> Iterator[_Piece]:
     for batch in _batches(clips):
         waveforms = [clip.waveform for clip in batch if clip.waveform is not None]
-        scores = iter(predictor.scores(waveforms))
-        vectors = iter(predictor.embeddings(waveforms) if embeddings else ())
+        scores, vectors = _score(predictor, waveforms, embeddings)
         for clip in batch:
             waveform, light = clip.waveform, dataclasses.replace(clip, waveform=None)
             if waveform is None:
@@ -132,6 +131,16 @@ def _scored(
                 next(vectors, None),
                 Taggram(*predictor.taggram(waveform)) if taggrams else None,
             )
+
+
+def _score(
+    predictor: serving.Predictor, waveforms: Sequence[np.ndarray], embeddings: bool
+) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray]]:
+    """Returns the scores of each clip and, if they are wanted, its embedding."""
+    if not embeddings:
+        return iter(predictor.scores(waveforms)), iter(())
+    scores, vectors = predictor.scores_and_embeddings(waveforms)
+    return iter(scores), iter(vectors)
 
 
 def _batches(clips: Iterable[audio.Clip]) -> Iterator[list[audio.Clip]]:
@@ -192,8 +201,10 @@ def _mean(
 
 def _in_a_row(pieces: Sequence[_Piece]) -> Taggram | None:
     times, scores, start = [], [], 0
+    silent = not any(piece.frames for piece in pieces)
     for piece in pieces:
-        if piece.taggram is not None:
+        # Silence within a recording has no scores, as in an export.
+        if piece.taggram is not None and (piece.frames or silent):
             times.append(piece.taggram.times_secs + start / params.SAMPLE_RATE_HZ)
             scores.append(piece.taggram.scores)
         start += piece.samples

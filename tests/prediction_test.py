@@ -1,64 +1,17 @@
 """Files to scores with a model whose scores are known; long files as short ones."""
 
-import dataclasses
-import json
-import pathlib
-
+import loudness
 import numpy as np
 import pytest
 import soundfile
+from loudness import RATE, SEGMENT
 
-from genre_tl import params, prediction, serving
-
-RATE = params.SAMPLE_RATE_HZ
-HOP, FRAMES = 100, 8
-SEGMENT = HOP * FRAMES
-
-
-@dataclasses.dataclass
-class Loudness:
-    """Scores a segment by its mean magnitude and a clip as an export does.
-
-    What an export does is in `tests/serving_test.py`; here it is done in NumPy.
-    """
-
-    folder: pathlib.Path
-    labels: tuple[str, ...] = ("quiet", "loud")
-    calls: int = 0
-
-    def scores(self, waveforms):
-        self.calls += 1
-        return np.array([self._mean(waveform) for waveform in waveforms], np.float32)
-
-    def embeddings(self, waveforms):
-        return np.array([[len(w), np.abs(w).max()] for w in waveforms], np.float32)
-
-    def taggram(self, waveform):
-        times = np.arange(0, len(waveform), HOP) / RATE
-        loud = [
-            np.abs(waveform[i : i + HOP]).mean() for i in range(0, len(waveform), HOP)
-        ]
-        return times, np.stack([1 - np.array(loud), loud], 1).astype(np.float32)
-
-    def _mean(self, waveform):
-        total, weight = np.zeros(2), 0
-        for start in range(0, len(waveform), SEGMENT):
-            segment = waveform[start : start + SEGMENT]
-            last = np.flatnonzero(segment)
-            frames = last[-1] // HOP + 1 if len(last) else 0
-            loud = np.abs(segment).mean()
-            total += frames * np.array([1 - loud, loud])
-            weight += frames
-        return total / weight if weight else np.array([1.0, 0.0])
+from genre_tl import prediction
 
 
 @pytest.fixture
 def predictor(tmp_path):
-    card = tmp_path / "model" / serving.CARD
-    card.parent.mkdir(parents=True)
-    facts = {"hop_samples": HOP, "segment_samples": SEGMENT}
-    card.write_text(json.dumps({"frontend": facts}))
-    return Loudness(tmp_path / "model")
+    return loudness.Model(tmp_path / "model")
 
 
 @pytest.fixture

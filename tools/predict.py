@@ -264,7 +264,8 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
     head = result_formats.csv_row(["secs", *labels])
     command.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
     title = result_formats.shown(os.path.basename(result.path))
-    plots.taggram(times, scores, labels, f"{target}.png", title=title)
+    if len(times):
+        plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _tell(text: str) -> None:
