@@ -2,28 +2,31 @@
 
 The data flows through the modules in this order:
 
-  params          every number, with its unit
-  datasets        folders and tables -> paths, labels, groups
-  tables          a CSV of paths and labels -> the same
-  splits          labels, groups -> rows to train, validate, test
-  synthesis       pieces of music -> sound
-  synthetic       the demo corpus
-  resampling      waveform at one rate -> at another
-  mp3             MP3 files -> streams without damage
-  audio           files -> mono waveform at 16 kHz
-  wavelets        kymatio's filters, cut to slices of the spectrum
-  scattering      waveform -> log-scattering frames
-  evaluation      scores -> metrics
-  plots           metrics -> pictures
-  feature_store   frames on disk: shards, index, checksums
-  extraction      files -> feature store
-  input_pipeline  feature store -> tf.data batches
-  models          frames -> GRU backbone -> tags or genres
-  runs            a training run: its folder, epochs, resumption
-  training        pretrain, finetune, evaluate
-  export_checks   what a SavedModel must pass
-  serving         SavedModel: export, publish, predict
-  prediction      files -> scores, embeddings, scores over time
+  params            every number, with its unit
+  datasets          folders and tables -> paths, labels, groups
+  tables            a CSV of paths and labels -> the same
+  splits            labels, groups -> rows to train, validate, test
+  synthesis         pieces of music -> sound
+  synthetic         the demo corpus
+  resampling        waveform at one rate -> at another
+  mp3               MP3 files -> streams without damage
+  audio             files -> mono waveform at 16 kHz
+  wavelets          kymatio's filters, cut to slices of the spectrum
+  scattering        waveform -> log-scattering frames
+  evaluation        scores -> metrics
+  plots             metrics -> pictures
+  feature_store     frames on disk: shards, index, checksums
+  extraction        files -> feature store
+  input_pipeline    feature store -> tf.data batches
+  models            frames -> GRU backbone -> tags or genres
+  fitting           an epoch of training
+  runs              a training run: its folder, epochs, resumption
+  training          pretrain, finetune, evaluate
+  cross_validation  folds x repeats: transfer, random start, SVM
+  reports           a cross-validation as Markdown, JSON, pictures
+  export_checks     what a SavedModel must pass
+  serving           SavedModel: export, publish, predict
+  prediction        files -> scores, embeddings, scores over time
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """

@@ -1,11 +1,11 @@
 """The recurrent backbone, its heads, and how models are kept.
 
-A model is one Keras `Sequential`: frames of a clip go in, scores come out.
+Frames of a clip go in, scores come out:
 
   masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> head
 
-`tagger` has a sigmoid for every tag; `swap_head` pops it and puts a softmax over
-genres in its place (Song et al. 2017, section 3).
+`tagger` has a sigmoid for every tag, `classifier` a softmax over genres; `carry_over`
+takes what the one has learned to the other (Song et al. 2017, section 3).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -20,8 +21,6 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params, scattering
-
-HEAD = "head"
 
 _Path = str | os.PathLike[str]
 
@@ -69,7 +68,164 @@ class Standardize(keras.layers.Layer):
         self.stddev.assign(np.maximum(np.sqrt(variance), self._MIN_STDDEV))
 
 
-def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Sequential:
+@keras.saving.register_keras_serializable(package="genre_tl")
+class GRU(keras.layers.GRU):
+    """`keras.layers.GRU` with a faster loop on a CPU; the same weights and results.
+
+    Keras multiplies the input with its kernel, and sums the gradient of either
+    kernel, step by step. Here the steps of a sequence do so together, and only the
+    recurrence itself is a loop, with its gradient written down. Where cuDNN can be
+    used, or with options that the network does not need, Keras's own loop runs.
+    """
+
+    def inner_loop(
+        self,
+        sequences: tf.Tensor,
+        initial_state: list[tf.Tensor],
+        mask: tf.Tensor | None,
+        training: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Returns last output, all outputs and last state, as Keras asks for."""
+        if not self._is_plain() or self._finds_cudnn():
+            return super().inner_loop(sequences, initial_state, mask, training)
+        if mask is None:
+            mask = tf.ones(tf.shape(sequences)[:2], tf.bool)
+        cell = self.cell
+        steps = tf.transpose(sequences, [1, 0, 2])
+        gates = tf.tensordot(steps, cell.kernel, 1) + cell.bias[0]
+        keep = tf.transpose(mask)[:, :, tf.newaxis]  # [frames, batch, 1]
+        # Only what is trained needs the gradient, and an export must not hold it.
+        recur = _differentiable(keep) if training else _recur(keep)
+        states, *_ = recur(
+            gates,
+            tf.convert_to_tensor(cell.recurrent_kernel),
+            tf.convert_to_tensor(cell.bias[1]),
+            initial_state[0],
+        )
+        return states[-1], tf.transpose(states, [1, 0, 2]), [states[-1]]
+
+    def _is_plain(self) -> bool:
+        return (
+            self.activation is keras.activations.tanh
+            and self.recurrent_activation is keras.activations.sigmoid
+            and self.use_bias
+            and self.reset_after
+            and not (self.dropout or self.recurrent_dropout or self.go_backwards)
+        )
+
+    def _finds_cudnn(self) -> bool:
+        return bool(self.use_cudnn and tf.config.list_logical_devices("GPU"))
+
+
+def _recur(keep: tf.Tensor) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Returns the loop over frames (Cho et al. 2014, with `reset_after`).
+
+    The loop takes the input's part of the gates `[frames, batch, 3 units]`, the
+    recurrent kernel `[units, 3 units]`, its bias `[3 units]` and the first state
+    `[batch, units]`. It returns, each `[frames, batch, ...]`, the states, update
+    and reset gates together, candidates, and the candidates' recurrent part.
+
+    Args:
+      keep: bool `[frames, batch, 1]`; where false, the state stays as it was.
+    """
+
+    def loop(
+        gates: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        units = kernel.shape[0]
+
+        def step(
+            frame: tf.Tensor, state: tf.Tensor, *kept: tf.TensorArray
+        ) -> tuple[Any, ...]:
+            given, recurrent = gates[frame], tf.matmul(state, kernel) + bias
+            opened = tf.sigmoid(given[:, : 2 * units] + recurrent[:, : 2 * units])
+            recurrent = recurrent[:, 2 * units :]
+            candidate = tf.tanh(given[:, 2 * units :] + opened[:, units:] * recurrent)
+            new = candidate + opened[:, :units] * (state - candidate)
+            new = tf.where(keep[frame], new, state)
+            values = (new, opened, candidate, recurrent)
+            written = (a.write(frame, v) for a, v in zip(kept, values, strict=True))
+            return frame + 1, new, *written
+
+        frames = tf.shape(gates)[0]
+        arrays = [tf.TensorArray(gates.dtype, frames) for _ in range(4)]
+        last = tf.while_loop(
+            lambda frame, *_: frame < frames, step, (0, state, *arrays)
+        )
+        return tuple(array.stack() for array in last[2:])
+
+    return loop
+
+
+def _differentiable(keep: tf.Tensor) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Returns the loop of `_recur` with a gradient, of the states alone."""
+
+    @tf.custom_gradient
+    def loop(
+        gates: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor, ...]]]:
+        saved = _recur(keep)(gates, kernel, bias, state)
+        states, opened, candidate, recurrent = saved
+
+        def gradient(upstream: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
+            before = tf.concat([state[tf.newaxis], states[:-1]], axis=0)
+            update, reset = tf.split(opened, 2, axis=2)
+            # Of the state after a frame, by each gate; nothing flows where padded.
+            valid = tf.cast(keep, gates.dtype)
+            by_update = valid * (before - candidate) * update * (1 - update)
+            by_candidate = valid * (1 - update) * (1 - candidate**2)
+            by_reset = by_candidate * recurrent * reset * (1 - reset)
+            slopes = tf.concat([by_update, by_reset, by_candidate * reset], axis=2)
+            carried = tf.where(keep, update, 1)
+            total, of_first = _backward(upstream, slopes, carried, kernel)
+            total = tf.tile(total, [1, 1, 3])
+            # All frames and clips in one product, where Keras adds up by frame.
+            of_recurrent = tf.reshape(total * slopes, [-1, kernel.shape[1]])
+            before = tf.reshape(before, [-1, kernel.shape[0]])
+            return (
+                total * tf.concat([by_update, by_reset, by_candidate], axis=2),
+                tf.matmul(before, of_recurrent, transpose_a=True),
+                tf.reduce_sum(of_recurrent, axis=0),
+                of_first,
+            )
+
+        return saved, gradient
+
+    return loop
+
+
+def _backward(
+    upstream: tf.Tensor, slopes: tf.Tensor, carried: tf.Tensor, kernel: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Runs back through the frames.
+
+    Args:
+      upstream: gradient of each state by what follows the layer.
+      slopes: of the state by the recurrent part, `[frames, batch, 3 units]`.
+      carried: share of the state before that stays, `[frames, batch, units]`.
+      kernel: the recurrent kernel, `[units, 3 units]`.
+
+    Returns:
+      Gradients of every state, all that follows considered, and of the first one.
+    """
+    frames = tf.shape(upstream)[0]
+
+    def step(
+        frame: tf.Tensor, gradient: tf.Tensor, totals: tf.TensorArray
+    ) -> tuple[Any, ...]:
+        total = gradient + upstream[frame]
+        gates = tf.tile(total, [1, 3]) * slopes[frame]
+        # In this order the product takes a CPU a third of the time.
+        product = tf.transpose(tf.matmul(kernel, gates, transpose_b=True))
+        return frame - 1, total * carried[frame] + product, totals.write(frame, total)
+
+    totals = tf.TensorArray(upstream.dtype, frames)
+    begin = (frames - 1, tf.zeros_like(upstream[0]), totals)
+    _, first, totals = tf.while_loop(lambda frame, *_: frame >= 0, step, begin)
+    return totals.stack(), first
+
+
+def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Model:
     """Builds frames -> vector, without a head.
 
     Args:
@@ -79,38 +235,52 @@ def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Seq
 
     Returns:
       `[batch, frames, num_paths]`, padded with `scattering.PAD_VALUE`, to
-      `[batch, num_units]`. What is padded, and the other clips of the batch,
-      have no effect.
+      `[batch, num_units]`, or with read-out `all` to
+      `[batch, num_paths + num_layers * num_units]`. What is padded, and the other
+      clips of the batch, have no effect.
 
     Raises:
       ValueError: if the read-out is unknown.
     """
-    if model.readout not in ("mean", "last"):
-        raise ValueError(f"readout must be 'mean' or 'last', got {model.readout!r}")
-    keras.utils.set_random_seed(seed)
-    layers: list[keras.layers.Layer] = [
-        keras.layers.Input((None, num_paths), name="frames"),
-        keras.layers.Masking(scattering.PAD_VALUE, name="masking"),
-        Standardize(name="standardize"),
-    ]
-    for number in range(1, model.num_layers + 1):
-        is_last = number == model.num_layers
-        layers.append(
-            keras.layers.GRU(
-                model.num_units,
-                return_sequences=not is_last or model.readout == "mean",
-                name=f"gru_{number}",
-            )
+    if model.readout not in ("all", "mean", "last"):
+        raise ValueError(
+            f"readout must be 'all', 'mean' or 'last', got {model.readout!r}"
         )
-        if is_last and model.readout == "mean":
-            layers.append(keras.layers.GlobalAveragePooling1D(name="mean"))
-        layers.append(keras.layers.Dropout(model.dropout, name=f"dropout_{number}"))
-    return keras.Sequential(layers, name="backbone")
+    keras.utils.set_random_seed(seed)
+    inputs = keras.layers.Input((None, num_paths), name="frames")
+    hidden = keras.layers.Masking(scattering.PAD_VALUE, name="masking")(inputs)
+    hidden = Standardize(name="standardize")(hidden)
+    sequences = [hidden]
+    for number in range(1, model.num_layers + 1):
+        if number > 1:
+            hidden = _dropout(model, number - 1)(hidden)
+        is_read = number == model.num_layers and model.readout == "last"
+        gru = GRU(model.num_units, return_sequences=not is_read, name=f"gru_{number}")
+        hidden = gru(hidden)
+        sequences.append(hidden)
+    if model.readout == "mean":
+        hidden = keras.layers.GlobalAveragePooling1D(name="mean")(hidden)
+    elif model.readout == "all":
+        hidden = _joined_means(sequences)
+    hidden = _dropout(model, model.num_layers)(hidden)
+    return keras.Model(inputs, hidden, name="backbone")
+
+
+def _dropout(model: params.Model, number: int) -> keras.layers.Layer:
+    return keras.layers.Dropout(model.dropout, name=f"dropout_{number}")
+
+
+def _joined_means(sequences: Sequence[tf.Tensor]) -> tf.Tensor:
+    means = [
+        keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")(sequence)
+        for number, sequence in enumerate(sequences)
+    ]
+    return keras.layers.Concatenate(name="joined")(means)
 
 
 def tagger(
     model: params.Model, num_paths: int, num_tags: int, *, seed: int = 0
-) -> keras.Sequential:
+) -> keras.Model:
     """Builds frames -> `[batch, num_tags]` independent probabilities."""
     network = backbone(model, num_paths, seed=seed)
     return _with_head(network, "tagger", num_tags, "sigmoid")
@@ -118,47 +288,35 @@ def tagger(
 
 def classifier(
     model: params.Model, num_paths: int, num_genres: int, *, seed: int = 0
-) -> keras.Sequential:
+) -> keras.Model:
     """Builds frames -> `[batch, num_genres]` probabilities, from random weights."""
     network = backbone(model, num_paths, seed=seed)
     return _with_head(network, "classifier", num_genres, "softmax")
 
 
-def swap_head(
-    network: keras.Sequential, num_genres: int, *, seed: int = 0
-) -> keras.Sequential:
-    """Pops the head and puts a fresh softmax over genres in its place.
+def carry_over(tagger: keras.Model, network: keras.Model) -> None:
+    """Gives a classifier the recurrent layers of a tagger; the head stays its own.
 
     Args:
-      network: a tagger or classifier; it is changed.
-      num_genres: outputs of the new head.
-      seed: of the new head's weights.
-
-    Returns:
-      `network`, now a classifier that keeps the backbone's weights.
+      tagger: the pre-trained model.
+      network: of the same layers; it is changed.
 
     Raises:
-      ValueError: if the last layer is not a head.
+      ValueError: if a layer is missing or has another size.
     """
-    if network.layers[-1].name != HEAD:
-        raise ValueError(
-            f"the last layer of {network.name!r} is {network.layers[-1].name!r}, not "
-            f"{HEAD!r}: give a tagger or a classifier"
-        )
-    keras.utils.set_random_seed(seed)
-    network.pop()
-    return _with_head(network, "classifier", num_genres, "softmax")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.GRU):
+            layer.set_weights(tagger.get_layer(layer.name).get_weights())
 
 
 def _with_head(
-    network: keras.Sequential, name: str, num_labels: int, activation: str
-) -> keras.Sequential:
-    network.add(keras.layers.Dense(num_labels, activation=activation, name=HEAD))
-    network.name = name
-    return network
+    network: keras.Model, name: str, num_labels: int, activation: str
+) -> keras.Model:
+    head = keras.layers.Dense(num_labels, activation=activation, name="head")
+    return keras.Model(network.input, head(network.output), name=name)
 
 
-def reseed(network: keras.Sequential, seed: int) -> None:
+def reseed(network: keras.Model, seed: int) -> None:
     """Sets the state of every dropout layer as a function of `seed` alone."""
     for number, layer in enumerate(network.layers):
         if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
@@ -166,7 +324,7 @@ def reseed(network: keras.Sequential, seed: int) -> None:
             layer.seed_generator.state.assign(state)
 
 
-def portable(network: keras.Sequential) -> keras.Sequential:
+def portable(network: keras.Model) -> keras.Model:
     """Returns a copy for inference that runs on any device.
 
     Keras puts cuDNN operations into a graph that is traced where a GPU is in
@@ -176,7 +334,7 @@ def portable(network: keras.Sequential) -> keras.Sequential:
     for layer in config["layers"]:
         if layer["class_name"] == "GRU":
             layer["config"]["use_cudnn"] = False
-    copy = keras.Sequential.from_config(config)
+    copy = type(network).from_config(config)
     copy.set_weights(network.get_weights())
     return copy
 
@@ -198,7 +356,7 @@ def save(network: keras.Model, path: _Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: _Path, *, compiled: bool = False) -> keras.Sequential:
+def load(path: _Path, *, compiled: bool = False) -> keras.Model:
     """Reads what `save` wrote: every weight must be there, and no other.
 
     Args:

@@ -65,14 +65,15 @@ class Model:
       num_layers: stacked GRU layers.
       num_units: units of each.
       dropout: fraction dropped between layers and before the head, 0 to 1.
-      readout: `mean` of the last layer over the valid frames, or its `last`
-        valid state.
+      readout: what the head sees: `all`, the means over the valid frames of the
+        input and of every layer, joined; `mean`, that of the last layer; `last`,
+        the last layer's last valid state.
     """
 
     num_layers: int = 5
     num_units: int = 512
     dropout: float = 0.3
-    readout: str = "mean"
+    readout: str = "all"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,6 +157,39 @@ def learning_curves(
         _write(fig, path)
 
 
+def accuracy_curves(
+    curves: Mapping[str, Sequence[float]],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draws accuracy against epoch, a line for each way of training.
+
+    Args:
+      curves: accuracies from 0 to 1 after each epoch, by name; at most three.
+      path: the PNG to write, in a folder that exists.
+      title: headline of the picture.
+
+    Raises:
+      ValueError: if there is nothing to draw, or too much.
+      OSError: if the file cannot be written.
+    """
+    lines = (_VALIDATION, _TRAINING, _POOLED)
+    if not 1 <= len(curves) <= len(lines) or not all(map(len, curves.values())):
+        raise ValueError(f"curves has {len(curves)} lines; 1 to 3 can be drawn")
+    with matplotlib.rc_context(_STYLE):
+        fig = _new_figure(6.4, 4.2, title)
+        ax = fig.subplots()
+        for (name, values), line in zip(curves.items(), lines, strict=False):
+            percent = 100 * np.asarray(values, np.float64)
+            label = f"{_verbatim(name)}: {percent[-1]:.1f} % at the end"
+            ax.plot(np.arange(1, len(percent) + 1), percent, label=label, **line)
+        ax.set(xlabel="epoch", ylabel="accuracy (% of clips)")
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        ax.legend(loc="lower right", handlelength=3)
+        _write(fig, path)
+
+
 def confusion_matrix(
     matrix: np.ndarray,
     vocabulary: Sequence[str],

@@ -3,7 +3,8 @@
 A run lives in a folder:
 
   run.json      what was run: kind, preset, seed, data, split, command, versions;
-                at the end also the metrics
+                at the end also the metrics, and since the last start the
+                seconds in training steps and all others
   history.csv   a row for each finished epoch
   curves.png    the same as a picture
   logs/         for TensorBoard
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import importlib.metadata
 import io
 import json
@@ -35,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 
 import genre_tl
-from genre_tl import datasets, input_pipeline, models, params, plots
+from genre_tl import datasets, fitting, input_pipeline, models, params, plots
 
 History = list[dict[str, float]]
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
@@ -121,7 +123,8 @@ class Run:
                 "vocabulary": list(data.table.vocabulary),
             }
         )
-        self._history = _read_history(self._folder / "history.csv")
+        self._history = read_history(self._folder)
+        self._clock = fitting.Clock()
 
     def _open(self, identity: dict[str, Any]) -> dict[str, Any]:
         # A folder goes on with the run it was made for, and with no other. Only
@@ -139,11 +142,11 @@ class Run:
             return record if self._has_finished() else record | identity
         record = identity | {
             "command": " ".join(sys.argv),
-            "versions": _versions(),
-            "revision": _revision(),
+            "versions": versions(),
+            "revision": revision(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        _write_json(path, record)
+        write_json(path, record)
         return record
 
     def _lasting(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +163,7 @@ class Run:
 
     def train(
         self,
-        new_network: Callable[[], keras.Sequential],
+        new_network: Callable[[], keras.Model],
         measure: Measure,
         progress: Progress | None,
     ) -> dict[str, Any]:
@@ -175,7 +178,9 @@ class Run:
             return self._record
         progress = progress or Progress()
         self._checkpoints.mkdir(exist_ok=True)
-        network = self._restore() or self._compile(new_network())
+        network = self._restore() or fitting.compiled(
+            new_network(), self._training, _LOSSES[self._kind]
+        )
         with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
             while not self._has_ended():
                 start = time.monotonic()
@@ -186,18 +191,7 @@ class Run:
                 progress.on_epoch(row, time.monotonic() - start)
         return self._finish(measure)
 
-    def _compile(self, network: keras.Sequential) -> keras.Sequential:
-        optimizer = keras.optimizers.Adam(
-            self._training.learning_rate,
-            global_clipnorm=self._training.clip_norm or None,
-        )
-        # On a CPU, XLA took longer to compile the recurrence, and to run it.
-        network.compile(
-            optimizer, _LOSSES[self._kind], metrics=["accuracy"], jit_compile=False
-        )
-        return network
-
-    def _restore(self) -> keras.Sequential | None:
+    def _restore(self) -> keras.Model | None:
         if not self._history:
             return None
         return models.load(self._checkpoint(len(self._history)), compiled=True)
@@ -215,44 +209,36 @@ class Run:
 
     def _epoch(
         self,
-        network: keras.Sequential,
+        network: keras.Model,
         measure: Measure,
         progress: Progress,
     ) -> dict[str, float]:
-        epoch = len(self._history) + 1
-        models.reseed(network, _mix(self._seed, epoch))
-        batches = input_pipeline.training_batches(
-            self._data.features,
-            self._data.table.labels,
-            self._data.train,
-            batch_size=self._training.batch_size,
-            segment_frames=self._segment_frames,
-            crop_frames=self._training.crop_frames,
-            seed=self._seed,
-            epoch=epoch,
-        )
-        num_steps = int(batches.cardinality())
-        told = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda step, logs: progress.on_step(
-                epoch, step + 1, num_steps
+        number = len(self._history) + 1
+        try:
+            row = fitting.epoch(
+                network,
+                self._data.features,
+                self._data.table.labels,
+                self._data.train,
+                self._training,
+                segment_frames=self._segment_frames,
+                seed=self._seed,
+                number=number,
+                clock=self._clock,
+                on_step=functools.partial(progress.on_step, number),
             )
-        )
-        logs = network.fit(batches, verbose=0, shuffle=False, callbacks=[told]).history
-        row = {"epoch": float(epoch), "loss": logs["loss"][-1]}
-        if self._kind == "finetune":
-            row["accuracy"] = logs["accuracy"][-1]
-        if not np.isfinite(row["loss"]):
-            raise ValueError(
-                f"{self._folder}: the loss of epoch {epoch} is {row['loss']}: lower "
-                "--learning_rate, in another --run_dir"
-            )
+        except ValueError as error:
+            raise ValueError(f"{self._folder}: {error}") from error
+        row = {"epoch": float(number)} | row
+        if self._kind == "pretrain":
+            del row["accuracy"]  # Of tags it says nothing.
         if len(self._data.valid):
             row |= self._validate(network, measure)
         return row
 
     def _validate(
         self,
-        network: keras.Sequential,
+        network: keras.Model,
         measure: Measure,
     ) -> dict[str, float]:
         labels, scores = self._scores(network, self._data.valid)
@@ -268,15 +254,15 @@ class Run:
         }
 
     def _scores(
-        self, network: keras.Sequential, rows: np.ndarray
+        self, network: keras.Model, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         # Labels and scores, both [rows, labels].
-        scores = predict(
+        scores = fitting.predict(
             network, self._data.features, rows, segment_frames=self._segment_frames
         )
         return self._data.table.labels[rows], scores
 
-    def _commit(self, network: keras.Sequential, row: dict[str, float]) -> None:
+    def _commit(self, network: keras.Model, row: dict[str, float]) -> None:
         # The history is what says that an epoch is done, so it is written last.
         epoch = len(self._history) + 1
         models.save(network, self._checkpoint(epoch))
@@ -300,7 +286,8 @@ class Run:
             for part, rows in (("valid", self._data.valid), ("test", self._data.test))
             if len(rows)
         }
-        _write_json(self._folder / "run.json", self._record)
+        self._record["time"] = self._clock.to_dict()
+        write_json(self._folder / "run.json", self._record)
         models.save(network, self._folder / "model.keras")
         for path in self._checkpoints.iterdir():
             path.unlink()
@@ -326,32 +313,6 @@ def read_run(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
         return json.loads((folder / "run.json").read_text("utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{folder / 'run.json'}: damaged: {error}") from error
-
-
-def predict(
-    network: keras.Sequential,
-    features: input_pipeline.Features,
-    rows: np.ndarray,
-    *,
-    segment_frames: int,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """Scores clips, each the mean over its segments.
-
-    Args:
-      network: a tagger or classifier.
-      features: where the clips are.
-      rows: which clips.
-      segment_frames: frames the network sees at once.
-      batch_size: segments at once.
-
-    Returns:
-      float32 `[rows, labels]`.
-    """
-    batches, segments = input_pipeline.evaluation_batches(
-        features, rows, batch_size=batch_size, segment_frames=segment_frames
-    )
-    return input_pipeline.mean_scores(network.predict(batches, verbose=0), segments)
 
 
 def best_epoch(history: History, monitor: str) -> int:
@@ -391,17 +352,14 @@ def _describe(data: Data) -> dict[str, Any]:
     }
 
 
-def _mix(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Returns the versions of this package and those that its results hang on."""
     versions = {"genre_tl": genre_tl.__version__, "python": platform.python_version()}
     return versions | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def _revision() -> str:
-    # Empty when the package was installed rather than checked out.
+def revision() -> str:
+    """Returns git's name of the sources; empty where they were installed."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     folder = pathlib.Path(__file__).parent
     try:
@@ -411,7 +369,9 @@ def _revision() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _read_history(path: pathlib.Path) -> History:
+def read_history(run_dir: str | os.PathLike[str]) -> History:
+    """Returns the finished epochs of a run, none if there are none."""
+    path = pathlib.Path(run_dir) / "history.csv"
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -429,7 +389,8 @@ def _to_csv(history: Sequence[Mapping[str, float]]) -> str:
     return text.getvalue()
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
     _write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -17,8 +18,10 @@ from genre_tl import datasets
 FOLDER_SPLITS: Mapping[str, Mapping[str, str]] = {
     "paper": {"train": "0123456789abcde", "valid": "f"},
     "literature": {"train": "0123456789ab", "valid": "c", "test": "def"},
+    "near": {"train": "0123456789a", "valid": "b", "target": "cdef"},
 }
-"""MagnaTagATune's splits by top folder: that of Song et al. (2017), and the usual."""
+"""MagnaTagATune's splits by top folder: that of Song et al. (2017), the usual, and one
+that leaves clips for a target that is near to the source."""
 
 BROKEN_CLIPS = frozenset(["jazz.00054"])
 """Clips unreadable in the common `.wav` copy of GTZAN, and often left out."""
@@ -37,7 +40,7 @@ def by_name(
 
     Args:
       dataset: the table to divide.
-      name: `paper` or `literature` for MagnaTagATune's layout (`FOLDER_SPLITS`);
+      name: one of `FOLDER_SPLITS` for MagnaTagATune's layout;
         `fault_filtered` for GTZAN (Kereliuk, Sturm and Larsen, 2015: 443, 197, 290).
       lists: the folder of `train_filtered.txt` and so on for `fault_filtered`; by
         default the collection's, or the one above.
@@ -45,7 +48,7 @@ def by_name(
         may. What is absent is logged.
 
     Returns:
-      Sorted row indices by `train`, `valid` and, but for `paper`, `test`.
+      Sorted row indices by `train`, `valid` and what else the split has.
 
     Raises:
       ValueError: if the split does not suit the table, or a part is empty.
@@ -135,6 +138,56 @@ def random(
     chosen = np.random.default_rng(seed).permutation(groups)[: len(groups) // num_parts]
     is_valid = np.isin(dataset.groups, chosen)
     return {"train": np.flatnonzero(~is_valid), "valid": np.flatnonzero(is_valid)}
+
+
+def styles(
+    dataset: datasets.Dataset,
+    tags: Sequence[str],
+    *,
+    min_clips: int = 10,
+) -> datasets.Dataset:
+    """Makes a genre collection of the target part of the split `near`.
+
+    A clip that carries several of the tags belongs to the one that is rarest in the
+    whole collection. Clips of one folder whose names begin with the same two words
+    are a group: of one style file, song or caption.
+
+    Args:
+      dataset: of tags.
+      tags: to be taken as genres; those with fewer than `min_clips` are left out.
+      min_clips: fewest clips of a genre, in the target part.
+
+    Raises:
+      ValueError: if a tag is unknown or fewer than two genres remain.
+    """
+    unknown = sorted(set(tags) - set(dataset.vocabulary))
+    if unknown:
+        raise ValueError(f"{dataset.root}: has no tag {', '.join(unknown)}")
+    columns = np.array([dataset.vocabulary.index(tag) for tag in sorted(tags)])
+    labels = dataset.labels[:, columns].astype(bool)
+    rows = _split_by_folder(dataset, FOLDER_SPLITS["near"])["target"]
+    rows = rows[labels[rows].any(axis=1)]
+    rarest_first = np.argsort(labels.sum(axis=0), kind="stable")
+    classes = rarest_first[labels[rows][:, rarest_first].argmax(axis=1)]
+    kept = np.flatnonzero(np.bincount(classes, minlength=len(tags)) >= min_clips)
+    if len(kept) < 2:
+        raise ValueError(
+            f"{dataset.root}: {len(kept)} of the tags {', '.join(tags)} have "
+            f"{min_clips} clips in the target part; 2 are needed"
+        )
+    rows, classes = rows[np.isin(classes, kept)], classes[np.isin(classes, kept)]
+    return dataclasses.replace(
+        dataset.select(rows),
+        labels=(classes[:, np.newaxis] == kept).astype(np.uint8),
+        vocabulary=tuple(sorted(tags)[column] for column in kept),
+        groups=tuple(_two_words(dataset.paths[row]) for row in rows),
+        multi_label=False,
+    )
+
+
+def _two_words(path: str) -> str:
+    """Returns `d/stdlib_swing` of `d/stdlib_swing_swing1_0486-0-29.mp3`."""
+    return "_".join(path.split("-")[0].split("_")[:2])
 
 
 def _split_by_folder(

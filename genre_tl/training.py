@@ -12,7 +12,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from genre_tl import datasets, evaluation, input_pipeline, models, params, runs
+from genre_tl import (
+    datasets,
+    evaluation,
+    fitting,
+    input_pipeline,
+    models,
+    params,
+    runs,
+)
 
 
 def pretrain(
@@ -45,12 +53,12 @@ def pretrain(
     if not len(data.valid):
         raise ValueError("pre-training stops by its validation clips, and got none")
 
-    def new_network() -> keras.Sequential:
+    def new_network() -> keras.Model:
         num_tags = len(data.table.vocabulary)
         network = models.tagger(
             preset.model, data.features.frames.shape[1], num_tags, seed=seed
         )
-        return _standardized(network, data)
+        return _standardized(network, data.features, data.train)
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         return evaluation.tagging_metrics(
@@ -96,25 +104,24 @@ def finetune(
     if data.table.multi_label:
         raise ValueError(f"{data.table.root}: fine-tuning takes genres, not tags")
     if start is not None:
-        _check_start(pathlib.Path(start), preset)
+        check_start(start, preset)
 
-    def new_network() -> keras.Sequential:
-        num_genres = len(data.table.vocabulary)
-        if start is None:
-            network = models.classifier(
-                preset.model, data.features.frames.shape[1], num_genres, seed=seed
-            )
-        else:
-            tagger = models.load(pathlib.Path(start) / "model.keras")
-            network = models.swap_head(tagger, num_genres, seed=seed)
-        return _standardized(network, data)
+    def new_network() -> keras.Model:
+        return new_classifier(
+            data.features,
+            data.table,
+            data.train,
+            preset.model,
+            tagger=None if start is None else load_start(start),
+            seed=seed,
+        )
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         return evaluation.genre_metrics(
             labels.argmax(axis=1), scores, data.table.vocabulary
         ).to_dict()
 
-    facts = {"start": None if start is None else _fingerprint(pathlib.Path(start))}
+    facts = {"start": None if start is None else fingerprint(start)}
     run = runs.Run("finetune", run_dir, data, preset, seed=seed, facts=facts)
     return run.train(new_network, measure, progress)
 
@@ -150,20 +157,59 @@ def evaluate(
         )
     preset = params.Preset.from_dict(record["preset"])
     network = models.load(pathlib.Path(run_dir) / "model.keras")
-    scores = runs.predict(
+    scores = fitting.predict(
         network, features, rows, segment_frames=preset.frontend.segment_frames
     )
     classes = np.array([known.index(genre) for genre in table.vocabulary])
     return evaluation.genre_metrics(classes[table.classes[rows]], scores, known)
 
 
-def _standardized(network: keras.Sequential, data: runs.Data) -> keras.Sequential:
-    mean, variance = input_pipeline.frame_statistics(data.features, data.train)
+def new_classifier(
+    features: input_pipeline.Features,
+    table: datasets.Dataset,
+    train: np.ndarray,
+    model: params.Model,
+    *,
+    tagger: keras.Model | None,
+    seed: int,
+) -> keras.Model:
+    """Returns the classifier that fine-tuning begins with.
+
+    Args:
+      features: of the table's rows.
+      table: of genres.
+      train: the rows to learn from; the statistics for standardising are theirs.
+      model: of the network.
+      tagger: a pre-trained one to take the backbone from; None for random weights.
+      seed: of the weights that are not taken over.
+    """
+    num_paths, num_genres = features.frames.shape[1], len(table.vocabulary)
+    network = models.classifier(model, num_paths, num_genres, seed=seed)
+    if tagger is not None:
+        models.carry_over(tagger, network)
+    return _standardized(network, features, train)
+
+
+def load_start(start: str | os.PathLike[str]) -> keras.Model:
+    """Returns the tagger of a finished pre-training run."""
+    return models.load(pathlib.Path(start) / "model.keras")
+
+
+def _standardized(
+    network: keras.Model, features: input_pipeline.Features, train: np.ndarray
+) -> keras.Model:
+    mean, variance = input_pipeline.frame_statistics(features, train)
     network.get_layer("standardize").set_statistics(mean, variance)
     return network
 
 
-def _check_start(start: pathlib.Path, preset: params.Preset) -> None:
+def check_start(start: str | os.PathLike[str], preset: params.Preset) -> None:
+    """Makes sure that a run can be started from.
+
+    Raises:
+      ValueError: if it is no pre-training run of this frontend and model.
+      FileNotFoundError: if it has not finished.
+    """
     record = runs.read_run(start)
     if record["kind"] != "pretrain":
         raise ValueError(f"{start}: a {record['kind']} run; give a pre-training run")
@@ -176,6 +222,7 @@ def _check_start(start: pathlib.Path, preset: params.Preset) -> None:
             )
 
 
-def _fingerprint(start: pathlib.Path) -> dict[str, Any]:
+def fingerprint(start: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what tells a finished run from another, fit for JSON."""
     record = runs.read_run(start)
     return {k: record[k] for k in ("kind", "seed", "data", "metrics", "best_epoch")}

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from genre_tl import models, params, scattering
 
@@ -21,7 +22,7 @@ def _tagger(readout="mean", seed=0):
     return models.tagger(sizes, NUM_PATHS, 4, seed=seed)
 
 
-@pytest.mark.parametrize("readout", ["mean", "last"])
+@pytest.mark.parametrize("readout", ["all", "mean", "last"])
 def test_scores_depend_neither_on_padding_nor_on_the_batch(readout):
     network = _tagger(readout)
     clips = _clips(12, 7, 3)
@@ -38,6 +39,23 @@ def test_last_read_out_is_the_state_after_the_last_valid_frame():
     np.testing.assert_allclose(last(clips), mean(clips), atol=1e-6)
 
 
+def test_the_head_sees_the_means_of_the_input_and_of_every_layer():
+    network = _tagger("all")
+    clips = _clips(12, 5)
+    parts = [network.get_layer("standardize"), *(_gru(network, n) for n in (1, 2, 3))]
+    outputs = keras.Model(network.input, [part.output for part in parts])(clips)
+    joined = [
+        np.concatenate([np.mean(y[clip, :length], axis=0) for y in outputs])
+        for clip, length in enumerate((12, 5))
+    ]
+    backbone = keras.Model(network.input, network.get_layer("joined").output)
+    np.testing.assert_allclose(backbone(clips), joined, atol=1e-6)
+
+
+def _gru(network, number):
+    return network.get_layer(f"gru_{number}")
+
+
 def test_full_size_is_five_layers_of_512():
     network = models.tagger(params.Model(), 643, 188)
     grus = [layer for layer in network.layers if isinstance(layer, keras.layers.GRU)]
@@ -52,20 +70,84 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     assert np.any(one(clips).numpy() != other(clips).numpy())
 
 
-def test_swapping_the_head_keeps_the_backbone():
-    network = _tagger()
-    before = [w.copy() for w in network.get_weights()[:-2]]
-    classifier = models.swap_head(network, 3)
-    for old, new in zip(before, classifier.get_weights()[:-2], strict=True):
-        np.testing.assert_array_equal(old, new)
-    scores = classifier(_clips(12, 4)).numpy()
-    assert scores.shape == (2, 3)
-    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+def _classifier(sizes=SIZES, seed=7):
+    return models.classifier(sizes, NUM_PATHS, 3, seed=seed)
 
 
-def test_a_model_without_a_head_is_refused():
-    with pytest.raises(ValueError, match="head"):
-        models.swap_head(models.backbone(SIZES, NUM_PATHS), 3)
+def test_what_is_carried_over_is_the_recurrent_layers_alone():
+    tagger, classifier, other = _tagger(), _classifier(), _classifier()
+    tagger.get_layer("standardize").set_statistics(
+        np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0)
+    )
+    models.carry_over(tagger, classifier)
+    for layer in classifier.layers:
+        is_carried = layer.name.startswith("gru")
+        theirs = (tagger if is_carried else other).get_layer(layer.name).get_weights()
+        for one, two in zip(layer.get_weights(), theirs, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("change", [{"num_layers": 4}, {"num_units": 9}])
+def test_a_backbone_of_another_size_is_not_carried_over(change):
+    other = params.Model(**{**vars(SIZES), **change})
+    with pytest.raises(ValueError, match="gru|shape"):
+        models.carry_over(_tagger(), _classifier(other))
+
+
+def _pair(**options):
+    """Keras's layer and ours with the same weights."""
+    theirs, ours = (kind(8, **options) for kind in (keras.layers.GRU, models.GRU))
+    for layer in (theirs, ours):
+        layer.build((None, None, NUM_PATHS))
+    rng = np.random.default_rng(3)
+    weights = [rng.normal(0, 0.5, w.shape) for w in theirs.get_weights()]
+    theirs.set_weights(weights)
+    ours.set_weights(weights)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("lengths", [(12, 12, 12), (12, 7, 1)])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_the_fast_gru_gives_the_states_and_gradients_of_keras(
+    lengths, training, sequences
+):
+    clips = tf.constant(_clips(*lengths))
+    mask = tf.range(12) < tf.constant(lengths)[:, None]
+    mask = None if min(lengths) == 12 else mask
+    results = []
+    for layer in _pair(return_sequences=sequences):
+        with tf.GradientTape() as tape:
+            tape.watch(clips)
+            states = layer(clips, mask=mask, training=training)
+            # No state's gradient is like another's.
+            weights = tf.reshape(tf.range(tf.size(states), dtype="float32"), states.shape)
+            loss = tf.reduce_sum(tf.sin(weights) * states)
+        results.append((states, *tape.gradient(loss, [clips, *layer.trainable_weights])))
+    for theirs, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_fast_gru_trains_in_a_graph_of_unknown_sizes():
+    theirs, ours = _pair(return_sequences=True)
+
+    def gradient(layer):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, NUM_PATHS])])
+        def of(clips):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(clips, training=True) ** 2)
+            return tape.gradient(loss, layer.trainable_weights)
+
+        return of(_clips(12, 12))
+
+    for one, other in zip(gradient(ours), gradient(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"reset_after": False}])
+def test_with_other_options_the_gru_is_that_of_keras(options):
+    theirs, ours = _pair(**options)
+    np.testing.assert_allclose(ours(_clips(12)), theirs(_clips(12)), atol=1e-6)
 
 
 def test_an_unknown_read_out_is_refused():

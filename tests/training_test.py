@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from genre_tl import datasets, input_pipeline, models, params, runs, training
+from genre_tl import datasets, fitting, input_pipeline, models, params, runs, training
 
 # A single layer: the time these tests take is that of tracing.
 TINY = params.PRESETS["tiny"]
@@ -110,7 +110,7 @@ def test_every_epoch_has_a_row(pretrained):
 def test_the_kept_model_has_the_metrics_of_the_record(pretrained):
     folder, record = pretrained
     data = _data(True)
-    scores = runs.predict(
+    scores = fitting.predict(
         models.load(folder / "model.keras"),
         data.features,
         data.valid,

@@ -27,10 +27,11 @@ flags.DEFINE_string("run_dir", "runs/pretrain", "Folder of this run.")
 flags.DEFINE_enum(
     "split",
     None,
-    ["paper", "literature", "random"],
-    "MagnaTagATune's folders: validation on f (Song et al. 2017), or training on "
-    "0 to b, validation on c, d to f never touched. random: validation on a tenth of "
-    "the groups. paper if not given, random with --table.",
+    ["paper", "literature", "near", "random"],
+    "MagnaTagATune's folders: validation on f (Song et al. 2017); training on 0 to b, "
+    "validation on c, d to f never touched; or training on 0 to a, validation on b, "
+    "c to f left for a target (tools.cross_validate --styles). random: validation on "
+    "a tenth of the groups. paper if not given, random with --table.",
 )
 flags.DEFINE_integer("num_tags", None, "Commonest tags only, such as 50; all if unset.")
 flags.DEFINE_integer(

@@ -1,0 +1,461 @@
+"""Cross-validation: transfer, random initialisation and an SVM on the same folds.
+
+A folder holds
+
+  settings.json   what is compared: collection, folds, preset, start, versions
+  folds.jsonl     a line for each finished fold, in the order they were finished
+
+A fold's result depends on the settings, its repeat and its number alone: neither on
+the order, nor on what the process did before. So a run that was killed goes on at
+the first fold that has no line, and ends like one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn import pipeline, preprocessing, svm
+
+from genre_tl import (
+    datasets,
+    fitting,
+    input_pipeline,
+    models,
+    params,
+    runs,
+    splits,
+    training,
+)
+
+MODELS = ("transfer", "random", "svm")
+_INNER_FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which folds there are, and how they are read.
+
+    Attributes:
+      num_folds: of a repeat; each clip is in the test part of one.
+      num_repeats: divisions into folds; may grow later.
+      seed: of the folds, and of every fold's weights, dropout and excerpts.
+      protocol: `paper` trains for a fixed number of epochs; `strict` keeps the
+        epoch that is best on a fifth of the training clips, held out for that.
+        Both read the test clips once, at the end.
+      clips_per_genre: most clips of a genre to train on; 0 takes all there are.
+      curves: also read the test clips after each epoch, for the plot of accuracy
+        against epoch; nothing is chosen by it.
+    """
+
+    num_folds: int = 10
+    num_repeats: int = 10
+    seed: int = 0
+    protocol: str = "paper"
+    clips_per_genre: int = 0
+    curves: bool = False
+
+    def __post_init__(self) -> None:
+        if self.protocol not in ("paper", "strict"):
+            raise ValueError(
+                f"protocol is {self.protocol!r}; it must be 'paper' or 'strict'"
+            )
+        if self.num_repeats < 1:
+            raise ValueError(f"num_repeats is {self.num_repeats}; at least 1 is needed")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fold:
+    """Rows to train on, to choose the epoch by (or none), and to test on."""
+
+    repeat: int
+    number: int
+    seed: int
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+
+
+def divide(
+    table: datasets.Dataset,
+    plan: Plan,
+    parts: Mapping[str, np.ndarray] | None = None,
+) -> list[Fold]:
+    """Returns all folds of all repeats.
+
+    Args:
+      table: of genres; no group of clips is divided.
+      plan: how many folds, and how they are seeded.
+      parts: a published split to take instead; its repeats differ in the seed.
+
+    Raises:
+      ValueError: if the table does not have enough clips.
+    """
+    return [
+        _fold(table, plan, repeat, number, tested, parts)
+        for repeat in range(plan.num_repeats)
+        for number, tested in enumerate(
+            [parts["test"]]
+            if parts
+            else splits.folds(table, plan.num_folds, fitting.mix(plan.seed, repeat))
+        )
+    ]
+
+
+def _fold(
+    table: datasets.Dataset,
+    plan: Plan,
+    repeat: int,
+    number: int,
+    test: np.ndarray,
+    parts: Mapping[str, np.ndarray] | None,
+) -> Fold:
+    seed = fitting.mix(plan.seed, repeat, number)
+    valid = test[:0]
+    if parts:
+        train = parts["train"]
+        valid = parts["valid"] if plan.protocol == "strict" else valid
+    else:
+        train = np.setdiff1d(np.arange(len(table)), test)
+        if plan.protocol == "strict":
+            inner = splits.folds(table.select(train), _INNER_FOLDS, seed)
+            valid, train = train[inner[0]], np.delete(train, inner[0])
+    if plan.clips_per_genre:
+        train = _some_of_each(table.classes, train, plan.clips_per_genre, seed)
+    return Fold(repeat, number, seed, train, valid, test)
+
+
+def _some_of_each(
+    classes: np.ndarray, rows: np.ndarray, most: int, seed: int
+) -> np.ndarray:
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    of_each = [shuffled[classes[shuffled] == genre][:most] for genre in set(classes)]
+    return np.sort(np.concatenate(of_each))
+
+
+class Record:
+    """The folder of a cross-validation: its settings and finished folds.
+
+    Args:
+      folder: made if absent.
+      settings: fit for JSON; what is there must be the same, but for the number
+        of repeats, and `start`, which a run without transfer leaves open.
+
+    Raises:
+      ValueError: if the folder holds another cross-validation, or is damaged.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], settings: Mapping[str, Any]
+    ) -> None:
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.settings = self._open(json.loads(json.dumps(settings)))
+        self.lines = self._read()
+
+    def _open(self, settings: dict[str, Any]) -> dict[str, Any]:
+        path = self.folder / "settings.json"
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if found:
+            start = settings["start"] or found["start"]
+            settings = {**settings, "start": start}
+            differing = [k for k in settings if _fixed(settings, k) != _fixed(found, k)]
+            if found["start"] is None and "start" in differing:
+                differing.remove("start")
+            if differing:
+                raise ValueError(
+                    f"{self.folder}: holds a cross-validation with other "
+                    f"{', '.join(differing)}; give another --output_dir, or remove "
+                    "this folder"
+                )
+            settings = {**found, **settings}
+        else:
+            settings |= {
+                "command": " ".join(sys.argv),
+                "versions": runs.versions(),
+                "revision": runs.revision(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            }
+        runs.write_json(path, settings)
+        return settings
+
+    def _read(self) -> list[dict[str, Any]]:
+        path = self.folder / "folds.jsonl"
+        if not path.is_file():
+            return []
+        whole, newline, torn = path.read_text("utf-8").rpartition("\n")
+        if torn:  # Killed while writing it.
+            os.truncate(path, len((whole + newline).encode()))
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: damaged: {error}") from error
+
+    def has(self, model: str, fold: Fold) -> bool:
+        """Whether a fold has finished."""
+        key = (model, fold.repeat, fold.number)
+        return any((r["model"], r["repeat"], r["fold"]) == key for r in self.lines)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Writes a finished fold; it is on the disk when this returns."""
+        with (self.folder / "folds.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.append(line)
+
+
+def _fixed(settings: Mapping[str, Any], name: str) -> Any:
+    """Returns the part of a setting that a cross-validation cannot change."""
+    value = settings.get(name)
+    if name == "plan" and value:
+        return {k: v for k, v in value.items() if k != "num_repeats"}
+    return value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """What is cross-validated.
+
+    Attributes:
+      features: of every row of the table.
+      table: paths, genres and groups.
+      parts: rows of a published split, taken instead of folds; None for folds.
+      split: what to call the division in reports.
+    """
+
+    features: input_pipeline.Features
+    table: datasets.Dataset
+    parts: Mapping[str, np.ndarray] | None = None
+    split: str = "folds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How a cross-validation tells what it does.
+
+    Attributes:
+      on_epoch: after an epoch: the fold's model, epochs done, epochs at most.
+      on_fold: after a fold: its line, and how many of how many are done.
+    """
+
+    on_epoch: Callable[[str, int, int], None] = lambda model, done, total: None
+    on_fold: Callable[[Mapping[str, Any], int, int], None] = (
+        lambda line, done, total: None
+    )
+
+
+def cross_validate(
+    folder: str | os.PathLike[str],
+    data: Data,
+    preset: params.Preset,
+    plan: Plan,
+    *,
+    compared: Sequence[str] = ("random",),
+    start: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Record:
+    """Runs every fold that has not been run, of every model.
+
+    Args:
+      folder: where settings and results are; made if absent.
+      data: the collection.
+      preset: frontend, model and `finetune` are used.
+      plan: folds, repeats, protocol.
+      compared: some of `MODELS`. They take turns, fold by fold, so that a run
+        that was stopped has compared as much as it has computed.
+      start: a finished pre-training run; `transfer` needs it.
+      progress: whom to tell.
+
+    Raises:
+      ValueError: if the folder holds another cross-validation or the data does
+        not suit.
+      FileNotFoundError: if `start` has not finished.
+    """
+    unknown = set(compared) - set(MODELS)
+    if unknown or not compared:
+        raise ValueError(f"compared is {compared}; it must be of {', '.join(MODELS)}")
+    if "transfer" in compared and start is None:
+        raise ValueError("transfer needs a start: give a finished pre-training run")
+    start = start if "transfer" in compared else None
+    progress = progress or Progress()
+    work = [
+        (model, fold)
+        for fold in divide(data.table, plan, data.parts)
+        for model in compared
+    ]
+    record = Record(folder, _settings(data, preset, plan, start))
+    trainer = _Trainer(data, preset, plan, start, progress)
+    done = sum(record.has(*each) for each in work)
+    for model, fold in work:
+        if not record.has(model, fold):
+            record.add(trainer.run(model, fold))
+            done += 1
+            progress.on_fold(record.lines[-1], done, len(work))
+    return record
+
+
+def _settings(
+    data: Data,
+    preset: params.Preset,
+    plan: Plan,
+    start: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    if start is not None:
+        training.check_start(start, preset)
+    everything = preset.to_dict()
+    return {
+        "plan": dataclasses.asdict(plan),
+        "preset": {part: everything[part] for part in ("frontend", "model", "finetune")},
+        "start": None if start is None else training.fingerprint(start),
+        "data": {
+            "name": data.table.name,
+            "split": data.split,
+            "paths": list(data.table.paths),
+            "classes": data.table.classes.tolist(),
+        },
+        "vocabulary": list(data.table.vocabulary),
+    }
+
+
+class _Trainer:
+    """Trains and tests one fold after the other, with one compiled network."""
+
+    def __init__(
+        self,
+        data: Data,
+        preset: params.Preset,
+        plan: Plan,
+        start: str | os.PathLike[str] | None,
+        progress: Progress,
+    ) -> None:
+        self._data, self._preset, self._plan = data, preset, plan
+        self._start, self._progress = start or "", progress
+        self._training = preset.finetune
+        self._clock = fitting.Clock()
+
+    def run(self, model: str, fold: Fold) -> dict[str, Any]:
+        """Returns the line of a fold."""
+        self._clock.restart()
+        if model == "svm":
+            predicted, told = self._svm(fold), {}
+        else:
+            predicted, told = self._train(model, fold)
+        truth = self._data.table.classes[fold.test]
+        return {
+            "model": model,
+            "repeat": fold.repeat,
+            "fold": fold.number,
+            "num_train": len(fold.train),
+            "accuracy": float(np.mean(predicted == truth)),
+            "test": fold.test.tolist(),
+            "predicted": predicted.tolist(),
+            **told,
+            "time": self._clock.to_dict(),
+        }
+
+    def _svm(self, fold: Fold) -> np.ndarray:
+        # Its parameters are the usual ones, not chosen by any fold.
+        machine = pipeline.make_pipeline(preprocessing.StandardScaler(), svm.SVC(C=10))
+        means = self._clip_means
+        machine.fit(means[fold.train], self._data.table.classes[fold.train])
+        return machine.predict(means[fold.test])
+
+    @functools.cached_property
+    def _clip_means(self) -> np.ndarray:
+        rows = range(len(self._data.table))
+        return np.stack(
+            [input_pipeline.frame_statistics(self._data.features, [r])[0] for r in rows]
+        )
+
+    def _train(self, model: str, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
+        self._reset(model, fold)
+        history: list[dict[str, float]] = []
+        best = -1.0, 0, self._network.get_weights()
+        num_epochs = self._training.max_epochs
+        for number in range(1, num_epochs + 1):
+            row = self._epoch(fold, number)
+            if len(fold.valid):
+                row["val_accuracy"] = self._accuracy(fold.valid)
+                if row["val_accuracy"] > best[0]:
+                    best = row["val_accuracy"], number, self._network.get_weights()
+            if self._plan.curves:
+                row["test_accuracy"] = self._accuracy(fold.test)
+            history.append(row)
+            self._progress.on_epoch(model, number, num_epochs)
+        kept = num_epochs
+        if len(fold.valid):
+            _, kept, weights = best
+            self._network.set_weights(weights)
+        columns = {name: [row[name] for row in history] for name in history[0]}
+        return self._classes(fold.test), {"epoch": kept, "history": columns}
+
+    def _epoch(self, fold: Fold, number: int) -> dict[str, float]:
+        return fitting.epoch(
+            self._network,
+            self._data.features,
+            self._data.table.labels,
+            fold.train,
+            self._training,
+            segment_frames=self._preset.frontend.segment_frames,
+            seed=fold.seed,
+            number=number,
+            clock=self._clock,
+        )
+
+    def _classes(self, rows: np.ndarray) -> np.ndarray:
+        return fitting.predict(
+            self._network,
+            self._data.features,
+            rows,
+            segment_frames=self._preset.frontend.segment_frames,
+        ).argmax(axis=1)
+
+    def _accuracy(self, rows: np.ndarray) -> float:
+        return float(np.mean(self._classes(rows) == self._data.table.classes[rows]))
+
+    def _reset(self, model: str, fold: Fold) -> None:
+        """Sets weights, statistics and optimizer as if there had been no fold."""
+        tagger = self._tagger if model == "transfer" else None
+        fresh = training.new_classifier(
+            self._data.features,
+            self._data.table,
+            fold.train,
+            self._preset.model,
+            tagger=tagger,
+            seed=fold.seed,
+        )
+        self._network.set_weights(fresh.get_weights())
+        values = self._optimizer
+        pairs = zip(self._network.optimizer.variables, values, strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
+
+    @functools.cached_property
+    def _tagger(self) -> keras.Model:
+        return training.load_start(self._start)
+
+    @functools.cached_property
+    def _network(self) -> keras.Model:
+        network = models.classifier(
+            self._preset.model,
+            self._data.features.frames.shape[1],
+            len(self._data.table.vocabulary),
+        )
+        return fitting.compiled(network, self._training, "categorical_crossentropy")
+
+    @functools.cached_property
+    def _optimizer(self) -> list[np.ndarray]:
+        """The optimizer's variables before the first step."""
+        optimizer = self._network.optimizer
+        optimizer.build(self._network.trainable_variables)
+        return [variable.numpy() for variable in optimizer.variables]

@@ -1,0 +1,285 @@
+"""A cross-validation to a report that a person can read: Markdown, JSON, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genre_tl import cross_validation, evaluation, plots, runs
+
+_NAMES = {
+    "transfer": "transfer",
+    "random": "random initialisation",
+    "svm": "scattering means + RBF-SVM",
+}
+_PAIRS = (("transfer", "random"), ("transfer", "svm"), ("random", "svm"))
+
+
+def summary(record: cross_validation.Record) -> dict[str, Any]:
+    """Returns the figures of all finished folds, fit for JSON.
+
+    Accuracies are from 0 to 1. Differences are taken over the folds that both
+    models have finished.
+    """
+    lines = {
+        model: {(x["repeat"], x["fold"]): x for x in record.lines if x["model"] == model}
+        for model in cross_validation.MODELS
+    }
+    lines = {model: folds for model, folds in lines.items() if folds}
+    return {
+        "models": {
+            model: _of_model(record, list(folds.values()))
+            for model, folds in lines.items()
+        },
+        "differences": {
+            f"{one} - {other}": _difference(lines[one], lines[other])
+            for one, other in _PAIRS
+            if one in lines and other in lines and lines[one].keys() & lines[other].keys()
+        },
+        "time": _time(record.lines),
+    }
+
+
+def write(
+    record: cross_validation.Record, *, start: str | os.PathLike[str] | None = None
+) -> str:
+    """Writes `report.md`, `report.json` and pictures into the record's folder.
+
+    Args:
+      record: with one finished fold at least.
+      start: the pre-training run, for its figures.
+
+    Returns:
+      The table and, where there is one, the warning.
+
+    Raises:
+      ValueError: if no fold has finished.
+    """
+    if not record.lines:
+        raise ValueError(f"{record.folder}: no fold has finished")
+    figures = summary(record)
+    sections = [_head(record), _table(figures), *_warnings(figures)]
+    shown = "\n\n".join(sections[1:])
+    sections += [_curves(record, figures), *_by_genre(record, figures)]
+    sections += [_source(record, pathlib.Path(start))] if start else []
+    sections += [_method(record), _spent(figures)]
+    _write(record.folder / "report.json", json.dumps(figures, indent=1))
+    _write(record.folder / "report.md", "\n\n".join(filter(None, sections)))
+    return f"{shown}\n\nwritten: {record.folder}/report.md, report.json, pictures"
+
+
+def _of_model(
+    record: cross_validation.Record, lines: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    classes = np.array(record.settings["data"]["classes"])
+    test = np.concatenate([line["test"] for line in lines])
+    predicted = np.concatenate([line["predicted"] for line in lines])
+    vocabulary = record.settings["vocabulary"]
+    scores = np.eye(len(vocabulary))[predicted]
+    pooled = evaluation.genre_metrics(classes[test], scores, vocabulary)
+    figures: dict[str, Any] = {
+        "accuracy": _mean([line["accuracy"] for line in lines], lines),
+        "recall": dict(zip(vocabulary, pooled.recall.tolist(), strict=True)),
+        "confusion": pooled.confusion.tolist(),
+    }
+    for name in ("accuracy", "val_accuracy", "test_accuracy"):
+        if all(name in line.get("history", ()) for line in lines):
+            values = [line["history"][name] for line in lines]
+            figures[f"{name}_by_epoch"] = np.mean(values, axis=0).tolist()
+    return figures
+
+
+def _mean(
+    values: Sequence[float], lines: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    share = np.mean([len(line["test"]) / line["num_train"] for line in lines])
+    repeats = [line["repeat"] for line in lines]
+    return evaluation.resampled_mean(values, repeats, float(share)).to_dict()
+
+
+def _difference(
+    ours: Mapping[Any, Mapping[str, Any]], theirs: Mapping[Any, Mapping[str, Any]]
+) -> dict[str, Any]:
+    both = sorted(ours.keys() & theirs.keys())
+    values = [ours[key]["accuracy"] - theirs[key]["accuracy"] for key in both]
+    return _mean(values, [ours[key] for key in both])
+
+
+def _time(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        part: round(sum(x["time"][part] for x in lines if x["model"] != "svm"), 1)
+        for part in ("steps", "other")
+    }
+
+
+def _head(record: cross_validation.Record) -> str:
+    data, plan = record.settings["data"], record.settings["plan"]
+    folds = (
+        f"{plan['num_folds']} folds x {plan['num_repeats']} repeats"
+        if data["split"] == "folds"
+        else f"split {data['split']} x {plan['num_repeats']} seeds"
+    )
+    return (
+        f"# {data['name']}: {len(data['paths'])} clips, "
+        f"{len(record.settings['vocabulary'])} genres\n\n"
+        f"{folds}, seed {plan['seed']}, protocol `{plan['protocol']}`; chance "
+        f"{1 / len(record.settings['vocabulary']):.0%}.\n\n"
+        f"```\n{record.settings['command']}\n```"
+    )
+
+
+def _table(figures: Mapping[str, Any]) -> str:
+    rows = [
+        "| | accuracy | 95 % interval | std over repeats | folds |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for model, of_model in figures["models"].items():
+        rows.append(_row(_NAMES[model], of_model["accuracy"], "{:.1f} %"))
+    for pair, mean in figures["differences"].items():
+        rows.append(_row(f"{pair.replace(' - ', ' − ')} (points)", mean, "{:+.1f}"))
+    return "\n".join(rows)
+
+
+def _row(name: str, mean: Mapping[str, Any], form: str) -> str:
+    low, high, spread = (
+        "-" if x is None else form.format(100 * x)
+        for x in (*mean["interval"], mean["repeat_stddev"])
+    )
+    value = form.format(100 * mean["value"])
+    spread = spread.lstrip("+")
+    return f"| {name} | {value} | {low} to {high} | {spread} | {mean['num_folds']} |"
+
+
+def _warnings(figures: Mapping[str, Any]) -> list[str]:
+    mean = figures["differences"].get("transfer - random")
+    if mean is None or mean["value"] >= 0:
+        return []
+    points = f"{-100 * mean['value']:.1f} points"
+    high = mean["interval"][1]
+    if high is not None and high < 0:
+        return [
+            f"**Warning: transfer does worse than random initialisation, by {points}; "
+            "the interval excludes zero.** The source does not suit this target: it "
+            "may be too distant, too small or too weakly labelled. Use random "
+            "initialisation, or another source."
+        ]
+    return [
+        f"**Warning: transfer does not help here: {points} below random "
+        "initialisation, though the interval includes zero.**"
+    ]
+
+
+def _curves(record: cross_validation.Record, figures: Mapping[str, Any]) -> str:
+    kind = "test" if record.settings["plan"]["curves"] else "val"
+    curves = {
+        _NAMES[model]: of_model[f"{kind}_accuracy_by_epoch"]
+        for model, of_model in figures["models"].items()
+        if f"{kind}_accuracy_by_epoch" in of_model
+    }
+    if not curves:
+        return ""
+    what = {"test": "test folds", "val": "inner validation clips"}[kind]
+    title = f"{record.settings['data']['name']}: mean accuracy on the {what}"
+    plots.accuracy_curves(curves, record.folder / "accuracy.png", title=title)
+    text = f"## Accuracy against epoch\n\n![accuracy](accuracy.png)\n\nMean over {what}."
+    if kind == "test":
+        text += " The test folds were read after each epoch for this plot alone."
+    return text + _speed(curves)
+
+
+def _speed(curves: Mapping[str, Sequence[float]]) -> str:
+    ours, theirs = (curves.get(_NAMES[model]) for model in ("transfer", "random"))
+    if not ours or not theirs:
+        return ""
+    reached = np.flatnonzero(np.array(ours) >= theirs[-1])
+    if not len(reached):
+        return " Transfer never reaches the accuracy that random ends with."
+    return (
+        f" Transfer first reaches the accuracy that random ends with "
+        f"({theirs[-1]:.1%}, epoch {len(theirs)}) at epoch {reached[0] + 1}."
+    )
+
+
+def _by_genre(
+    record: cross_validation.Record, figures: Mapping[str, Any]
+) -> list[str]:
+    vocabulary, models = record.settings["vocabulary"], figures["models"]
+    rows = [
+        "| recall | " + " | ".join(models) + " |",
+        "| --- |" + " --- |" * len(models),
+    ]
+    for genre in vocabulary:
+        cells = (_percent(of_model["recall"][genre]) for of_model in models.values())
+        rows.append(f"| {genre} | {' | '.join(cells)} |")
+    pictures = []
+    for model, of_model in models.items():
+        matrix, name = np.array(of_model["confusion"]), f"confusion-{model}.png"
+        title = f"{_NAMES[model]}: all test folds of all repeats"
+        plots.confusion_matrix(matrix, vocabulary, record.folder / name, title=title)
+        pictures.append(f"![{model}]({name})")
+    return ["## By genre\n\n" + "\n".join(rows), "\n".join(pictures)]
+
+
+def _source(record: cross_validation.Record, start: pathlib.Path) -> str:
+    run = runs.read_run(start)
+    history = runs.read_history(start)
+    plots.learning_curves(
+        {name: [row[name] for row in history] for name in history[0]},
+        record.folder / "pretraining.png",
+        title=f"{start.name}: pre-training",
+    )
+    figures = run["metrics"]["valid"]
+    text = (
+        f"## Pre-training\n\n![pre-training](pretraining.png)\n\n"
+        f"Epoch {run['best_epoch']} of {run['epochs']} was kept. Validation, "
+        f"{figures['num_tags']} tags with {figures['min_positives']} clips or more: "
+        f"AUC-ROC {figures['macro_auc_roc']:.3f} macro, {figures['micro_auc_roc']:.3f} "
+        f"micro; PR-AUC {figures['macro_pr_auc']:.3f} macro, "
+        f"{figures['micro_pr_auc']:.3f} micro."
+    )
+    tags = sorted(figures.get("tags", {}).items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{tag} {area:.2f}" for tag, area in tags)
+    return f"{text}\n\nAUC-ROC by tag: {listed}." if listed else text
+
+
+def _method(record: cross_validation.Record) -> str:
+    plan = record.settings["plan"]
+    chosen = {
+        "paper": "trained for a fixed number of epochs",
+        "strict": "the epoch was chosen on inner validation clips",
+    }[plan["protocol"]]
+    return (
+        "## How it was measured\n\n"
+        f"Networks: {chosen}. The test clips of a fold choose nothing; the prediction "
+        "that counts is made once, at the end. The SVM takes the mean frame of a "
+        "clip, standardised on the training clips, with C = 10. Intervals are those "
+        "of the corrected resampled t-test (Nadeau and Bengio, 2003), which allows "
+        "for folds that share training clips; differences are paired by fold."
+    )
+
+
+def _spent(figures: Mapping[str, Any]) -> str:
+    time = figures["time"]
+    total = sum(time.values())
+    if not total:
+        return ""
+    return (
+        f"Time of the networks: {total:.0f} s, of which {time['other'] / total:.0%} "
+        "outside training steps."
+    )
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.0%}"
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text.rstrip() + "\n", encoding="utf-8")
+    os.replace(partial, path)

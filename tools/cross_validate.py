@@ -1,0 +1,122 @@
+r"""Cross-validates fine-tuning: with transfer, from random weights, and an SVM.
+
+    python -m tools.cross_validate --data_dir=data/gtzan --start=runs/pretrain \
+        --model=transfer,random,svm --output_dir=runs/gtzan
+
+All models get the same folds. Each finished fold is kept at once, and the same
+command again goes on where it was stopped. Writes report.md, report.json and
+pictures to --output_dir.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from . import command, data_flags, run_flags
+
+if TYPE_CHECKING:
+    from genre_tl import cross_validation, datasets
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(data_flags)
+flags.adopt_module_key_flags(run_flags)
+
+flags.DEFINE_string("output_dir", "runs/cross_validation", "Folder of the results.")
+flags.DEFINE_multi_enum(
+    "model",
+    ["random"],
+    ["transfer", "random", "svm"],
+    "What to compare; give it once for each.",
+)
+flags.DEFINE_string("start", None, "Finished pre-training run, for transfer.")
+flags.DEFINE_enum(
+    "split",
+    "folds",
+    ["folds", "fault_filtered"],
+    "Random stratified folds, groups of clips kept whole, or GTZAN's published lists.",
+)
+flags.DEFINE_integer("num_folds", 10, "Folds of a repeat.", lower_bound=2)
+flags.DEFINE_integer("num_repeats", 10, "Repeats; may grow later.", lower_bound=1)
+flags.DEFINE_enum(
+    "protocol",
+    "paper",
+    ["paper", "strict"],
+    "paper: a fixed number of epochs; strict: the best epoch on a part of the "
+    "training clips. Test clips are read once, at the end.",
+)
+flags.DEFINE_boolean(
+    "curves",
+    False,
+    "Also read the test clips after each epoch, for the plot of accuracy against "
+    "epoch alone: nothing is chosen by it.",
+)
+flags.DEFINE_integer(
+    "clips_per_genre", 0, "Most clips of a genre to train on; 0 takes all."
+)
+flags.DEFINE_list(
+    "styles",
+    None,
+    "Make a target of a tagged collection: clips of folders c to f with one of these "
+    "tags, the rarest where there are several (pre-train with --split=near).",
+)
+flags.DEFINE_string(
+    "lists_dir", None, "Where the fault-filtered lists lie, if not in --data_dir."
+)
+
+
+def main(argv: list[str]) -> None:
+    from genre_tl import cross_validation, reports, splits
+
+    del argv
+    preset = run_flags.preset("finetune")
+    features, table = data_flags.features(_table(), preset.frontend)
+    parts = None
+    if FLAGS.split == "fault_filtered":
+        parts = splits.by_name(table, "fault_filtered", lists=FLAGS.lists_dir)
+    plan = cross_validation.Plan(
+        num_folds=FLAGS.num_folds,
+        num_repeats=FLAGS.num_repeats,
+        seed=FLAGS.seed,
+        protocol=FLAGS.protocol,
+        clips_per_genre=FLAGS.clips_per_genre,
+        curves=FLAGS.curves,
+    )
+    record = cross_validation.cross_validate(
+        FLAGS.output_dir,
+        cross_validation.Data(features, table, parts, FLAGS.split),
+        preset,
+        plan,
+        compared=tuple(dict.fromkeys(FLAGS.model)),
+        start=FLAGS.start,
+        progress=cross_validation.Progress(on_fold=_show),
+    )
+    print(reports.write(record, start=FLAGS.start))
+
+
+def _table() -> datasets.Dataset:
+    from genre_tl import splits
+
+    table = data_flags.table()
+    if not FLAGS.styles:
+        return table
+    return splits.styles(table, FLAGS.styles)
+
+
+def _show(line: Mapping[str, Any], done: int, total: int) -> None:
+    secs = sum(line["time"].values())
+    print(
+        f"fold {done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
+        f"{line['model']}: {line['accuracy']:.1%}; {secs:.0f} s",
+        flush=True,
+    )
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()
