@@ -50,7 +50,9 @@ class Clock:
         }
 
 
-def compiled(network: keras.Model, training: params.Training, loss: str) -> keras.Model:
+def compiled(
+    network: keras.Model, training: params.Training, loss: str
+) -> keras.Model:
     """Compiles a network for `epoch` and returns it."""
     optimizer = keras.optimizers.Adam(
         training.learning_rate, global_clipnorm=training.clip_norm or None
