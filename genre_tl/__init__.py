@@ -27,6 +27,7 @@ The data flows through the modules in this order:
   export_checks     what a SavedModel must pass
   serving           SavedModel: export, publish, predict
   prediction        files -> scores, embeddings, scores over time
+  exploration       a recording -> numbers for pictures, neighbours
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """
