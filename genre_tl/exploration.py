@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -55,8 +56,8 @@ class Collection:
         """
         if self._directions.shape[1:] != vector.shape:
             raise ValueError(
-                f"the collection's embeddings have {self._directions.shape[1]} numbers, "
-                f"the model's {len(vector)}; write them anew with this model"
+                f"the collection's embeddings are {self._directions.shape[1]} numbers "
+                f"long, the model's {len(vector)}; write them anew with this model"
             )
         cosines = self._directions @ _directions(vector[np.newaxis])[0]
         best = np.argsort(-cosines, kind="stable")[:_NUM_NEIGHBOURS]
@@ -154,8 +155,7 @@ def _envelope(waveform: np.ndarray) -> np.ndarray:
 def _columns(values: np.ndarray, combine: Callable[..., np.ndarray]) -> np.ndarray:
     """Reduces `[rows, length]` to at most `_COLUMNS` columns."""
     bounds = np.linspace(0, values.shape[1], _COLUMNS + 1).astype(int)
-    pairs = zip(bounds[:-1], bounds[1:], strict=True)
-    parts = [values[:, a:b] for a, b in pairs if b > a]
+    parts = [values[:, a:b] for a, b in itertools.pairwise(bounds) if b > a]
     return np.stack([combine(part, axis=1) for part in parts], axis=1)
 
 
