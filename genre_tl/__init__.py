@@ -19,12 +19,18 @@ The data flows through the modules in this order:
   extraction        files -> feature store
   input_pipeline    feature store -> tf.data batches
   models            frames -> GRU backbone -> tags or genres
+  inference         a trained network as plain functions of its weights
   fitting           an epoch of training
   runs              a training run: its folder, epochs, resumption
   training          pretrain, finetune, evaluate
   cross_validation  folds x repeats: transfer, random start, SVM
   reports           a cross-validation as Markdown, JSON, pictures
+  wav               encoded WAV -> waveform at 16 kHz, inside a graph
+  signatures        what a SavedModel answers: scores, taggram, embedding
+  warmup            requests and settings that ship with a SavedModel
+  model_card        what is known about a model, for people
   export_checks     what a SavedModel must pass
+  lite              TensorFlow Lite: convert, check
   serving           SavedModel: export, publish, predict
   prediction        files -> scores, embeddings, scores over time
   exploration       a recording -> numbers for pictures, neighbours

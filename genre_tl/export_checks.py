@@ -6,48 +6,63 @@ own, as a server would: with TensorFlow and nothing of this package.
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tl import models, params, scattering
+from genre_tl import models, params, scattering, warmup
 
 TOLERANCE = 1e-5
 """Largest difference between scores that count as the same."""
 
 OPERATIONS = frozenset(
     """
-    Abs Add AddN AddV2 All Any Assert AssignVariableOp Atan2 BatchMatMulV2 BiasAdd
-    Bitcast BroadcastArgs BroadcastTo Cast Ceil CheckNumerics ClipByValue Complex
-    ComplexAbs Concat ConcatV2 Conj Const Cos Cumprod Cumsum DisableCopyOnRead DivNoNan
-    Einsum EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 FFT Fill Floor FloorDiv
-    FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT Identity IdentityN If
-    Imag IsFinite Less LessEqual LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr
-    LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum MirrorPad Mod Mul
-    Neg NoOp NotEqual OnesLike Pack Pad PadV2 PartitionedCall Placeholder
-    PlaceholderWithDefault Pow Prod RFFT Range Rank ReadVariableOp Real RealDiv
-    Reciprocal Relu Reshape RestoreV2 ReverseV2 Rint Roll Round Rsqrt SaveV2 ScatterNd
-    SegmentSum Select SelectV2 Shape ShardedFilename Sigmoid Sign Sin Size Slice Softmax
-    Split SplitV Sqrt Square Squeeze StatefulPartitionedCall StatelessIf StatelessWhile
-    StaticRegexFullMatch StopGradient StridedSlice StringJoin Sub Sum Switch Tanh
-    TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather
-    TensorListGetItem TensorListLength TensorListReserve TensorListResize
-    TensorListSetItem TensorListStack Tile Transpose TruncateDiv Unpack
-    UnsortedSegmentSum VarHandleOp VarIsInitializedOp Where While ZerosLike
+    Abs Add AddN AddV2 All Any AsString Assert AssignVariableOp Atan2 BatchMatMulV2
+    BiasAdd Bitcast BroadcastArgs BroadcastTo Case Cast Ceil CheckNumerics ClipByValue
+    Complex ComplexAbs Concat ConcatV2 Conj Const Cos Cumprod Cumsum DecodeRaw
+    DisableCopyOnRead DivNoNan Einsum EnsureShape Equal Erf Erfc Exp ExpandDims Expm1
+    FFT Fill Floor FloorDiv FloorMod GatherNd GatherV2 Greater GreaterEqual IFFT IRFFT
+    Identity IdentityN If Imag IsFinite Less LessEqual LinSpace Log Log1p LogicalAnd
+    LogicalNot LogicalOr LoopCond MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum
+    MirrorPad Mod Mul Neg NoOp NotEqual OnesLike Pack Pad PadV2 ParseExampleV2
+    PartitionedCall Placeholder PlaceholderWithDefault Pow Prod RFFT
+    RaggedTensorToTensor Range Rank ReadVariableOp Real RealDiv Reciprocal Relu Reshape
+    RestoreV2 ReverseV2 Rint Roll Round Rsqrt SaveV2 ScatterNd SegmentSum Select
+    SelectV2 Shape ShardedFilename Sigmoid Sign Sin Size Slice Softmax Split SplitV Sqrt
+    Square Squeeze StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile
+    StaticRegexFullMatch StopGradient StridedSlice StringJoin StringLength Sub Substr
+    Sum Switch Tanh TensorListConcatV2 TensorListElementShape TensorListFromTensor
+    TensorListGather TensorListGetItem TensorListLength TensorListReserve
+    TensorListResize TensorListSetItem TensorListStack TensorScatterUpdate Tile
+    Transpose TruncateDiv Unpack UnsortedSegmentSum VarHandleOp VarIsInitializedOp Where
+    While ZerosLike
     """.split()
 )
 """What an export may consist of: all are in TensorFlow Serving, and run on CPU."""
 
+FILES = frozenset(
+    {
+        "saved_model.pb",
+        "variables/variables.index",
+        "variables/variables.data-00000-of-00001",
+        "assets/labels.txt",
+        str(warmup.REQUESTS),
+        warmup.BATCHING,
+    }
+)
+"""What an export consists of before its card is added."""
+
 # What no export may have loaded, as a program that calls it. The arguments are
-# the export, an .npz of clips, and where the .npz of scores goes.
+# the export, an .npz of clips and requests, and where the .npz of answers goes.
 _CALLER = """
 import sys, time
 start = time.monotonic()
@@ -57,29 +72,41 @@ imported = time.monotonic()
 model = tf.saved_model.load(sys.argv[1])
 loaded = time.monotonic()
 serve = model.signatures["serving_default"]
-embed = model.signatures["embedding"]
 
-def scores(*clips, padding=0):
+def scores(*clips, padding=0, first=False):
     batch = np.zeros([len(clips), max(map(len, clips)) + padding], np.float32)
     for row, clip in zip(batch, clips):
         row[: len(clip)] = clip
+        if first:
+            row[len(clip) :] = clip[0]
     return serve(waveform=tf.constant(batch))["scores"].numpy()
 
-with np.load(sys.argv[2]) as file:
-    clips = [file[name] for name in file.files]
+with np.load(sys.argv[2], allow_pickle=True) as file:
+    given = dict(file)
+clips = [given[f"clip_{number}"] for number in range(given["count"])]
 first = scores(clips[0])
 answered = time.monotonic()
+answers = {
+    "alone": np.concatenate([first, *(scores(clip) for clip in clips[1:])]),
+    "in a batch": scores(*clips),
+    "padded": scores(*clips, padding=len(clips[0]) + 17),
+    "padded by a server": scores(*clips, padding=100, first=True),
+    "classes": serve(waveform=tf.zeros([1, 0]))["classes"].numpy().astype("S"),
+    "secs": [imported - start, loaded - imported, answered - loaded],
+}
+for name in model.signatures:
+    signature = model.signatures[name]
+    (argument,) = signature.structured_input_signature[1]
+    value = given["request_" + name]
+    value = value.tolist() if value.dtype == object else value
+    for output, tensor in signature(**{argument: tf.constant(value)}).items():
+        if tensor.dtype == tf.float32:
+            answers[name + "/" + output] = tensor.numpy()
+encoded = tf.constant([given["encoded"].item()])
+answers["as bytes"] = model.signatures["audio_bytes"](encoded)["scores"].numpy()
 foreign = {"genre_tl", "kymatio", "tensorflow_io", "soundfile"} & set(sys.modules)
 assert not foreign, f"loading it imported {foreign}"
-np.savez(
-    sys.argv[3],
-    alone=np.concatenate([first, *(scores(clip) for clip in clips[1:])]),
-    batch=scores(*clips),
-    padded=scores(*clips, padding=len(clips[0]) + 17),
-    embedding=embed(waveform=tf.constant(clips[0][None]))["embedding"].numpy(),
-    classes=serve(waveform=tf.zeros([1, 0]))["classes"].numpy().astype("S"),
-    secs=[imported - start, loaded - imported, answered - loaded],
-)
+np.savez(sys.argv[3], **answers)
 """
 
 
@@ -103,32 +130,60 @@ def run(
     Raises:
       ValueError: at the first thing that is not.
     """
+    yield _check_files(folder, network)
     yield _check_operations(folder)
     yield _check_traces(folder)
-    clips = _reference_clips(frontend)
+    clips = reference_clips(frontend)
     answers = _call(folder, clips)
     if answers["classes"].tolist() != [[label.encode() for label in labels]]:
         raise ValueError("export refused: its classes are not the labels")
-    if not np.isfinite(answers["embedding"]).all():
-        raise ValueError("export refused: its embedding is not finite")
-    yield _check_difference(
+    yield _check_warm_up(answers)
+    yield check_difference(
         answers["alone"],
-        _keras_scores(network, frontend, clips),
+        keras_scores(network, frontend, clips),
         f"scores of {len(clips)} reference clips, reloaded in a process with "
         "TensorFlow alone, differ from the Keras model's",
     )
-    for name in ("batch", "padded"):
-        yield _check_difference(
+    for name in ("in a batch", "padded", "padded by a server"):
+        yield check_difference(
             answers[name],
             answers["alone"],
-            f"scores of a clip in a batch{', padded,' * (name == 'padded')} differ "
-            "from its scores alone",
+            f"scores of a clip {name} differ from its scores alone",
         )
+    yield check_difference(
+        answers["as bytes"],
+        answers["alone"][:1],
+        "scores of an encoded WAV file differ from those of its samples",
+    )
     imported, loaded, answered = answers["secs"]
     yield (
         f"loaded in {loaded:.1f} s, first answer ({frontend.segment_secs:.1f} s of "
         f"audio) in {answered:.1f} s, after {imported:.1f} s to import TensorFlow"
     )
+
+
+def _check_files(folder: pathlib.Path, network: keras.Sequential) -> str:
+    paths = {path for path in folder.rglob("*") if path.is_file()}
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    if names != FILES:
+        raise ValueError(
+            f"export refused: files {sorted(names ^ FILES)} are missing or too many"
+        )
+    saved = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    shapes = saved.get_variable_to_shape_map().values()
+    found = sum(math.prod(shape) for shape in shapes if shape)
+    expected = sum(w.size for layer in network.layers for w in _weights(layer))
+    if found != expected:
+        raise ValueError(
+            f"export refused: it holds {found} values and the network {expected}: "
+            "something of the training is inside, or something is missing"
+        )
+    return f"{expected} weights, and nothing of the training"
+
+
+def _weights(layer: keras.layers.Layer) -> list[np.ndarray]:
+    # What else a layer keeps, a generator's state, is of use in training alone.
+    return [w for w in layer.get_weights() if np.issubdtype(w.dtype, np.floating)]
 
 
 def _check_operations(folder: pathlib.Path) -> str:
@@ -164,7 +219,23 @@ def _check_traces(folder: pathlib.Path) -> str:
     return "no path of this machine inside"
 
 
-def _check_difference(ours: np.ndarray, theirs: np.ndarray, what: str) -> str:
+def _check_warm_up(answers: Mapping[str, np.ndarray]) -> str:
+    names = sorted(name for name in answers if "/" in name)
+    answered = {name.partition("/")[0] for name in names}
+    if answered != set(warmup.requests()):
+        raise ValueError(f"export refused: its signatures are {sorted(answered)}")
+    broken = [name for name in names if not np.isfinite(answers[name]).all()]
+    if broken:
+        raise ValueError(f"export refused: {broken} are not finite")
+    return f"{len(answered)} signatures answer the requests that warm them up"
+
+
+def check_difference(ours: np.ndarray, theirs: np.ndarray, what: str) -> str:
+    """Returns what was found: the largest difference.
+
+    Raises:
+      ValueError: if it is more than `TOLERANCE`.
+    """
     difference = float(np.max(np.abs(ours - theirs)))
     if not difference <= TOLERANCE:  # NaN must not pass
         raise ValueError(
@@ -173,7 +244,7 @@ def _check_difference(ours: np.ndarray, theirs: np.ndarray, what: str) -> str:
     return f"{what} by {difference:.1e} at most"
 
 
-def _reference_clips(frontend: params.Frontend) -> list[np.ndarray]:
+def reference_clips(frontend: params.Frontend) -> list[np.ndarray]:
     """Returns float32 `[samples]` each; the first fills one segment."""
     generator, length = np.random.default_rng(0), frontend.segment_samples
     time = np.arange(2 * length + length // 3)
@@ -194,7 +265,11 @@ def _call(folder: pathlib.Path, clips: Sequence[np.ndarray]) -> dict[str, np.nda
     """Returns the answers of the export in a process of its own, on the CPU."""
     with tempfile.TemporaryDirectory() as name:
         inputs, outputs = (str(pathlib.Path(name) / f"{x}.npz") for x in "ab")
-        np.savez(inputs, *clips)
+        given = {f"clip_{number}": clip for number, clip in enumerate(clips)}
+        for signature, (_, value) in warmup.requests().items():
+            given[f"request_{signature}"] = value
+        encoded = np.array(warmup.wav_bytes(clips[0]), object)
+        np.savez(inputs, count=len(clips), encoded=encoded, **given)
         done = subprocess.run(
             [sys.executable, "-c", _CALLER, str(folder.resolve()), inputs, outputs],
             cwd=name,
@@ -209,7 +284,7 @@ def _call(folder: pathlib.Path, clips: Sequence[np.ndarray]) -> dict[str, np.nda
             return dict(file)
 
 
-def _keras_scores(
+def keras_scores(
     network: keras.Sequential, frontend: params.Frontend, clips: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Scores clips without anything of the export; on the CPU, as it was called."""

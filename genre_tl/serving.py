@@ -23,85 +23,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import export_checks, models, params, scattering
-
-CHUNK_SEGMENTS = 8
-"""Segments that an export computes at once: what bounds its memory."""
-
-CARD = pathlib.PurePath("assets.extra", "model_card.json")
-"""Where the model card lies in an export; the same as Markdown beside it."""
-
-# Louder than any 32-bit integer: no sample, and its square would overflow.
-_LOUDEST = 2.0**31
+from genre_tl import (
+    export_checks,
+    model_card,
+    models,
+    params,
+    signatures,
+    warmup,
+)
 
 # Most samples that `Predictor` pads into one batch: some 4 minutes.
-_BATCH_SAMPLES = CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
-
-
-def segments(
-    waveform: tf.Tensor, segment_samples: int, hop: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Lists the segments of clips that hold sound.
-
-    Zeros at the end of a clip are padding, whatever their number: they change
-    nothing. A silent clip counts as one frame. Samples that are no numbers, or
-    beyond 2^31, count as zero.
-
-    Args:
-      waveform: float32 `[batch, samples]`; both may be 0.
-      segment_samples: length of a segment, a multiple of `hop`.
-      hop: samples of a frame.
-
-    Returns:
-      Which clip each is of, int32 `[segments]`, at least one of each clip; its
-      number in the clip, from 0, int32 `[segments]`; and its weight, the number
-      of frames up to its last sample that is not zero, float32 `[segments]`.
-    """
-    num_clips, num_samples = tf.unstack(tf.shape(waveform))
-    num_segments = tf.maximum(-(-num_samples // segment_samples), 1)
-    # Truth values and no copy of the samples: a recording of hours fits.
-    is_sound = _is_sample(waveform) & tf.not_equal(waveform, 0.0)
-    missing = num_segments * segment_samples - num_samples
-    is_sound = tf.pad(is_sound, [[0, 0], [0, missing]])
-    shape = [num_clips, num_segments, segment_samples // hop, hop]
-    has_sound = tf.reduce_any(tf.reshape(is_sound, shape), -1)
-    weights = tf.reduce_max(tf.range(1, shape[2] + 1) * tf.cast(has_sound, tf.int32), 2)
-    is_silent = tf.reduce_all(tf.equal(weights, 0), 1, keepdims=True)
-    is_first = tf.equal(tf.range(num_segments), 0)
-    weights = tf.where(is_silent & is_first, 1, weights)
-    listed = tf.where(weights > 0)
-    clips, numbers = tf.unstack(tf.cast(listed, tf.int32), axis=1)
-    return clips, numbers, tf.cast(tf.gather_nd(weights, listed), tf.float32)
-
-
-def cut(
-    waveform: tf.Tensor, clips: tf.Tensor, numbers: tf.Tensor, segment_samples: int
-) -> tf.Tensor:
-    """Cuts segments that `segments` listed, or some of them, out of clips.
-
-    Args:
-      waveform: float32 `[batch, samples]`.
-      clips: which clip each is of, int32 `[segments]`.
-      numbers: its number in the clip, int32 `[segments]`.
-      segment_samples: length of a segment.
-
-    Returns:
-      float32 `[segments, segment_samples]`, zeros after the end of a clip.
-    """
-
-    def row(place: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        clip, start = place
-        samples = waveform[clip, start : start + segment_samples]
-        samples = tf.where(_is_sample(samples), samples, 0.0)
-        return tf.pad(samples, [[0, segment_samples - tf.size(samples)]])
-
-    spec = tf.TensorSpec([segment_samples], tf.float32)
-    places = (clips, numbers * segment_samples)
-    return tf.map_fn(row, places, fn_output_signature=spec)
-
-
-def _is_sample(waveform: tf.Tensor) -> tf.Tensor:
-    return (waveform > -_LOUDEST) & (waveform < _LOUDEST)
+_BATCH_SAMPLES = signatures.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 
 
 def export(
@@ -134,25 +66,42 @@ def export(
       ValueError: if labels and network do not fit, or a check fails.
       OSError: if the folder cannot be written.
     """
-    _require_fit(network, labels)
-    base = pathlib.Path(base_dir)
-    base.mkdir(parents=True, exist_ok=True)
-    # No integer begins with a dot: a server that polls the folder passes it over.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=base) as partial:
-        folder = pathlib.Path(partial) / "model"
-        _save(network, frontend, labels, folder)
+    require_fit(network, labels)
+
+    def fill(folder: pathlib.Path) -> None:
+        signatures.save(network, frontend, labels, folder)
+        warmup.write(folder)
         passed = []
         for text in export_checks.run(folder, network, frontend, labels):
             passed.append(text)
             if on_check:
                 on_check(text)
-        facts = {
-            "labels": list(labels),
-            "frontend": _facts(frontend),
-            "checks": passed,
-        }
-        _write_card(folder, {**card, **facts})
-        return _publish(folder, base)
+        facts = {"labels": list(labels), "frontend": facts_of(frontend)}
+        model_card.write(folder, {**card, **facts, "checks": passed})
+
+    return publish(base_dir, fill)
+
+
+def publish(
+    base_dir: str | os.PathLike[str], fill: Callable[[pathlib.Path], None]
+) -> pathlib.Path:
+    """Makes the next version of something, whole or not at all.
+
+    Args:
+      base_dir: the versions are folders in it: 1, 2, 3, ...
+      fill: makes the folder it is given, and what belongs into it. What it raises
+        ends the attempt, and nothing is left of it.
+
+    Returns:
+      The folder of the new version.
+    """
+    base = pathlib.Path(base_dir)
+    base.mkdir(parents=True, exist_ok=True)
+    # No integer begins with a dot: a server that polls the folder passes it over.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=base) as partial:
+        folder = pathlib.Path(partial) / "model"
+        fill(folder)
+        return _rename(folder, base)
 
 
 def newest(base_dir: str | os.PathLike[str]) -> pathlib.Path | None:
@@ -162,8 +111,12 @@ def newest(base_dir: str | os.PathLike[str]) -> pathlib.Path | None:
 
 
 def read_card(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the model card of an exported version; empty if it has none."""
-    path = pathlib.Path(folder) / CARD
+    """Returns the card of an exported version; empty if it has none.
+
+    Raises:
+      ValueError: if it is damaged.
+    """
+    path = pathlib.Path(folder) / model_card.PATH
     try:
         return json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except ValueError as error:
@@ -213,24 +166,76 @@ class Predictor:
         Raises:
           ValueError: if a waveform is not one-dimensional and floating-point.
         """
-        for number, waveform in enumerate(waveforms):
-            if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
-                raise ValueError(
-                    f"waveforms[{number}] is {waveform.dtype} {waveform.shape}: give "
-                    "one channel of floating-point samples from -1 to 1"
-                )
-        scores = np.zeros([len(waveforms), len(self.labels)], np.float32)
-        for rows in _batches([len(waveform) for waveform in waveforms]):
-            batch = _stack([waveforms[row] for row in rows])
-            scores[rows] = self._serve(waveform=tf.constant(batch))["scores"].numpy()
+        (scores,) = _rows(lambda x: [self._serve(waveform=x)["scores"]], waveforms)
         return scores
+
+    def embeddings(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns what the head reads of clips, float32 `[clips, units]`.
+
+        Args and Raises are those of `scores`.
+        """
+        return self.scores_and_embeddings(waveforms)[1]
+
+    def scores_and_embeddings(
+        self, waveforms: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns both, at the cost of one of them.
+
+        Args and Raises are those of `scores`.
+        """
+        scores, vectors = _rows(self._model.score_and_embed, waveforms)
+        return scores, vectors
+
+    def taggram(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores a clip over time.
+
+        Args:
+          waveform: float `[samples]` at `params.SAMPLE_RATE_HZ`.
+
+        Returns:
+          Times in seconds, float32 `[times]`, one a frame that holds sound; and the
+          scores around them, float32 `[times, labels]`.
+
+        Raises:
+          ValueError: if the waveform is not one-dimensional and floating-point.
+        """
+        _require_waveforms([waveform])
+        answer = self._model.signatures["taggram"](waveform=_stack([waveform]))
+        times, scores = answer["times"].numpy()[0], answer["scores"].numpy()[0]
+        is_frame = times != signatures.NO_TIME
+        return times[is_frame], scores[is_frame]
+
+
+def _rows(
+    answer: Callable[[tf.Tensor], Sequence[tf.Tensor]], waveforms: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Returns the answers for clips, in their order, asked for in batches."""
+    _require_waveforms(waveforms)
+    lengths = [len(waveform) for waveform in waveforms]
+    order, parts = [], []
+    for rows in list(_batches(lengths)) or [[]]:
+        batch = _stack([waveforms[row] for row in rows])
+        parts.append(answer(tf.constant(batch)))
+        order += rows
+    results = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return [result[np.argsort(np.array(order, int))] for result in results]
+
+
+def _require_waveforms(waveforms: Sequence[np.ndarray]) -> None:
+    for number, waveform in enumerate(waveforms):
+        if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
+            raise ValueError(
+                f"waveforms[{number}] is {waveform.dtype} {waveform.shape}: give "
+                "one channel of floating-point samples from -1 to 1"
+            )
 
 
 def _stack(waveforms: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns float32 `[clips, samples]`, the longest last, zeros after the others."""
+    """Returns float32 `[clips, samples]`, zeros after the end of a clip."""
     if len(waveforms) == 1:  # long, perhaps: no copy
         return waveforms[0][np.newaxis].astype(np.float32, copy=False)
-    batch = np.zeros([len(waveforms), len(waveforms[-1])], np.float32)
+    longest = max(map(len, waveforms), default=0)
+    batch = np.zeros([len(waveforms), longest], np.float32)
     for row, waveform in zip(batch, waveforms, strict=True):
         row[: len(waveform)] = waveform
     return batch
@@ -267,7 +272,7 @@ def _versions(base: pathlib.Path) -> list[int]:
     return [int(name) for name in names if re.fullmatch("[0-9]+", name)]
 
 
-def _publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
+def _rename(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
     while True:
         target = base / str(max(_versions(base), default=0) + 1)
         try:
@@ -279,7 +284,8 @@ def _publish(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
                 raise
 
 
-def _require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
+def require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
+    """Raises `ValueError` unless each score has a label of its own."""
     if network.layers[-1].name != models.HEAD:
         raise ValueError(f"{network.name!r} has no head: give a tagger or classifier")
     if len(labels) != network.output_shape[-1] or len(set(labels)) != len(labels):
@@ -292,7 +298,8 @@ def _require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
         raise ValueError(f"label {odd[0]!r}: give one line of text")
 
 
-def _facts(frontend: params.Frontend) -> dict[str, Any]:
+def facts_of(frontend: params.Frontend) -> dict[str, Any]:
+    """Returns what a client must know about a front end, fit for JSON."""
     return {
         "sample_rate_hz": params.SAMPLE_RATE_HZ,
         **dataclasses.asdict(frontend),
@@ -300,122 +307,3 @@ def _facts(frontend: params.Frontend) -> dict[str, Any]:
         "segment_samples": frontend.segment_samples,
         "segment_secs": frontend.segment_secs,
     }
-
-
-def _save(
-    network: keras.Sequential,
-    frontend: params.Frontend,
-    labels: Sequence[str],
-    folder: pathlib.Path,
-) -> None:
-    network = models.portable(network)
-    average = _averager(network, frontend)
-    names = [label.encode() for label in labels]
-    waveform = tf.TensorSpec([None, None], tf.float32, "waveform")
-
-    @tf.function(input_signature=[waveform], autograph=False)
-    def serving_default(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = average(waveform)[:, : len(names)]
-        # Servers want the batch on the first axis of every output.
-        classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
-        return {"scores": scores, "classes": classes}
-
-    @tf.function(input_signature=[waveform], autograph=False)
-    def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embedding": average(waveform)[:, len(names) :]}
-
-    # A plain module with plain variables: nothing in it needs Keras to load.
-    module = tf.Module()
-    module.weights = [weight.value for weight in network.weights]
-    module.labels = tf.function(lambda: tf.constant(names), input_signature=[])
-    with tempfile.TemporaryDirectory() as assets:
-        labels_file = pathlib.Path(assets) / "labels.txt"
-        labels_file.write_text("".join(f"{label}\n" for label in labels), "utf-8")
-        module.labels_file = tf.saved_model.Asset(str(labels_file))
-        tf.saved_model.save(
-            module,
-            str(folder),
-            {"serving_default": serving_default, "embedding": embedding},
-        )
-
-
-def _averager(
-    network: keras.Sequential, frontend: params.Frontend
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns waveforms `[batch, samples]` -> `[batch, labels + units]`."""
-    head = network.layers[-1]
-    backbone = keras.Sequential(
-        [keras.layers.Input(network.input_shape[1:]), *network.layers[:-1]]
-    )
-    frames_of = scattering.LogScattering.from_params(frontend)
-    size = network.output_shape[-1] + backbone.output_shape[-1]
-
-    def values(rows: tf.Tensor) -> tf.Tensor:
-        vectors = backbone(frames_of(rows), training=False)
-        both = [head(vectors), vectors]
-        return tf.concat([tf.cast(each, tf.float32) for each in both], 1)
-
-    @tf.function(
-        input_signature=[tf.TensorSpec([None, None], tf.float32)], autograph=False
-    )
-    def average(waveform: tf.Tensor) -> tf.Tensor:
-        length, num_clips = frontend.segment_samples, tf.shape(waveform)[0]
-        clips, numbers, weights = segments(waveform, length, frontend.hop_samples)
-
-        def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            chunk = slice(start, start + CHUNK_SEGMENTS)
-            rows = cut(waveform, clips[chunk], numbers[chunk], length)
-            weighted = values(rows) * weights[chunk, tf.newaxis]
-            added = tf.math.unsorted_segment_sum(weighted, clips[chunk], num_clips)
-            return chunk.stop, tf.ensure_shape(total + added, [None, size])
-
-        _, total = tf.while_loop(
-            lambda start, total: start < tf.size(clips),
-            add_chunk,
-            (0, tf.zeros([num_clips, size])),
-            parallel_iterations=1,
-        )
-        weight = tf.math.unsorted_segment_sum(weights, clips, num_clips)
-        return total / weight[:, tf.newaxis]
-
-    return average
-
-
-def _write_card(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
-    path = folder / CARD
-    path.parent.mkdir()
-    text = json.dumps(card, indent=1, ensure_ascii=False)
-    path.write_text(f"{text}\n", "utf-8")
-    path.with_suffix(".md").write_text(_markdown(card), "utf-8")
-
-
-def _markdown(card: Mapping[str, Any]) -> str:
-    lines = [f"# {card.get('name', 'Model card')}"]
-    for name, value in card.items():
-        if name != "name" and value not in (None, "", [], {}):
-            lines += ["", f"## {_title(name)}", "", *_paragraphs(value)]
-    return "\n".join([*lines, ""])
-
-
-def _paragraphs(value: Any, indent: str = "") -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            below = isinstance(part, Mapping)
-            text = "" if below else " " + "; ".join(_paragraphs(part))
-            yield f"{indent}- {_title(name)}:{text}"
-            if below:
-                yield from _paragraphs(part, f"{indent}  ")
-    elif isinstance(value, (list, tuple)) and indent == "" and _is_prose(value):
-        yield from (f"- {each}" for each in value)
-    elif isinstance(value, (list, tuple)):
-        yield ", ".join(text for each in value for text in _paragraphs(each))
-    else:
-        yield f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _is_prose(values: Sequence[Any]) -> bool:
-    return any(isinstance(value, str) and " " in value for value in values)
-
-
-def _title(name: str) -> str:
-    return (name[:1].upper() + name[1:]).replace("_", " ")

@@ -1,10 +1,14 @@
 """One tiny classifier goes through `tools.export`; most tests look at the result."""
 
+import collections
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import types
@@ -13,9 +17,21 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tl import export_checks, models, params, scattering, serving
+from genre_tl import (
+    audio,
+    export_checks,
+    model_card,
+    models,
+    params,
+    scattering,
+    serving,
+    signatures,
+    warmup,
+)
 
 PRESET = params.PRESETS["tiny"]
 FRONTEND = PRESET.frontend
@@ -167,7 +183,7 @@ def test_scores_depend_neither_on_the_batch_nor_on_padding(exported, padding):
 
 
 def test_more_segments_than_a_chunk_are_averaged_alike(exported):
-    clip = music((serving.CHUNK_SEGMENTS + 2) * SEGMENT + 77, 8)
+    clip = music((signatures.CHUNK_SEGMENTS + 2) * SEGMENT + 77, 8)
     np.testing.assert_allclose(
         scores_of(exported, clip[np.newaxis])[0],
         keras_scores(exported.network, clip),
@@ -224,7 +240,7 @@ def test_the_embedding_is_what_the_head_reads(exported):
 def test_labels_and_card_can_be_read_without_tensorflow(exported):
     labels = (exported.folder / "assets" / "labels.txt").read_text("utf-8")
     assert labels.splitlines() == LABELS
-    card = json.loads((exported.folder / serving.CARD).read_text("utf-8"))
+    card = json.loads((exported.folder / model_card.PATH).read_text("utf-8"))
     assert card["labels"] == LABELS
     assert card["frontend"]["sample_rate_hz"] == 16_000
     assert card["frontend"]["segment_samples"] == SEGMENT
@@ -241,7 +257,7 @@ def test_the_card_says_what_the_run_was_without_naming_clips_or_homes(exported):
     assert len(card["licence_of_the_data"]) == 2
     command = "python -m tools.finetune --data_dir=data/gtzan"
     assert card["training"]["command"] == command
-    text = (exported.folder / serving.CARD).with_suffix(".md").read_text("utf-8")
+    text = (exported.folder / model_card.PATH).with_suffix(".md").read_text("utf-8")
     assert text.startswith("# test\n")
     for part in ("## Limits", "Accuracy: 0.875", command, "CC BY-NC-SA", LABELS[2]):
         assert part in text
@@ -284,6 +300,9 @@ def test_an_operation_that_servers_may_lack_is_noticed(exported, monkeypatch):
         export_checks._check_operations(exported.folder)
 
 
+SAME = ("alone", "in a batch", "padded", "padded by a server", "as bytes")
+
+
 @pytest.mark.parametrize(
     "name, reason",
     [
@@ -291,18 +310,23 @@ def test_an_operation_that_servers_may_lack_is_noticed(exported, monkeypatch):
             "alone",
             "scores of 5 reference clips.* differ from the Keras model's by 2.0e",
         ),
-        ("batch", "scores of a clip in a batch differ"),
-        ("padded", "scores of a clip in a batch, padded, differ"),
-        ("embedding", "embedding is not finite"),
+        ("in a batch", "scores of a clip in a batch differ"),
+        ("padded", "scores of a clip padded differ"),
+        ("padded by a server", "scores of a clip padded by a server differ"),
+        ("as bytes", "scores of an encoded WAV file differ"),
+        ("embedding/embedding", r"\['embedding/embedding'\] are not finite"),
+        ("more/scores", "its signatures are .*'more'"),
         ("classes", "classes are not the labels"),
     ],
 )
 def test_wrong_answers_are_noticed(exported, monkeypatch, name, reason):
     right = np.full([5, len(LABELS)], 0.5)
-    answers = dict.fromkeys(["alone", "batch", "padded", "embedding"], right)
+    answers = dict.fromkeys(SAME, right)
+    answers |= {f"{name}/{name}": right for name in warmup.requests()}
     answers["classes"] = np.array([[label.encode() for label in LABELS]])
     answers["secs"] = np.ones(3)
-    monkeypatch.setattr(export_checks, "_keras_scores", lambda *args: right)
+    monkeypatch.setattr(export_checks, "FILES", files_of(exported.folder))
+    monkeypatch.setattr(export_checks, "keras_scores", lambda *args: right)
     monkeypatch.setattr(export_checks, "_call", lambda *args: answers)
 
     def checks():
@@ -310,27 +334,49 @@ def test_wrong_answers_are_noticed(exported, monkeypatch, name, reason):
             export_checks.run(exported.folder, exported.network, FRONTEND, LABELS)
         )
 
-    assert len(checks()) == 6
-    wrong = {"embedding": right * np.nan, "classes": answers["classes"][:, ::-1]}
+    assert len(checks()) == 10
+    wrong = {"embedding/embedding": right * np.nan, "more/scores": right}
+    wrong["classes"] = answers["classes"][:, ::-1]
     answers[name] = wrong.get(name, right + 2e-5)
     with pytest.raises(ValueError, match=f"refused: .*{reason}"):
         checks()
 
 
+def files_of(folder: pathlib.Path) -> set[str]:
+    paths = folder.rglob("*")
+    return {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
+
+
+def test_files_that_do_not_belong_into_an_export_are_noticed(exported, monkeypatch):
+    with pytest.raises(ValueError, match=r"refused: files .*model_card\.json"):
+        export_checks._check_files(exported.folder, exported.network)
+
+
+def test_weights_of_the_training_in_an_export_are_noticed(tmp_path, monkeypatch):
+    network = models.tagger(params.Model(num_layers=1, num_units=2), num_paths(), 2)
+    module = tf.Module()
+    module.weights = [tf.Variable(w) for w in network.get_weights()]
+    module.momentum = tf.Variable(tf.zeros([3]))
+    tf.saved_model.save(module, str(tmp_path))
+    monkeypatch.setattr(export_checks, "FILES", files_of(tmp_path))
+    with pytest.raises(ValueError, match="something of the training"):
+        export_checks._check_files(tmp_path, network)
+
+
 def test_a_score_that_is_no_number_is_noticed():
     with pytest.raises(ValueError, match="refused"):
-        export_checks._check_difference(np.array([np.nan]), np.zeros(1), "it differs")
+        export_checks.check_difference(np.array([np.nan]), np.zeros(1), "it differs")
 
 
 def test_an_export_that_cannot_be_called_is_noticed_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="refused: .*SavedModel file does not exist"):
-        export_checks._call(tmp_path, [np.zeros(9, np.float32)])
+        export_checks._call(tmp_path, [np.ones(9, np.float32)])
 
 
 def test_a_tagger_that_reads_out_its_last_state_exports_too(tmp_path):
     model = params.Model(num_layers=1, num_units=4, readout="last")
     network = sensitive(models.tagger(model, num_paths(), 5))
-    serving._save(network, FRONTEND, list("abcde"), tmp_path / "model")
+    signatures.save(network, FRONTEND, list("abcde"), tmp_path / "model")
     export_checks._check_operations(tmp_path / "model")
     scores = serving.Predictor(tmp_path / "model").scores(CLIPS[:2])
     expected = [keras_scores(network, clip) for clip in CLIPS[:2]]
@@ -339,13 +385,13 @@ def test_a_tagger_that_reads_out_its_last_state_exports_too(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Exports without a model: `quick(base)` publishes a folder with one file."""
+    """Exports without a model: `quick(base)` publishes a folder with three files."""
 
     def save(network, frontend, labels, folder):
         folder.mkdir()
         (folder / "saved_model.pb").write_text("model")
 
-    monkeypatch.setattr(serving, "_save", save)
+    monkeypatch.setattr(signatures, "save", save)
     monkeypatch.setattr(export_checks, "run", lambda *args: iter(["it is fine"]))
     network = models.classifier(PRESET.model, 3, 2)
 
@@ -381,8 +427,35 @@ def test_a_version_is_whole_when_it_appears(quick, tmp_path):
         assert [n for n in os.listdir(tmp_path) if not n.startswith(".")] == []
 
     folder = quick(tmp_path, on_check=look)
-    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert files == {"saved_model.pb", str(serving.CARD), f"{serving.CARD}"[:-4] + "md"}
+    assert files_of(folder) == {
+        "saved_model.pb",
+        "assets.extra/model_card.json",
+        "assets.extra/model_card.md",
+        "assets.extra/tf_serving_warmup_requests",
+        "batching_params.pbtxt",
+    }
+
+
+def test_who_polls_the_folder_never_sees_a_part_of_a_version(quick, tmp_path):
+    program = """
+import os, sys
+base, seen = sys.argv[1], {}
+print("ready", flush=True)
+while len(seen) < 40:
+    for name in filter(str.isdigit, os.listdir(base)):
+        files = [f for _, _, found in os.walk(f"{base}/{name}") for f in found]
+        seen.setdefault(name, len(files))
+print(sorted(set(seen.values())))
+"""
+    reader = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert reader.stdout.readline() == "ready\n"
+    for _ in range(40):
+        quick(tmp_path)
+    assert reader.communicate()[0] == "[5]\n"
 
 
 def test_servers_of_another_user_may_read_an_export(quick, tmp_path):
@@ -488,8 +561,8 @@ def test_segments_hold_all_sound_and_count_its_frames(num_samples):
     expected = expected_segments(batch, 8, 4)
 
     def triples(batch):
-        clips, numbers, weights = serving.segments(batch, 8, 4)
-        return clips, serving.cut(batch, clips, numbers, 8), weights
+        clips, numbers, weights = signatures.segments(batch, 8, 4)
+        return clips, signatures.cut(batch, clips, numbers, 8), weights
 
     source = tf.data.Dataset.from_tensors(tf.constant(batch))
     for values in (
@@ -502,6 +575,285 @@ def test_segments_hold_all_sound_and_count_its_frames(num_samples):
 
 def test_samples_that_are_no_numbers_count_as_silence():
     batch = tf.constant([[1.0, np.nan, np.inf, 2.0**40]])
-    clips, numbers, weights = serving.segments(batch, 4, 2)
-    assert serving.cut(batch, clips, numbers, 4).numpy().tolist() == [[1, 0, 0, 0]]
+    clips, numbers, weights = signatures.segments(batch, 4, 2)
+    assert signatures.cut(batch, clips, numbers, 4).numpy().tolist() == [[1, 0, 0, 0]]
     assert weights.numpy().tolist() == [1]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, -1.0])
+def test_what_a_server_pads_with_changes_no_score(exported, value):
+    clip = CLIPS[1].copy()
+    clip[0] = value
+    padded = np.concatenate([clip, np.full(SEGMENT, value, np.float32)])
+    np.testing.assert_allclose(
+        scores_of(exported, padded[np.newaxis]),
+        scores_of(exported, clip[np.newaxis]),
+        atol=1e-6,
+    )
+
+
+def answer(run: types.SimpleNamespace, name: str, *batch) -> dict[str, np.ndarray]:
+    (value,) = run.model.signatures[name].structured_input_signature[1].values()
+    dtype = value.dtype
+    (argument,) = run.model.signatures[name].structured_input_signature[1]
+    given = {argument: tf.constant(list(batch), dtype)}
+    return {k: v.numpy() for k, v in run.model.signatures[name](**given).items()}
+
+
+def test_encoded_files_get_the_scores_of_what_they_hold(exported):
+    rate = 22_050
+    sound = audio.resample(CLIPS[0], 16_000, rate).numpy()
+    expected = audio.resample(sound, rate, 16_000).numpy()
+    files = [warmup.wav_bytes(sound, rate), warmup.wav_bytes(CLIPS[1])]
+    found = answer(exported, "audio_bytes", *files)
+    np.testing.assert_allclose(
+        found["scores"], exported.predictor.scores([expected, CLIPS[1]]), atol=1e-6
+    )
+    assert [x.decode() for x in found["classes"][1]] == LABELS
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"audio_bytes\[1\]: its fmt"
+    ):
+        answer(exported, "audio_bytes", files[0], files[1][:21])
+
+
+def example(**features) -> bytes:
+    made = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        if isinstance(value, bytes)
+        else tf.train.Feature(float_list=tf.train.FloatList(value=value))
+        for name, value in features.items()
+    }
+    features = tf.train.Features(feature=made)
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def test_examples_hold_samples_or_a_file(exported):
+    batch = [
+        example(waveform=CLIPS[1]),
+        example(audio=warmup.wav_bytes(CLIPS[0]), other=b"x"),
+        example(waveform=CLIPS[3]),
+    ]
+    found = answer(exported, "classify", *batch)
+    assert set(found) == {"classes", "scores"}
+    clips = [CLIPS[1], CLIPS[0], CLIPS[3]]
+    np.testing.assert_allclose(
+        found["scores"], exported.predictor.scores(clips), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        answer(exported, "classify", batch[0])["scores"], found["scores"][:1], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "bad, reason",
+    [
+        (example(), r"inputs\[2\]: the Example has neither"),
+        (example(audio=b"RIFF"), r"inputs\[2\]: it has no RIFF"),
+        (b"no example", "Could not parse example"),
+    ],
+)
+def test_a_bad_example_is_refused_by_its_number(exported, bad, reason):
+    fine = example(waveform=CLIPS[1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+        answer(exported, "classify", fine, fine, bad)
+
+
+def test_the_classify_signature_is_one_to_a_server(exported):
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((exported.folder / "saved_model.pb").read_bytes())
+    definitions = dict(saved.meta_graphs[0].signature_def)
+    assert set(definitions) >= set(warmup.requests())
+    classify = definitions["classify"]
+    assert classify.method_name == "tensorflow/serving/classify"
+    assert set(classify.inputs) == {"inputs"}
+    assert set(classify.outputs) == {"classes", "scores"}
+    for name, definition in definitions.items():
+        if name in warmup.requests():
+            tensors = [*definition.inputs.values(), *definition.outputs.values()]
+            assert all(t.tensor_shape.dim[0].size == -1 for t in tensors), name
+
+
+def test_a_taggram_has_a_row_for_every_frame_with_sound(exported):
+    found = answer(exported, "taggram", np.pad(CLIPS[4], [0, 300]))
+    num_frames = -(-900 // HOP)
+    times, scores = found["times"][0], found["scores"][0]
+    per_segment = times.reshape(-1, FRONTEND.segment_frames)
+    expected = np.arange(times.size).reshape(per_segment.shape) * HOP / 16_000
+    # Sound for 900 samples, two segments of silence, sound for 5000 samples.
+    is_frame = np.zeros(per_segment.shape, bool)
+    is_frame[0, :num_frames] = True
+    start, end = 900 + 2 * SEGMENT, 900 + 2 * SEGMENT + 5000
+    assert start // SEGMENT == 2 and end // SEGMENT == 2
+    is_frame[2, : -(-(end - 2 * SEGMENT) // HOP)] = True
+    np.testing.assert_allclose(per_segment[is_frame], expected[is_frame], atol=1e-6)
+    assert (per_segment[~is_frame] == signatures.NO_TIME).all()
+    assert not scores[times == signatures.NO_TIME].any()
+    np.testing.assert_allclose(scores[times >= 0].sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_taggram_of_one_window_is_the_score_of_the_clip(exported):
+    # A window is longer than a segment of this front end.
+    times, scores = exported.predictor.taggram(CLIPS[1])
+    assert len(times) == -(-len(CLIPS[1]) // HOP)
+    expected = exported.predictor.scores([CLIPS[1]])
+    np.testing.assert_allclose(scores, np.repeat(expected, len(times), 0), atol=1e-5)
+
+
+def test_taggrams_of_a_batch_are_those_of_its_clips(exported):
+    batch = np.zeros([len(CLIPS), max(map(len, CLIPS))], np.float32)
+    for row, clip in zip(batch, CLIPS, strict=True):
+        row[: len(clip)] = clip
+    found = answer(exported, "taggram", *batch)
+    for clip, times, scores in zip(CLIPS, found["times"], found["scores"], strict=True):
+        alone = exported.predictor.taggram(clip)
+        is_frame = times >= 0
+        np.testing.assert_allclose(times[is_frame], alone[0], atol=1e-6)
+        np.testing.assert_allclose(scores[is_frame], alone[1], atol=1e-5)
+
+
+def test_the_predictor_gives_embeddings_at_the_price_of_scores(exported):
+    scores, vectors = exported.predictor.scores_and_embeddings(CLIPS)
+    np.testing.assert_array_equal(scores, exported.predictor.scores(CLIPS))
+    np.testing.assert_array_equal(vectors, exported.predictor.embeddings(CLIPS))
+    expected = [answer(exported, "embedding", clip)["embedding"][0] for clip in CLIPS]
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert exported.predictor.embeddings([]).shape == (0, PRESET.model.num_units)
+
+
+def test_the_warm_up_file_holds_requests_that_a_server_understands(exported):
+    name = "tensorflow_serving.apis.prediction_log_pb2"
+    logs = pytest.importorskip(name, reason="NOT RUN: needs tensorflow-serving-api")
+    replayed = set()
+    for record in tf.data.TFRecordDataset(str(exported.folder / warmup.REQUESTS)):
+        log = logs.PredictionLog.FromString(record.numpy())
+        assert log.SerializeToString(deterministic=True) == record.numpy()
+        kind = log.WhichOneof("log_type")
+        request = getattr(log, kind).request
+        name = request.model_spec.signature_name
+        if kind == "classify_log":
+            examples = request.input.example_list.examples
+            batch = [each.SerializeToString() for each in examples]
+        else:
+            (tensor,) = request.inputs.values()
+            batch = tf.make_ndarray(tensor)
+        results = answer(exported, name, *batch).values()
+        assert all(len(result) == 1 for result in results)
+        replayed.add(name)
+    assert replayed == set(exported.model.signatures)
+
+
+def test_batches_of_a_server_are_those_that_are_computed_at_once(exported):
+    text = (exported.folder / warmup.BATCHING).read_text("utf-8")
+    fields = dict(re.findall(r"^(\w+)(?: \{ value)?: (\w+)(?: \})?$", text, re.M))
+    # Of tensorflow_serving/servables/tensorflow/session_bundle_config.proto.
+    assert set(fields) == {
+        "max_batch_size",
+        "batch_timeout_micros",
+        "max_enqueued_batches",
+        "num_batch_threads",
+        "pad_variable_length_inputs",
+    }
+    assert int(fields["max_batch_size"]) == signatures.CHUNK_SEGMENTS
+    assert fields["pad_variable_length_inputs"] == "true"
+
+
+def tensor_names(run: types.SimpleNamespace, name: str) -> list[str]:
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((run.folder / "saved_model.pb").read_bytes())
+    definition = saved.meta_graphs[0].signature_def[name]
+    (given,) = definition.inputs.values()
+    return [given.name, definition.outputs["scores"].name]
+
+
+def test_a_program_in_c_gets_the_same_scores(exported, tmp_path):
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("NOT RUN: there is no C compiler")
+    libraries = pathlib.Path(tf.sysconfig.get_lib())
+    if not (libraries / "libtensorflow_cc.so.2").is_file():
+        pytest.skip(f"NOT RUN: there is no libtensorflow_cc.so.2 in {libraries}")
+    program = tmp_path / "serve"
+    subprocess.run(
+        [
+            *(compiler, "-O1", "-Wall", "-Werror", "-std=c11", "-o", str(program)),
+            str(pathlib.Path(__file__).with_name("serve.c")),
+            f"-I{tf.sysconfig.get_include()}",
+            *("-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"),
+            *(f"-L{libraries}", f"-Wl,-rpath,{libraries}"),
+        ],
+        check=True,
+    )
+    CLIPS[0].tofile(tmp_path / "clip.raw")
+    (tmp_path / "clip.wav").write_bytes(warmup.wav_bytes(CLIPS[0], 22_050))
+    done = subprocess.run(
+        [
+            *(program, exported.folder, tmp_path / "clip.raw", tmp_path / "clip.wav"),
+            *tensor_names(exported, "serving_default"),
+            *tensor_names(exported, "audio_bytes"),
+        ],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found = [[float(x) for x in line.split()] for line in done.stdout.splitlines()]
+    resampled = audio.resample(CLIPS[0], 22_050, 16_000).numpy()
+    expected = exported.predictor.scores([CLIPS[0], resampled])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def fuzzed(generator: np.random.Generator) -> bytes:
+    """Returns a WAV file, or what is left of one after a few accidents."""
+    rate = int(generator.choice([8_000, 16_000, 22_050, 44_100]))
+    file = io.BytesIO()
+    samples = generator.uniform(-1, 1, [generator.integers(0, 400), 2])
+    subtype = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
+    kind = str(generator.choice(["WAV", "WAVEX"]))
+    soundfile.write(file, samples, rate, str(generator.choice(subtype)), format=kind)
+    data = bytearray(file.getvalue())
+    for _ in range(generator.integers(0, 4)):
+        at = int(generator.integers(0, min(len(data), 90) + 1))
+        end = at + int(generator.integers(0, 9))
+        extreme = generator.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, len(data)])
+        accident = generator.integers(0, 7)
+        if accident == 0:
+            data[at : at + 1] = generator.bytes(1)
+        elif accident == 1:
+            data[at : at + 4] = int(extreme).to_bytes(4, "little")
+        elif accident == 2:
+            data[at:end] = b""
+        elif accident == 3:
+            data[at:at] = generator.bytes(end - at)
+        elif accident == 4:
+            data = data[: generator.integers(0, len(data) + 1)]
+        elif accident == 5:
+            data[at:at] = data[at:end]
+        else:
+            data = bytearray(generator.bytes(end))
+    return bytes(data)
+
+
+def resident_bytes() -> int:
+    num_pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return num_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_whatever_the_bytes_there_are_scores_or_a_reason(exported):
+    # GENRE_TL_FUZZ=10000 makes it thorough.
+    count = int(os.environ.get("GENRE_TL_FUZZ", "300"))
+    serve = exported.model.signatures["audio_bytes"]
+    outcomes, resident = collections.Counter(), []
+    for number in range(count):
+        data = fuzzed(np.random.default_rng([7, number]))
+        try:
+            scores = serve(tf.constant([data]))["scores"].numpy()
+            assert scores.shape == (1, len(LABELS)) and np.isfinite(scores).all()
+            outcomes["scores"] += 1
+        except tf.errors.InvalidArgumentError as error:
+            found = re.search(r"audio_bytes\[0\]: ([^\]0-9]+)", error.message)
+            assert found, (number, error.message)
+            outcomes[found[1].strip()] += 1
+        resident.append(resident_bytes())
+    print(outcomes, [round(each / 1e6) for each in resident[:: count // 10]])
+    assert len(outcomes) > 8 and outcomes["scores"] > count / 10
+    # A rate that has no divisor in common with 16 kHz takes 200 MB for a moment.
+    assert resident[-1] - max(resident[: count // 3]) < 100e6
