@@ -82,8 +82,9 @@ def look(
     Raises:
       ValueError: if the file cannot be used.
     """
-    options = {"max_secs": MAX_SECS, "embeddings": True, "taggrams": True}
-    (result,) = prediction.predict(predictor, [path], **options)
+    (result,) = prediction.predict(
+        predictor, [path], max_secs=MAX_SECS, embeddings=True, taggrams=True
+    )
     (clip,) = audio.read([path], max_secs=MAX_SECS)
     if result.error or clip.waveform is None:
         raise ValueError(result.error or clip.error)
