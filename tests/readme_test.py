@@ -59,9 +59,14 @@ def test_a_backbone_learns_with_ones_own_head_and_loop(place, snippets):
     rng = np.random.default_rng(0)
     genres = np.arange(32) % 4
     frames = rng.normal(0, 0.1, [32, 9, 7]) + 2 * np.eye(4, 7)[genres][:, np.newaxis]
-    batches = [(frames.astype(np.float32), genres)] * 25
-    values = {"batches": batches}
+    values, losses = {}, []
+
+    def batches():
+        for _ in range(6):
+            yield frames.astype(np.float32), genres
+            losses.append(float(tf.reduce_mean(values["losses"])))
+
+    values["batches"] = batches()
     exec(snippets[2], values)
-    found = values["head"](values["backbone"](frames)).numpy().argmax(axis=1)
-    assert (found == genres).mean() > 0.9
+    assert losses[-1] < losses[0] - 0.1
     assert isinstance(values["backbone"], keras.Model)
