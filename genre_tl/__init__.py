@@ -4,15 +4,20 @@ The data flows through the modules in this order:
 
   params            every number, with its unit
   datasets          folders and tables -> paths, labels, groups
+  tables            a CSV of paths and labels -> the same
   splits            labels, groups -> rows to train, validate, test
   synthesis         pieces of music -> sound
   synthetic         the demo corpus
+  resampling        waveform at one rate -> at another
+  mp3               MP3 files -> streams without damage
   audio             files -> mono waveform at 16 kHz
   wavelets          kymatio's transform: wavelets, paths, shapes
   multirate         the transform as convolutions at falling rates
   scattering        waveform -> log-scattering frames
   evaluation        scores -> metrics
+  figures           how a picture looks
   plots             metrics -> pictures
+  sound_plots       scores over time, scattering -> pictures
   feature_store     frames on disk: shards, index, checksums
   extraction        files -> feature store
   input_pipeline    feature store -> tf.data batches
@@ -30,6 +35,8 @@ The data flows through the modules in this order:
   export_checks     what a SavedModel must pass
   formats           TensorFlow Lite, and Keras files from waveforms
   serving           SavedModel: export, publish, predict
+  prediction        files -> scores, embeddings, scores over time
+  exploration       a recording -> numbers for pictures, neighbours
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """

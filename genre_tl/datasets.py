@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Dataset:
     """A table of clips.
 
     Attributes:
-      name: `magnatagatune`, `gtzan` or `folder`.
+      name: `magnatagatune`, `gtzan`, `folder` or `table`.
       root: the folder that `paths` are relative to.
       paths: unique, with `/`; a clip's identity everywhere.
       labels: uint8 `[clips, num_labels]`, 0 or 1.
@@ -107,6 +107,25 @@ class Dataset:
             labels=self.labels[rows],
             groups=tuple(self.groups[row] for row in rows),
         )
+
+    def joined(self, keys: Sequence[Hashable]) -> Dataset:
+        """Returns the table with the groups made one whose clips share a key.
+
+        Args:
+          keys: one a clip, such as the checksum of its audio: a recording that is
+            there twice must not be learnt from and tested with.
+        """
+        leader = {group: group for group in self.groups}
+
+        def led_by(group: str) -> str:
+            while leader[group] != group:
+                group = leader[group]
+            return group
+
+        first: dict[Hashable, str] = {}
+        for key, group in zip(keys, self.groups, strict=True):
+            leader[led_by(group)] = led_by(first.setdefault(key, group))
+        return dataclasses.replace(self, groups=tuple(map(led_by, self.groups)))
 
 
 def load(kind: str, root: str | os.PathLike[str]) -> Dataset:

@@ -319,8 +319,11 @@ def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         yield unfinished
         os.replace(unfinished, path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            # A full disk does not say where it is.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -1,53 +1,17 @@
-"""Pictures as PNG: learning curves, confusion matrices, scattering.
-
-Figures are drawn without pyplot, so neither a display nor global state is
-needed. A picture appears whole or not at all.
-"""
+"""Metrics to pictures: learning curves and confusion matrices as PNG."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
-import pathlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import axes, figure, layout_engine, ticker
-from matplotlib.backends import backend_agg
+from matplotlib import axes, figure, ticker
 
-_DPI = 150
-_INK, _GREY = "#333333", "#8C8C8C"
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # Comes with matplotlib: the same everywhere.
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.xmargin": 0.03,
-    "figure.titlesize": 12,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E6E6E6",
-    "legend.frameon": False,
-    "legend.title_fontsize": 10,
-    "lines.linewidth": 2,
-}
-
-# Okabe and Ito's colours are told apart without red-green vision, the dashes
-# without any colour.
-_TRAINING: dict[str, Any] = {"color": "#0072B2", "linestyle": "--"}
-_VALIDATION: dict[str, Any] = {"color": "#D55E00", "linestyle": "-"}
-_POOLED: dict[str, Any] = {"color": "#009E73", "linestyle": "-."}
+from genre_tl import figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +29,17 @@ _PANELS = (
     _Panel(
         "Loss",
         "loss (nats)",
-        {"loss": ("training", _TRAINING), "val_loss": ("validation", _VALIDATION)},
+        {
+            "loss": ("training", figures.TRAINING),
+            "val_loss": ("validation", figures.VALIDATION),
+        },
     ),
     _Panel(
         "Accuracy",
         "accuracy (% of clips)",
         {
-            "accuracy": ("training", _TRAINING),
-            "val_accuracy": ("validation", _VALIDATION),
+            "accuracy": ("training", figures.TRAINING),
+            "val_accuracy": ("validation", figures.VALIDATION),
         },
         scale=100.0,
         value_format="{:.1f} %",
@@ -81,16 +48,16 @@ _PANELS = (
         "Validation AUC-ROC",
         "AUC-ROC (chance: 0.5)",
         {
-            "val_macro_auc_roc": ("macro (mean of tags)", _VALIDATION),
-            "val_micro_auc_roc": ("micro (tags pooled)", _POOLED),
+            "val_macro_auc_roc": ("macro (mean of tags)", figures.VALIDATION),
+            "val_micro_auc_roc": ("micro (tags pooled)", figures.POOLED),
         },
     ),
     _Panel(
         "Validation PR-AUC",
         "PR-AUC (0 to 1)",
         {
-            "val_macro_pr_auc": ("macro (mean of tags)", _VALIDATION),
-            "val_micro_pr_auc": ("micro (tags pooled)", _POOLED),
+            "val_macro_pr_auc": ("macro (mean of tags)", figures.VALIDATION),
+            "val_micro_pr_auc": ("micro (tags pooled)", figures.POOLED),
         },
     ),
 )
@@ -137,8 +104,8 @@ def learning_curves(
             f"needs at least one epoch of one of {known}"
         )
     at, legend_title = _marked_epoch(columns)
-    with matplotlib.rc_context(_STYLE):
-        fig = _new_figure(4.4 * len(panels), 4.2, title)
+    with matplotlib.rc_context(figures.STYLE):
+        fig = figures.new_figure(4.4 * len(panels), 4.2, title)
         row = fig.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(row, panels, strict=True):
             _draw_curves(ax, panel, columns, at)
@@ -151,7 +118,7 @@ def learning_curves(
                 borderaxespad=0,
                 handlelength=3,
             )
-        _write(fig, path)
+        figures.write(fig, path)
 
 
 def accuracy_curves(
@@ -171,20 +138,20 @@ def accuracy_curves(
       ValueError: if there is nothing to draw, or too much.
       OSError: if the file cannot be written.
     """
-    lines = (_VALIDATION, _TRAINING, _POOLED)
+    lines = (figures.VALIDATION, figures.TRAINING, figures.POOLED)
     if not 1 <= len(curves) <= len(lines) or not all(map(len, curves.values())):
         raise ValueError(f"curves has {len(curves)} lines; 1 to 3 can be drawn")
-    with matplotlib.rc_context(_STYLE):
-        fig = _new_figure(6.4, 4.2, title)
+    with matplotlib.rc_context(figures.STYLE):
+        fig = figures.new_figure(6.4, 4.2, title)
         ax = fig.subplots()
         for (name, values), line in zip(curves.items(), lines, strict=False):
             percent = 100 * np.asarray(values, np.float64)
-            label = f"{_verbatim(name)}: {percent[-1]:.1f} % at the end"
+            label = f"{figures.verbatim(name)}: {percent[-1]:.1f} % at the end"
             ax.plot(np.arange(1, len(percent) + 1), percent, label=label, **line)
         ax.set(xlabel="epoch", ylabel="accuracy (% of clips)")
         ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
         ax.legend(loc="lower right", handlelength=3)
-        _write(fig, path)
+        figures.write(fig, path)
 
 
 def confusion_matrix(
@@ -214,119 +181,18 @@ def confusion_matrix(
             f"matrix of shape {matrix.shape} must be [genres, genres] for the "
             f"{num_genres} genres of the vocabulary, of which there must be one"
         )
-    names = [_verbatim(name) for name in vocabulary]
+    names = [figures.verbatim(name) for name in vocabulary]
     cell = float(np.clip(0.42, 3 / num_genres, 21 / num_genres))  # Inches.
     font = min(10.0, 24 * cell)  # Points.
     label = max(map(len, names)) * font * 0.6 / 72
     width = num_genres * cell + label + 2.3
     height = num_genres * cell + 0.7 * label + 1.2
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False, "font.size": font}):
-        fig = _new_figure(width, height, title)
+    with matplotlib.rc_context(
+        {**figures.STYLE, "axes.grid": False, "font.size": font}
+    ):
+        fig = figures.new_figure(width, height, title)
         _draw_matrix(fig, matrix, names)
-        _write(fig, path)
-
-
-def scaleogram(
-    waveform: np.ndarray,
-    first: np.ndarray,
-    coefficients: np.ndarray,
-    meta: Mapping[str, np.ndarray],
-    rate_hz: int,
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-) -> None:
-    """Draws a wave, its first order over time, and its second over modulation.
-
-    Args:
-      waveform: `[samples]`.
-      first: coefficients of the first order, `[paths, frames]`, as finely in time
-        as the picture shall be.
-      coefficients: of all orders, `[paths, frames]`; the second is averaged over
-        the frames and shown relative to the first.
-      meta: `order`, `n` and `xi` (cycles a sample) of those.
-      rate_hz: samples a second.
-      path: the PNG to write, in a folder that exists.
-      title: headline of the picture.
-
-    Raises:
-      OSError: if the file cannot be written.
-    """
-    order, n, hz = meta["order"], meta["n"], meta["xi"] * rate_hz
-    secs = len(waveform) / rate_hz
-    mean = coefficients.mean(1)
-    second = np.full([int(np.nanmax(n[:, 1])) + 1, len(first)], np.nan)
-    rows = np.flatnonzero(order == 2)
-    carrier, modulation = n[rows].astype(int).T
-    second[modulation, carrier] = mean[rows] / np.maximum(mean[1 + carrier], 1e-9)
-    carriers_hz = hz[order == 1, 0]
-    modulations_hz = np.full(len(second), np.nan)
-    modulations_hz[modulation] = hz[rows, 1]
-    used = np.isfinite(modulations_hz)
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
-        fig = _new_figure(9, 7.5, title)
-        wave, picture, lower = fig.subplots(3, 1, height_ratios=[1, 3, 2])
-        # Each column of the picture, its lowest and highest sample.
-        columns = waveform[: len(waveform) // 1000 * 1000].reshape(1000, -1)
-        times = np.linspace(0, secs, 1000)
-        wave.fill_between(times, columns.min(1), columns.max(1), color="#0072B2", lw=0)
-        wave.set(xlim=(0, secs), ylabel="amplitude")
-        decibels = 20 * np.log10(np.maximum(first, 1e-7))
-        _mesh(picture, np.linspace(0, secs, first.shape[1]), carriers_hz, decibels)
-        picture.set(xlabel="time (s)", ylabel="frequency (Hz)")
-        _mesh(lower, carriers_hz, modulations_hz[used], second[used], log_x=True)
-        lower.set(xlabel="frequency (Hz)", ylabel="modulation (Hz)")
-        _write(fig, path)
-
-
-def _mesh(
-    ax: axes.Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, log_x: bool = False
-) -> None:
-    low, high = np.nanpercentile(values, [5, 99.8])
-    ax.pcolormesh(x, y, values, vmin=low, vmax=high, cmap="magma", rasterized=True)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    if log_x:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-
-
-def path_errors(
-    errors: Mapping[str, np.ndarray],
-    order: np.ndarray,
-    hz: np.ndarray,
-    path: str | os.PathLike[str],
-    *,
-    title: str,
-) -> None:
-    """Draws the relative error of every scattering path.
-
-    Args:
-      errors: by name of what was compared, `[paths]`; at most three.
-      order: of the paths, 0 to 2.
-      hz: centre frequency of the wavelet that makes their last modulus.
-      path: the PNG to write, in a folder that exists.
-      title: headline of the picture.
-
-    Raises:
-      OSError: if the file cannot be written.
-    """
-    lines = (_VALIDATION, _TRAINING, _POOLED)
-    with matplotlib.rc_context(_STYLE):
-        fig = _new_figure(9, 4.8, title)
-        row = fig.subplots(1, 2, sharey=True)
-        for ax, number in zip(row, (1, 2), strict=True):
-            chosen = order == number
-            for (name, values), line in zip(errors.items(), lines, strict=False):
-                label = f"{name}: median {np.median(values[chosen]):.1e}"
-                style = {"color": line["color"], "marker": ".", "linestyle": "none"}
-                ax.plot(hz[chosen], values[chosen], label=label, **style)
-            ax.set(xscale="log", yscale="log", title=f"order {number}")
-            ax.set_xlabel("centre frequency of the last wavelet (Hz)")
-            # Under the axes a legend never hides a point.
-            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), borderaxespad=0)
-        row[0].set_ylabel("relative error in L2")
-        _write(fig, path)
+        figures.write(fig, path)
 
 
 def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
@@ -361,7 +227,7 @@ def _draw_curves(
             label = f"{name}: {panel.value_format.format(values[at])}"
             ax.plot(epochs, values, label=label, **line)
             ax.plot(epochs[at], values[at], "o", color=line["color"])
-    ax.axvline(epochs[at], color=_GREY, linewidth=1, linestyle=":", zorder=0)
+    ax.axvline(epochs[at], color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
     ax.set(title=panel.title, xlabel="epoch", ylabel=panel.ylabel)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
 
@@ -384,35 +250,10 @@ def _draw_matrix(fig: figure.Figure, matrix: np.ndarray, names: list[str]) -> No
     ax.grid(which="minor", color="white", linewidth=1.5)
     ax.tick_params(which="minor", length=0)
     for row, column in np.argwhere(matrix):
-        ink = "white" if shares[row, column] > 55 else _INK
+        ink = "white" if shares[row, column] > 55 else figures.INK
         style: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
         ax.text(column, row, f"{matrix[row, column]}", **style)
     bar = fig.colorbar(
         image, ax=ax, fraction=0.05, aspect=25, label="share of the true genre (%)"
     )
     bar.ax.spines["outline"].set_visible(False)
-
-
-def _new_figure(width: float, height: float, title: str) -> figure.Figure:
-    layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04)
-    fig = figure.Figure(figsize=(width, height), dpi=_DPI, layout=layout)
-    lines = textwrap.fill(title, round(9 * width))
-    fig.suptitle(_verbatim(lines), x=0.1 / width, ha="left", fontweight="bold")
-    return fig
-
-
-def _verbatim(text: str) -> str:
-    """Keeps matplotlib from reading what is between two dollars as TeX."""
-    return text.replace("$", r"\$")
-
-
-def _write(fig: figure.Figure, path: str | os.PathLike[str]) -> None:
-    png = io.BytesIO()
-    backend_agg.FigureCanvasAgg(fig).print_png(png)
-    path = pathlib.Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(png.getvalue())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -113,6 +113,33 @@ def held_out(
     return {"train": np.setdiff1d(np.arange(len(dataset)), test), "test": test}
 
 
+def random(
+    dataset: datasets.Dataset, num_parts: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Sets a part of the groups aside for validation, whatever their labels.
+
+    Args:
+      dataset: the table to divide; clips may have tags or a genre.
+      num_parts: one of so many parts is for validation: 10 sets a tenth aside.
+      seed: which.
+
+    Returns:
+      Sorted rows of `train` and `valid`, groups kept whole.
+
+    Raises:
+      ValueError: if there are fewer than two parts, or fewer groups than parts.
+    """
+    groups = sorted(set(dataset.groups))
+    if not 2 <= num_parts <= len(groups):
+        raise ValueError(
+            f"{dataset.root}: {len(groups)} clips (or groups of clips) cannot be "
+            f"divided into {num_parts} parts; take from 2 to {len(groups)}"
+        )
+    chosen = np.random.default_rng(seed).permutation(groups)[: len(groups) // num_parts]
+    is_valid = np.isin(dataset.groups, chosen)
+    return {"train": np.flatnonzero(~is_valid), "valid": np.flatnonzero(is_valid)}
+
+
 def styles(
     dataset: datasets.Dataset,
     tags: Sequence[str],

@@ -22,6 +22,7 @@ WITHOUT_TENSORFLOW = (
     "__init__",
     "params",
     "datasets",
+    "tables",
     "splits",
     "synthesis",
     "synthetic",

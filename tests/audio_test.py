@@ -589,3 +589,72 @@ def test_real_awkward_files_come_out_as_their_names_say(shared, capfd):
             assert np.isfinite(clip.waveform).all()
             assert ("silence" in name) == (np.abs(clip.waveform).max() == 0)
     assert capfd.readouterr() == ("", "")
+
+
+LONG = {
+    "44k1.wav": lambda: encode(music(44_100, 2, 9.3), 44_100, "WAV", "PCM_16"),
+    "odd rate.flac": lambda: encode(music(44_101, 1, 7.1), 44_101, "FLAC", "PCM_16"),
+    "same rate.wav": lambda: encode(music(16_000, 1, 8.0), 16_000, "WAV", "FLOAT"),
+    "tag.mp3": lambda: mp3(44_100, 2, 9.3),
+    "no tag.mp3": lambda: without_tag(mp3(22_050, 1, 9.3)),
+    "junk.mp3": lambda: b"junk" * 99 + mp3(48_000, 2, 9.3),
+}
+
+
+@pytest.mark.parametrize("max_secs", [None, 5.01])
+def test_pieces_are_the_whole_without_a_seam(tmp_path, max_secs):
+    files = written(tmp_path, {name: make() for name, make in LONG.items()})
+    names = list(files.values())
+    pieces = list(audio.read_pieces(names, 30_000, max_secs=max_secs))
+    for whole in audio.read(names, max_secs=max_secs, use_tfio=False):
+        *first, last = (piece for piece in pieces if piece.index == whole.index)
+        assert len(first) >= 2
+        assert [len(piece.waveform) for piece in first] == [30_000] * len(first)
+        assert not any(piece.is_last for piece in first) and last.is_last
+        together = np.concatenate([piece.waveform for piece in [*first, last]])
+        np.testing.assert_allclose(together, whole.waveform, rtol=0, atol=2e-6)
+        assert (last.note, last.rate_hz) == (whole.note, whole.rate_hz)
+
+
+def test_a_file_of_a_whole_number_of_pieces_has_no_empty_one(tmp_path):
+    data = encode(music(16_000, 1, 4.0), 16_000, "WAV", "PCM_16")
+    (path,) = written(tmp_path, {"a.wav": data}).values()
+    for piece_samples, count in ((64_000, 1), (32_000, 2)):
+        pieces = list(audio.read_pieces([path], piece_samples))
+        assert len(pieces) == count and pieces[-1].is_last
+
+
+def test_every_file_ends_with_one_last_piece_and_errors_come_late_too(paths, tmp_path):
+    samples = music(16_000, 1, 20.0)
+    samples[-100] = np.nan
+    late = written(
+        tmp_path, {"late.wav": encode(samples, 16_000, "WAV", "FLOAT")}
+    ).values()
+    names = [*paths.values(), *late]
+    pieces = list(audio.read_pieces(names, 40_000))
+    last = [piece for piece in pieces if piece.is_last]
+    assert [piece.path for piece in last] == names
+    assert [piece.index for piece in last] == list(range(len(names)))
+    assert "NaN" in last[-1].error and last[-1].waveform is None
+    assert sum(not piece.is_last for piece in pieces if piece.index == len(names) - 1)
+    for piece, whole in zip(last, audio.read(names), strict=True):
+        assert (piece.note, piece.error) == (whole.note, whole.error)
+
+
+def test_pieces_of_no_length_are_refused():
+    with pytest.raises(ValueError, match="piece_samples=0"):
+        next(audio.read_pieces(["a.wav"], 0))
+
+
+def test_an_mp3_larger_than_a_block_is_mended_like_a_small_one(tmp_path, monkeypatch):
+    whole = mp3(44_100, 2, 6.0)
+    data = b"\0" * 300 + whole + b"junk" * 200 + whole
+    (path,) = written(tmp_path, {"a.mp3": data}).values()
+    with open(path, "rb") as file:
+        stream, length = audio.mp3.mended(file)
+        expected = stream.read()
+        monkeypatch.setattr(audio.mp3, "_BLOCK_BYTES", 1700)
+        file.seek(0)
+        stream, other = audio.mp3.mended(file)
+        assert (stream.read(), other) == (expected, length)
+        assert len(expected) > 30_000 and b"junk" not in expected

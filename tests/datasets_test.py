@@ -348,3 +348,15 @@ def test_an_inconsistent_table_is_refused():
         table(("a", "a"), eye, ("a", "b"))
     with pytest.raises(ValueError, match="exactly one genre"):
         table(("a", "b"), 0 * eye, ("a", "b"))
+
+
+def test_groups_that_share_audio_become_one(tmp_path):
+    paths = ["x/3.wav", "x/a/1.wav", "x/a/2.wav", "y/b/4.wav", "y/c/5.wav", "y/d/6.wav"]
+    for path in paths:
+        touch(tmp_path / path)
+    table = datasets.folder(tmp_path)
+    assert list(table.paths) == paths
+    # 3 is 4; 2 is 5, which brings 1 with it; 6 stands alone.
+    groups = table.joined([0, 1, 2, 0, 2, 3]).groups
+    assert [groups.index(group) for group in groups] == [0, 1, 1, 0, 1, 5]
+    assert table.joined(range(6)).groups == table.groups

@@ -204,3 +204,23 @@ def test_styles_with_too_few_clips_are_left_out_and_unknown_ones_named():
         splits.styles(styled(), ["rock", "jazz"], min_clips=3)
     with pytest.raises(ValueError, match="no tag polka"):
         splits.styles(styled(), ["rock", "polka"])
+
+
+def test_random_parts_keep_groups_whole_whatever_the_labels():
+    groups = tuple(f"g{index % 20}" for index in range(100))
+    table = datasets.Dataset(
+        name="table",
+        root=pathlib.Path("x"),
+        paths=tuple(f"{index}.wav" for index in range(100)),
+        labels=np.eye(2, dtype=np.uint8)[np.arange(100) % 2],
+        vocabulary=("a", "b"),
+        groups=groups,
+        multi_label=True,
+    )
+    parts = splits.random(table, 10, seed=3)
+    assert sorted([*parts["train"], *parts["valid"]]) == list(range(100))
+    assert len({groups[row] for row in parts["valid"]}) == 2
+    assert len(parts["valid"]) == 10
+    assert not np.array_equal(parts["valid"], splits.random(table, 10, 4)["valid"])
+    with pytest.raises(ValueError, match="20 clips .* into 21 parts"):
+        splits.random(table, 21, seed=3)

@@ -97,9 +97,9 @@ def main(argv: list[str]) -> None:
 
 
 def _table() -> datasets.Dataset:
-    from genre_tl import datasets, splits
+    from genre_tl import splits
 
-    table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    table = data_flags.table()
     if not FLAGS.styles:
         return table
     return splits.styles(table, FLAGS.styles)

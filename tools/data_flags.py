@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
-from absl import flags
+from absl import app, flags
 
 from . import command
 
@@ -14,7 +14,16 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("data_dir", None, "Folder of the collection.", required=True)
+flags.DEFINE_string(
+    "data_dir", None, "Folder of the collection; needed unless --table is given."
+)
+flags.DEFINE_string(
+    "table",
+    None,
+    "CSV of the collection's clips: columns path, label (a genre) or labels (tags "
+    "separated by ;), and perhaps group. Paths start from --data_dir, or the "
+    "table's folder.",
+)
 flags.DEFINE_enum(
     "dataset",
     "auto",
@@ -25,16 +34,29 @@ flags.DEFINE_string(
     "features_dir",
     None,
     "Feature store of the collection, completed first if need be. "
-    "features/<name of data_dir> if not given.",
+    "features/<name of data_dir, or of table> if not given.",
 )
 
 _NUM_SHOWN = 5
+
+
+def table() -> datasets.Dataset:
+    """Loads the table of the collection."""
+    from genre_tl import datasets, tables
+
+    if FLAGS.table:
+        return tables.read(FLAGS.table, FLAGS.data_dir)
+    if not FLAGS.data_dir:
+        raise app.UsageError("--data_dir or --table must be given")
+    return datasets.load(FLAGS.dataset, FLAGS.data_dir)
 
 
 def store_dir() -> pathlib.Path:
     """Returns the folder of the feature store."""
     if FLAGS.features_dir:
         return pathlib.Path(FLAGS.features_dir)
+    if FLAGS.table:
+        return pathlib.Path("features", pathlib.Path(FLAGS.table).stem)
     return pathlib.Path("features", pathlib.Path(FLAGS.data_dir).resolve().name)
 
 
@@ -68,9 +90,12 @@ def features(
     """Completes the feature store and loads it.
 
     Returns:
-      The features, and the table without the clips that could not be read.
+      The features, and the table without the clips that could not be read, clips of
+      identical audio in one group.
     """
     from genre_tl import input_pipeline
 
     extract(table, frontend)
-    return input_pipeline.load(store_dir(), table, frontend)
+    found, table = input_pipeline.load(store_dir(), table, frontend)
+    # Identical audio has one place among the frames.
+    return found, table.joined(found.starts.tolist())

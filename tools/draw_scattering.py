@@ -47,13 +47,13 @@ def main(argv: list[str]) -> None:
 
 
 def _draw_scaleogram(waveform: np.ndarray, path: str) -> None:
-    from genre_tl import params, plots, scattering
+    from genre_tl import params, scattering, sound_plots
 
     fine = scattering.Scattering1D(_J, _Q, T=_PICTURE_SAMPLES, max_order=1)
     first = fine(waveform[None])[0, 1:].numpy()
     layer = scattering.Scattering1D(_J, _Q)
     meta = layer.meta()
-    plots.scaleogram(
+    sound_plots.scaleogram(
         waveform,
         first,
         layer(waveform[None])[0].numpy(),
@@ -69,7 +69,7 @@ def _draw_error(waveform: np.ndarray, path: str) -> None:
     import numpy as np
     from kymatio.numpy import Scattering1D
 
-    from genre_tl import params, plots, scattering
+    from genre_tl import params, scattering, sound_plots
 
     waveform = waveform[: 8 * params.SAMPLE_RATE_HZ]
     exact = Scattering1D(J=_J, Q=_Q, shape=len(waveform), oversampling=_J)
@@ -86,7 +86,7 @@ def _draw_error(waveform: np.ndarray, path: str) -> None:
     meta = exact.meta()
     # A path is known by the wavelet that makes its last modulus.
     last = np.nan_to_num(meta["xi"])[np.arange(len(norms)), meta["order"] - 1]
-    plots.path_errors(
+    sound_plots.path_errors(
         errors,
         meta["order"],
         last * params.SAMPLE_RATE_HZ,

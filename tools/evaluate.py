@@ -39,12 +39,12 @@ flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import datasets, plots, runs, training
+    from genre_tl import plots, runs, training
 
     del argv
     record = runs.read_run(FLAGS.run_dir)
     frontend = params.Preset.from_dict(record["preset"]).frontend
-    table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    table = data_flags.table()
     features, table = data_flags.features(table, frontend)
     rows = _rows(record, table)
     result = training.evaluate(FLAGS.run_dir, features, table, rows)
@@ -69,7 +69,7 @@ def _rows(record: dict[str, Any], table: datasets.Dataset) -> np.ndarray:
     rows = np.flatnonzero([path in held_out for path in table.paths])
     if len(rows) < len(held_out) or not held_out:
         raise ValueError(
-            f"--data_dir={FLAGS.data_dir}: has {len(rows)} of the {len(held_out)} "
+            f"{table.root}: has {len(rows)} of the {len(held_out)} "
             f"clips that {FLAGS.run_dir} held out; give the collection it was trained "
             "on, or --clips=all for another one"
         )

@@ -31,10 +31,8 @@ flags.DEFINE_float(
 
 
 def main(argv: list[str]) -> int:
-    from genre_tl import datasets
-
     del argv
-    table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    table = data_flags.table()
     frontend = params.PRESETS[FLAGS.preset].frontend
     summary = data_flags.extract(table, frontend, FLAGS.max_secs)
     return 0 if summary.num_usable else 1

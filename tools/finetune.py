@@ -49,11 +49,11 @@ _FIGURES = {
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import datasets, runs, training
+    from genre_tl import runs, training
 
     del argv
     preset = run_flags.preset("finetune")
-    table = datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    table = data_flags.table()
     features, table = data_flags.features(table, preset.frontend)
     rows = _rows(table)
     data = runs.Data(features=features, table=table, split=_split_name(), **rows)

@@ -1,8 +1,11 @@
 """Names the genre (or tags) of music files with an exported model.
 
-    python -m tools.predict --model=saved_models/genres song.mp3 albums/
+    python -m tools.predict --model=saved_models/genres song.mp3 albums/ '*.flac'
+    find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
+        --format=csv --output=scores.csv --embeddings=vectors.npz
 
-Folders are searched to the bottom for audio files. Prints a line a file:
+Folders are searched to the bottom for audio files; `-` reads a list of files and
+folders from the standard input, one a line. Prints a line a file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
 
@@ -10,28 +13,29 @@ Folders are searched to the bottom for audio files. Prints a line a file:
 of all labels, for programs to read. A file that cannot be used is named on stderr
 with the reason, and has a row with it in JSON and CSV; the others go on, and the
 exit status is 1.
+
+With --output or --embeddings the same command goes on where it was stopped, however
+that was, and ends with the bytes of a call that was not. The files have their names
+once all is done; until then they end in .partial.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
+import glob
+import hashlib
 import io
-import json
 import os
 import pathlib
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 from absl import app, flags
 
-from . import command
+from . import command, journal, result_formats
 
 if TYPE_CHECKING:
-    from genre_tl import audio, serving
+    from genre_tl import prediction, serving
 
 FLAGS = flags.FLAGS
 
@@ -41,27 +45,29 @@ flags.DEFINE_string(
 flags.DEFINE_enum("format", "text", ["text", "json", "csv"], "What is written.")
 flags.DEFINE_string("output", None, "File to write instead of the standard output.")
 flags.DEFINE_integer(
-    "top_k", 3, "Labels shown of each file in text; 0 shows all.", lower_bound=0
+    "top_k",
+    None,
+    "Labels kept of each file, the best ones; 0 keeps all. 3 in text and all "
+    "elsewhere if not given.",
+    lower_bound=0,
 )
+flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
 flags.DEFINE_float(
     "max_secs", 0, "Use no more than this of each file; 0 uses all.", lower_bound=0
 )
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
-
-# Clips scored in one go, unless they are longer than this together.
-_GROUP_CLIPS, _GROUP_SAMPLES = 32, 600 * 16_000
-
-
-class _Result(NamedTuple):
-    """What became of a file: scores `[labels]`, or an error."""
-
-    path: str
-    scores: np.ndarray | None
-    note: str
-    error: str
-
-
-_Format = Callable[[_Result], str]
+flags.DEFINE_boolean(
+    "null", False, "NUL characters, not line ends, divide the list of files of `-`."
+)
+flags.DEFINE_string(
+    "embeddings", None, "NPZ file for a vector a file: `ids` (paths) and `vectors`."
+)
+flags.DEFINE_string(
+    "taggram",
+    None,
+    "Folder for scores over time: of each file a picture and a CSV, in folders as "
+    "theirs.",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -69,24 +75,38 @@ def main(argv: list[str]) -> int:
         raise app.UsageError("name the files or folders to predict")
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError("--chart is a form of --format=text")
-    paths = list(_files(argv[1:]))
-    from genre_tl import audio, serving
+    paths = list(_files(_listed(argv[1:])))
+    from genre_tl import serving
 
-    with _output(FLAGS.output) as stream:
-        predictor = serving.Predictor(FLAGS.model)
-        clips = audio.read(paths, max_secs=FLAGS.max_secs or None)
-        head, text_of = _formatter(predictor.labels, stream)
-        stream.write(head)
-        num_failed = 0
-        for result in _metered(_results(predictor, clips), len(paths), stream):
-            if result.error:
-                num_failed += 1
-                _tell(f"{_shown(result.path)}: {result.error}")
-            stream.write(text_of(result))
-            stream.flush()
+    predictor = serving.Predictor(FLAGS.model)
+    outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
+    if outputs:
+        with journal.opened(outputs, _key(predictor, paths)) as log:
+            if log.done:
+                _tell(f"going on after {log.done} of {len(paths)} files")
+            num_failed = _predict(predictor, paths, log)
+            _publish(log, paths)
+    else:
+        num_failed = _predict(predictor, paths, None)
     failed = f"; {num_failed} failed" if num_failed else ""
     _tell(f"{len(paths) - num_failed} of {len(paths)} files{failed}")
     return 1 if num_failed else 0
+
+
+def _listed(names: Iterable[str]) -> Iterator[str]:
+    """Yields what is named, by a glob or the standard input too."""
+    for name in names:
+        if name == "-":
+            separator = b"\0" if FLAGS.null else b"\n"
+            lines = sys.stdin.buffer.read().split(separator)
+            yield from (os.fsdecode(line) for line in lines if line)
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            found = sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise ValueError(f"{name}: nothing is called so")
+            yield from found
+        else:
+            yield name
 
 
 def _files(names: Iterable[str]) -> Iterator[str]:
@@ -113,144 +133,145 @@ def _refuse(error: OSError) -> NoReturn:
     raise error
 
 
-def _results(
-    predictor: serving.Predictor, clips: Iterable[audio.Clip]
-) -> Iterator[_Result]:
-    """Yields a result a clip, in order, holding few clips at a time."""
-    group: list[audio.Clip] = []
-    num_samples = 0
-    for clip in clips:
-        group.append(clip)
-        num_samples += 0 if clip.waveform is None else len(clip.waveform)
-        if len(group) == _GROUP_CLIPS or num_samples > _GROUP_SAMPLES:
-            yield from _score(predictor, group)
-            group, num_samples = [], 0
-    yield from _score(predictor, group)
+def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
+    """Returns what the outputs depend on, under the names that users know."""
+    from genre_tl import feature_store
+
+    parts = sorted(path for path in predictor.folder.rglob("*") if path.is_file())
+    model = "".join(feature_store.sha256(part) for part in parts)
+    names = ("format", "top_k", "threshold", "max_secs", "chart", "output")
+    return {
+        "model": hashlib.sha256(model.encode()).hexdigest(),
+        "list of files": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
+        **{f"--{name}": FLAGS[name].value for name in names},
+        "--embeddings": FLAGS.embeddings,
+        "--taggram": FLAGS.taggram,
+    }
 
 
-def _score(
-    predictor: serving.Predictor, clips: Sequence[audio.Clip]
-) -> Iterator[_Result]:
-    waveforms = [clip.waveform for clip in clips if clip.waveform is not None]
-    scores = iter(predictor.scores(waveforms))
-    for clip in clips:
-        score = None if clip.waveform is None else next(scores)
-        yield _Result(clip.path, score, clip.note, clip.error)
+def _predict(
+    predictor: serving.Predictor, paths: Sequence[str], log: journal.Journal | None
+) -> int:
+    """Writes a result a file, or those that are missing; returns how many failed."""
+    from genre_tl import prediction
+
+    write = _text_writer(predictor.labels, log if FLAGS.output else None)
+    failed: list[int] = log.notes.get("failed", []) if log else []
+    start = log.done if log else 0
+    base = _common_folder(paths)
+    results = prediction.predict(
+        predictor,
+        paths[start:],
+        max_secs=FLAGS.max_secs or None,
+        embeddings=bool(FLAGS.embeddings),
+        taggrams=bool(FLAGS.taggram),
+    )
+    for index, result in enumerate(_metered(results, len(paths) - start), start):
+        if result.error:
+            failed.append(index)
+            _tell(f"{result_formats.shown(result.path)}: {result.error}")
+        write(result)
+        if log and result.embedding is not None:
+            vector = result.embedding.astype("<f4")
+            log.write(-1, vector.tobytes())
+        if result.taggram is not None:
+            _write_taggram(result, predictor.labels, base)
+        if log and (index + 1) % prediction.GROUP_FILES == 0:
+            log.commit(index + 1, {"failed": failed})
+    if log:
+        log.commit(len(paths), {"failed": failed})
+    return len(failed)
 
 
 def _metered(
-    results: Iterable[_Result], total: int, stream: TextIO
-) -> Iterator[_Result]:
+    results: Iterable[prediction.Result], total: int
+) -> Iterator[prediction.Result]:
     # On a terminal the results themselves show how far it is.
-    show = None if stream.isatty() else command.meter("files")
-    for done, result in enumerate(results):
-        if show:
-            show(done, total)
+    is_shown = FLAGS.output is None and sys.stdout.isatty()
+    show = (lambda done, total: None) if is_shown else command.meter("files")
+    show(0, total)
+    for done, result in enumerate(results, 1):
         yield result
-    if show:
-        show(total, total)
+        show(done, total)
 
 
-def _formatter(labels: Sequence[str], stream: TextIO) -> tuple[str, _Format]:
-    """Returns what comes first, and what makes a result text."""
-    if FLAGS.format == "csv":
-        columns = ["path", "best", "note", "error", *labels]
-        return _csv_row(columns), lambda result: _csv_row(_cells(result, labels))
-    if FLAGS.format == "json":
-        return "", lambda result: _json(result, labels)
-    if FLAGS.chart:
-        width = shutil.get_terminal_size().columns - 1
-        ascii_only = "utf" not in (stream.encoding or "").lower()
-        return "", lambda result: _chart(result, labels, width, ascii_only)
-    return "", lambda result: _line(result, labels)
-
-
-def _ranked(scores: np.ndarray, labels: Sequence[str]) -> Mapping[str, float]:
-    order = np.argsort(-scores, kind="stable")
-    return {labels[i]: round(float(scores[i]), 6) for i in order}
-
-
-def _json(result: _Result, labels: Sequence[str]) -> str:
-    values: dict[str, Any] = {"path": result.path}
-    if result.scores is not None:
-        values["scores"] = _ranked(result.scores, labels)
-    values |= {
-        name: getattr(result, name)
-        for name in ("note", "error")
-        if getattr(result, name)
-    }
-    # Escaped, so that a name that is no valid text comes through as well.
-    return json.dumps(values) + "\n"
-
-
-def _cells(result: _Result, labels: Sequence[str]) -> list[str]:
-    best, scores = "", [""] * len(labels)
-    if result.scores is not None:
-        best = labels[int(result.scores.argmax())]
-        scores = [f"{score:.6f}" for score in result.scores]
-    return [result.path, best, result.note, result.error, *scores]
-
-
-def _csv_row(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-def _line(result: _Result, labels: Sequence[str]) -> str:
-    if result.scores is None:
-        return ""  # stderr has it
-    ranked = list(_ranked(result.scores, labels).items())[: FLAGS.top_k or None]
-    shown = ", ".join(f"{label} {100 * score:.0f} %" for label, score in ranked)
-    note = f"  ({result.note})" if result.note else ""
-    return f"{_shown(result.path)}  {shown}{note}\n"
-
-
-def _chart(result: _Result, labels: Sequence[str], width: int, ascii_only: bool) -> str:
-    from genre_tl import evaluation
-
-    if result.scores is None:
-        return ""
-    bars = evaluation.bar_chart(
-        result.scores,
-        labels,
-        max(width, 40),
-        top=FLAGS.top_k or None,
-        ascii_only=ascii_only,
+def _text_writer(
+    labels: Sequence[str], log: journal.Journal | None
+) -> Callable[[prediction.Result], None]:
+    """Begins the output and returns what goes on with it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    is_unicode = log or "utf" in (sys.stdout.encoding or "").lower()
+    kind = "chart" if FLAGS.chart else FLAGS.format
+    texts = result_formats.Writer(
+        kind, labels, FLAGS.top_k, FLAGS.threshold, ascii_only=not is_unicode
     )
-    note = f"  ({result.note})" if result.note else ""
-    return f"{_shown(result.path)}{note}\n{bars}\n\n"
+
+    def write(text: str) -> None:
+        if log:
+            log.write(0, text.encode("utf-8", "backslashreplace"))
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    if not log or not log.done:
+        write(texts.head())
+    return lambda result: write(texts.text(result))
+
+
+def _publish(log: journal.Journal, paths: Sequence[str]) -> None:
+    """Gives the finished files their names."""
+    if FLAGS.embeddings:
+        failed = set(log.notes["failed"])
+        ids = [path for index, path in enumerate(paths) if index not in failed]
+        _write_npz(f"{FLAGS.embeddings}.partial", ids)
+    if FLAGS.output:
+        log.publish(0)
+    log.close()
+
+
+def _write_npz(vectors_file: str, ids: Sequence[str]) -> None:
+    import numpy as np
+
+    vectors = np.zeros([0, 0], np.float32)
+    if ids:
+        flat = np.memmap(vectors_file, "<f4", mode="r")
+        vectors = flat.reshape(len(ids), -1)
+    unfinished = f"{FLAGS.embeddings}.unfinished"
+    with open(unfinished, "wb") as file:
+        np.savez(file, ids=np.array(ids, str), vectors=vectors)
+    os.replace(unfinished, FLAGS.embeddings)
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """Returns the folder that all files are in."""
+    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    return os.path.commonpath(folders) if folders else os.curdir
+
+
+def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) -> None:
+    from genre_tl import sound_plots
+
+    assert result.taggram is not None
+    times, scores = result.taggram.times_secs, result.taggram.scores
+    name = os.path.relpath(os.path.abspath(result.path), base)
+    target = os.path.join(FLAGS.taggram, name)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    lines = [
+        ",".join([f"{secs:.3f}", *(f"{score:.6f}" for score in row)])
+        for secs, row in zip(times, scores, strict=True)
+    ]
+    head = result_formats.csv_row(["secs", *labels])
+    command.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
+    title = result_formats.shown(os.path.basename(result.path))
+    if len(times):
+        sound_plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _tell(text: str) -> None:
     """Prints to stderr, in the place of the meter if there is one."""
     start = "\r\033[K" if sys.stderr.isatty() else ""
     print(start + text, file=sys.stderr)
-
-
-def _shown(path: str) -> str:
-    """Returns a file name without anything that a terminal would act on."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
-
-
-@contextlib.contextmanager
-def _output(path: str | None) -> Iterator[TextIO]:
-    """Yields the standard output, or a file that appears when all is written."""
-    if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        yield sys.stdout
-        return
-    partial = f"{path}.partial"
-    try:
-        with open(
-            partial, "w", encoding="utf-8", errors="backslashreplace", newline=""
-        ) as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
 
 
 def cli() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from absl import app, flags
 
 from . import command, data_flags, run_flags
 
@@ -26,16 +26,19 @@ flags.adopt_module_key_flags(run_flags)
 flags.DEFINE_string("run_dir", "runs/pretrain", "Folder of this run.")
 flags.DEFINE_enum(
     "split",
-    "paper",
-    ["paper", "literature", "near"],
+    None,
+    ["paper", "literature", "near", "random"],
     "MagnaTagATune's folders: validation on f (Song et al. 2017); training on 0 to b, "
     "validation on c, d to f never touched; or training on 0 to a, validation on b, "
-    "c to f left for a target (tools.cross_validate --styles).",
+    "c to f left for a target (tools.cross_validate --styles). random: validation on "
+    "a tenth of the groups. paper if not given, random with --table.",
 )
 flags.DEFINE_integer("num_tags", None, "Commonest tags only, such as 50; all if unset.")
 flags.DEFINE_integer(
     "min_positives", 5, "Validation clips a tag needs to count in the metrics."
 )
+
+_RANDOM_PARTS = 10
 
 _FIGURES = {
     "loss": "loss",
@@ -53,14 +56,18 @@ def main(argv: list[str]) -> None:
     preset = run_flags.preset("pretrain")
     table = _table()
     features, table = data_flags.features(table, preset.frontend)
-    rows = splits.by_name(table, FLAGS.split)
+    split = FLAGS.split or ("random" if FLAGS.table else "paper")
+    if split == "random":
+        rows = splits.random(table, _RANDOM_PARTS, FLAGS.seed)
+    else:
+        rows = splits.by_name(table, split)
     data = runs.Data(
         features=features,
         table=table,
         train=rows["train"],
         valid=rows["valid"],
         test=rows["train"][:0],
-        split=FLAGS.split,
+        split=split,
     )
     print(
         f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
@@ -80,9 +87,11 @@ def main(argv: list[str]) -> None:
 def _table() -> datasets.Dataset:
     from genre_tl import datasets
 
-    if FLAGS.num_tags is not None:
-        return datasets.magnatagatune(FLAGS.data_dir, num_tags=FLAGS.num_tags)
-    return datasets.load(FLAGS.dataset, FLAGS.data_dir)
+    if FLAGS.num_tags is None:
+        return data_flags.table()
+    if FLAGS.table or not FLAGS.data_dir:
+        raise app.UsageError("--num_tags is for MagnaTagATune in --data_dir alone")
+    return datasets.magnatagatune(FLAGS.data_dir, num_tags=FLAGS.num_tags)
 
 
 def _report(record: dict[str, Any]) -> None:

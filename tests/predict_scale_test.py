@@ -1,0 +1,246 @@
+"""`tools.predict` on many files: lists, resumption, embeddings, scores over time."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import loudness
+import numpy as np
+import pytest
+import soundfile
+from absl import flags
+from absl.testing import flagsaver
+
+from genre_tl import prediction, serving
+from tools import command, predict
+
+ROOT = pathlib.Path(__file__).parent.parent
+NUM_FILES = 11
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Files of different loudness and length, two of them no audio."""
+    folder = tmp_path_factory.mktemp("music")
+    rng = np.random.default_rng(0)
+    for index in range(NUM_FILES):
+        path = folder / "ab"[index % 2] / f"{index:02d}.wav"
+        path.parent.mkdir(exist_ok=True)
+        samples = rng.uniform(-0.09, 0.09, 700 + 2_900 * (index % 4)) * index
+        soundfile.write(path, samples, loudness.RATE, "PCM_16")
+    (folder / "a" / "04.wav").write_bytes(b"no sound")
+    (folder / "b" / "09.wav").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs the tool in this process; gives exit code, stdout and stderr."""
+    model = loudness.Model(tmp_path / "model")
+    monkeypatch.setattr(serving, "Predictor", lambda path: model)
+    monkeypatch.setattr(prediction, "GROUP_FILES", 2)
+    monkeypatch.chdir(tmp_path)
+
+    def run_(*args, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with flagsaver.flagsaver():
+            rest = flags.FLAGS(["predict", *map(str, args)])
+            code = command._guarded(predict.main, rest)
+        return code, *capsys.readouterr()
+
+    return run_
+
+
+def paths_of(stdout):
+    return [json.loads(line)["path"] for line in stdout.splitlines()]
+
+
+def test_lists_come_from_the_standard_input_by_lines_or_nul(run, music):
+    names = [str(music / "a" / "02.wav"), str(music / "a" / "00.wav")]
+    lines = os.fsencode("\n".join(names))
+    assert paths_of(run("--format=json", "-", stdin=lines)[1]) == names
+    assert paths_of(run("--format=json", "-", stdin=lines + b"\n")[1]) == names
+    nul = os.fsencode("\0".join(names))
+    assert paths_of(run("--format=json", "--null", "-", stdin=nul)[1]) == names
+    both = run("--format=json", music / "b" / "01.wav", "-", stdin=lines)[1]
+    assert paths_of(both) == [str(music / "b" / "01.wav"), *names]
+
+
+def test_globs_that_no_shell_expanded_are_expanded(run, music):
+    stdout = run("--format=json", music / "?" / "0[0-3].wav")[1]
+    expected = sorted(str(path) for path in music.glob("?/0[0-3].wav"))
+    assert paths_of(stdout) == expected and len(expected) == 4
+    code, _, stderr = run(music / "*.ogg")
+    assert (code, "nothing is called so" in stderr) == (1, True)
+
+
+def test_top_k_and_threshold_choose_the_labels_in_every_format(run, music):
+    path = music / "b" / "07.wav"
+    (row,) = csv.DictReader(io.StringIO(run("--format=csv", "--top_k=1", path)[1]))
+    assert (row["best"], row["quiet"] != "", row["loud"]) == ("quiet", True, "")
+    stdout = run("--format=json", "--threshold=0.5", path)[1]
+    assert list(json.loads(stdout)["scores"]) == ["quiet"]
+    assert "nothing above 99 %" in run("--threshold=0.99", path)[1]
+
+
+OUTPUTS = ("--output=o.csv", "--format=csv", "--embeddings=e.npz")
+
+
+@pytest.fixture
+def whole(run, music, tmp_path):
+    """The outputs of an undisturbed call, by name."""
+    assert run(*OUTPUTS, music)[0] == 1
+    return take(tmp_path)
+
+
+def take(folder):
+    names = [name for name in ("o.csv", "e.npz") if (folder / name).exists()]
+    left = [path.name for path in folder.iterdir() if path.is_file()]
+    assert sorted(left) == sorted(names), "something else is left"
+    found = {name: (folder / name).read_bytes() for name in names}
+    for name in names:
+        (folder / name).unlink()
+    return found
+
+
+def test_embeddings_are_a_vector_a_usable_file_with_its_path(whole):
+    rows = list(csv.DictReader(io.StringIO(whole["o.csv"].decode())))
+    table = np.load(io.BytesIO(whole["e.npz"]))
+    assert list(table["ids"]) == [row["path"] for row in rows if not row["error"]]
+    assert table["vectors"].shape == (NUM_FILES - 2, 3)
+    lengths = np.array([soundfile.info(str(path)).frames for path in table["ids"]])
+    short = lengths <= 10 * loudness.SEGMENT  # others are means of their pieces
+    assert table["vectors"][short, 0].tolist() == lengths[short].tolist()
+
+
+@pytest.mark.parametrize("num_scored", [0, 1, 2, 5, 9])
+def test_a_call_that_was_cut_short_is_gone_on_with(
+    run, whole, music, tmp_path, monkeypatch, num_scored
+):
+    real, scored = prediction.predict, []
+
+    def dying(*args, **kwargs):
+        for result in real(*args, **kwargs):
+            if len(scored) == num_scored:
+                raise KeyboardInterrupt
+            scored.append(result)
+            yield result
+
+    monkeypatch.setattr(prediction, "predict", dying)
+    assert run(*OUTPUTS, music)[0] == 130
+    assert not (tmp_path / "o.csv").exists()
+    with open(tmp_path / "o.csv.partial", "a") as file:
+        file.write("half a li")
+    monkeypatch.setattr(prediction, "predict", real)
+    code, _, stderr = run(*OUTPUTS, music)
+    assert code == 1
+    kept = num_scored // 2 * 2
+    assert (f"going on after {kept} of {NUM_FILES} files" in stderr) == (kept > 0)
+    assert f"{NUM_FILES - 2} of {NUM_FILES} files; 2 failed" in stderr
+    assert take(tmp_path) == whole
+
+
+def test_another_call_does_not_go_on_with_it(run, music, tmp_path, monkeypatch):
+    real = prediction.predict
+
+    def dying(*args, **kwargs):
+        results = real(*args, **kwargs)
+        yield from (next(results) for _ in range(4))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prediction, "predict", dying)
+    assert run(*OUTPUTS, music)[0] == 130
+    before = (tmp_path / "o.csv.partial").read_bytes()
+    for others, name in (
+        ([*OUTPUTS, music / "a"], "list of files"),
+        ([*OUTPUTS, "--top_k=1", music], "--top_k"),
+        (["--output=o.csv", "--format=csv", music], "--embeddings"),
+    ):
+        code, _, stderr = run(*others)
+        assert (code, stderr.count("\n")) == (1, 1)
+        assert f"with other {name}" in stderr and "o.csv.progress" in stderr
+    assert (tmp_path / "o.csv.partial").read_bytes() == before
+
+
+PROGRAM = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import loudness
+from genre_tl import prediction, serving
+from tools import predict
+class Slow(loudness.Model):
+    def scores(self, waveforms):
+        time.sleep(0.1)
+        return super().scores(waveforms)
+serving.Predictor = Slow
+prediction.GROUP_FILES = 2
+predict.cli()
+"""
+
+
+def start(folder, *args):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, f"--model={folder}/model", *map(str, args)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_after_kill_9_the_same_command_ends_with_the_same_bytes(whole, music, tmp_path):
+    for num_bytes in (1, 150, 300):  # killed when so much is written
+        process = start(tmp_path, *OUTPUTS, music)
+        partial = tmp_path / "o.csv.partial"
+        while process.poll() is None:
+            if partial.exists() and partial.stat().st_size >= num_bytes:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            time.sleep(0.01)
+        process.stderr.close()
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "o.csv").exists()
+    process = start(tmp_path, *OUTPUTS, music)
+    _, stderr = process.communicate()
+    assert process.returncode == 1 and "going on after" in stderr
+    assert take(tmp_path) == whole
+
+
+def test_two_calls_do_not_write_the_same_file(music, tmp_path, run):
+    process = start(tmp_path, *OUTPUTS, music, music, music, music)
+    while not (tmp_path / "o.csv.progress").exists() and process.poll() is None:
+        time.sleep(0.01)
+    code, _, stderr = run(*OUTPUTS, music)
+    process.kill()
+    process.communicate()
+    assert code == 1 and "another process is writing it" in stderr
+
+
+def test_scores_over_time_are_a_picture_and_a_table_a_file(run, music, tmp_path):
+    run("--taggram=over/time", music)
+    found = {
+        path.relative_to(tmp_path / "over/time").as_posix()
+        for path in (tmp_path / "over/time").rglob("*.*")
+    }
+    names = [f"{'ab'[i % 2]}/{i:02d}.wav" for i in range(NUM_FILES) if i not in (4, 9)]
+    assert found == {f"{name}.{end}" for name in names for end in ("csv", "png")}
+    with open(tmp_path / "over/time/b/07.wav.csv", encoding="utf8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["secs", "quiet", "loud"]
+    samples, _ = soundfile.read(music / "b/07.wav", dtype="float32")
+    times, scores = loudness.Model(tmp_path / "model").taggram(samples)
+    assert [float(row["secs"]) for row in rows] == pytest.approx(times, abs=6e-4)
+    assert [float(row["loud"]) for row in rows] == pytest.approx(scores[:, 1], abs=1e-6)
+
+
+def test_no_files_give_an_empty_table(run, tmp_path):
+    assert run(*OUTPUTS, "-")[0] == 0
+    found = take(tmp_path)
+    assert found["o.csv"] == b"path,best,note,error,quiet,loud\n"
+    assert np.load(io.BytesIO(found["e.npz"]))["ids"].shape == (0,)

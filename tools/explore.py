@@ -1,0 +1,118 @@
+"""Opens a page on this computer that shows what a model hears in a recording.
+
+    python -m tools.explore --model=saved_models/genres --embeddings=vectors.npz
+
+and then http://localhost:8765 in a browser: drop a file on the page. Its waveform,
+its scattering picture and the genre over time move with the playback; the nearest
+recordings of a collection are listed if --embeddings gives what `predict
+--embeddings` wrote. Nothing leaves this computer. Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import pathlib
+import tempfile
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from . import command
+
+if TYPE_CHECKING:
+    from genre_tl import exploration, serving
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "model", "saved_models/genres", "Export: the folder of its versions, or of one."
+)
+flags.DEFINE_string("embeddings", None, "NPZ of a collection, to find neighbours in.")
+flags.DEFINE_integer("port", 8765, "Where the page is; 0 takes a free port.")
+
+_PAGE = pathlib.Path(__file__).with_suffix(".html")
+_LARGEST_FILE = 2**30
+_HOSTS = ("localhost", "127.0.0.1")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    from genre_tl import exploration, serving
+
+    predictor = serving.Predictor(FLAGS.model)
+    collection = exploration.Collection(FLAGS.embeddings) if FLAGS.embeddings else None
+    handler = functools.partial(_Handler, predictor, collection)
+    with http.server.ThreadingHTTPServer((_HOSTS[1], FLAGS.port), handler) as server:
+        print(f"http://localhost:{server.server_port} - Ctrl-C ends it", flush=True)
+        server.serve_forever()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers with the page, and to a file that is sent with what is in it."""
+
+    def __init__(
+        self,
+        predictor: serving.Predictor,
+        collection: exploration.Collection | None,
+        *args: Any,
+    ) -> None:
+        self._predictor, self._collection = predictor, collection
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        """Sends the page."""
+        if self._is_refused():
+            return
+        if self.path != "/":
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self._send(_PAGE.read_bytes(), "text/html; charset=utf-8")
+
+    def do_POST(self) -> None:
+        """Looks at the audio file that is the body."""
+        from genre_tl import exploration
+
+        size = int(self.headers.get("Content-Length", 0))
+        if self._is_refused() or self.path != "/look":
+            return
+        if size > _LARGEST_FILE:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        with tempfile.NamedTemporaryFile() as file:
+            while size and (piece := self.rfile.read(min(size, 2**20))):
+                file.write(piece)
+                size -= len(piece)
+            file.flush()
+            try:
+                facts = exploration.look(file.name, self._predictor, self._collection)
+            except ValueError as error:
+                facts = {"error": str(error)}
+        self._send(json.dumps(facts).encode(), "application/json")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps the terminal quiet."""
+
+    def _is_refused(self) -> bool:
+        # Another site whose name is made to lead here must not read anything.
+        if self.headers.get("Host", "").rpartition(":")[0] in _HOSTS:
+            return False
+        self.send_error(HTTPStatus.FORBIDDEN)
+        return True
+
+    def _send(self, body: bytes, kind: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

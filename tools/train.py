@@ -1,0 +1,90 @@
+r"""From a folder of genre folders to an exported classifier, in one command.
+
+    python -m tools.train --data_dir=my_music --name=mine --start=runs/pretrain
+
+Extracts features, cross-validates (what to expect of the classifier), trains on all
+clips, and exports that to saved_models/<name>. Each step is a tool of its own, shown
+before it runs; what is done already is not done again, so the same command goes on
+where it was stopped. Flags that are not listed here are passed to the tools that
+know them by --extra, such as --extra=--max_epochs=20.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from genre_tl import params
+
+from . import command, data_flags
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(data_flags)
+
+flags.DEFINE_string("name", "mine", "What runs, features and the export are called.")
+flags.DEFINE_string("start", None, "Finished pre-training run; random if not given.")
+flags.DEFINE_string("runs_dir", "runs", "Where the runs go.")
+flags.DEFINE_string("saved_models_dir", "saved_models", "Where exports lie.")
+flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
+flags.DEFINE_integer("seed", 0, "Of folds, weights, dropout, order and excerpts.")
+flags.DEFINE_integer(
+    "folds", 5, "Of the cross-validation; 0 leaves it out.", lower_bound=0
+)
+flags.DEFINE_integer("repeats", 1, "Of the cross-validation.", lower_bound=1)
+flags.DEFINE_multi_string("extra", [], "Another flag for the training tools.")
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    data_flags.table()  # what is wrong with the collection is said at once
+    for tool, arguments in _steps():
+        code = _run(tool, arguments)
+        if code:
+            return code
+    return 0
+
+
+def _steps() -> list[tuple[str, list[str]]]:
+    """Returns the tools to run, in order, and their flags."""
+    runs = pathlib.Path(FLAGS.runs_dir)
+    preset = [f"--preset={FLAGS.preset}"]
+    data = [
+        f"--{name}={FLAGS[name].value}"
+        for name in ("data_dir", "table", "dataset")
+        if FLAGS[name].value is not None
+    ]
+    data.append(f"--features_dir={data_flags.store_dir()}")
+    training = [*data, *preset, f"--seed={FLAGS.seed}", *FLAGS.extra]
+    start = [f"--start={FLAGS.start}"] if FLAGS.start else []
+    final = f"--run_dir={runs / FLAGS.name}"
+    steps = [("extract_features", [*data, *preset])]
+    if FLAGS.folds:
+        numbers = [f"--num_folds={FLAGS.folds}", f"--num_repeats={FLAGS.repeats}"]
+        model = f"--model={'transfer' if FLAGS.start else 'random'}"
+        report = f"--output_dir={runs / FLAGS.name}_cross_validation"
+        arguments = [*training, *start, model, *numbers, report]
+        steps.append(("cross_validate", arguments))
+    steps.append(("finetune", [*training, *start, "--split=none", final]))
+    base = f"--saved_models_dir={FLAGS.saved_models_dir}"
+    return [*steps, ("export", [final, f"--name={FLAGS.name}", base])]
+
+
+def _run(tool: str, arguments: Sequence[str]) -> int:
+    """Runs a tool as a person would, and returns its exit code."""
+    program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments]
+    shown = shlex.join(["python", *program[1:]])
+    print(f"\n$ {shown}", flush=True)
+    return subprocess.run(program, check=False).returncode
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()
