@@ -30,20 +30,20 @@ OPERATIONS = frozenset(
     BiasAdd BroadcastArgs BroadcastTo Case Cast Ceil CheckNumerics ClipByValue Concat
     ConcatV2 Const Conv2D Cos Cumprod Cumsum DecodeRaw DisableCopyOnRead DivNoNan Einsum
     EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod
-    GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If IsFinite Less LessEqual
-    LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr LoopCond MatMul Max Maximum Mean
-    MergeV2Checkpoints Min Minimum MirrorPad Mod Mul Neg NoOp NotEqual OnesLike Pack Pad
-    PadV2 ParseExampleV2 PartitionedCall Placeholder PlaceholderWithDefault Pow Prod
-    RaggedTensorToTensor Range Rank ReadVariableOp RealDiv Reciprocal Relu Reshape
-    RestoreV2 ReverseV2 Rint Roll Round Rsqrt SaveV2 ScatterNd SegmentSum Select
-    SelectV2 Shape ShardedFilename Sigmoid Sign Sin Size Slice Softmax Split SplitV Sqrt
-    Square Squeeze StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile
-    StaticRegexFullMatch StopGradient StridedSlice StringJoin StringLength Sub Substr
-    Sum Switch Tanh TensorListConcatV2 TensorListElementShape TensorListFromTensor
-    TensorListGather TensorListGetItem TensorListLength TensorListReserve
-    TensorListResize TensorListSetItem TensorListStack TensorScatterUpdate Tile
-    Transpose TruncateDiv Unpack UnsortedSegmentSum VarHandleOp VarIsInitializedOp Where
-    While ZerosLike
+    GatherNd GatherV2 Greater GreaterEqual IRFFT Identity IdentityN If IsFinite Less
+    LessEqual LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr LoopCond MatMul Max
+    Maximum Mean MergeV2Checkpoints Min Minimum MirrorPad Mod Mul Neg NoOp NotEqual
+    OnesLike Pack Pad PadV2 ParseExampleV2 PartitionedCall Placeholder
+    PlaceholderWithDefault Pow Prod RFFT RaggedTensorToTensor Range Rank ReadVariableOp
+    RealDiv Reciprocal Relu Reshape RestoreV2 ReverseV2 Rint Roll Round Rsqrt SaveV2
+    ScatterNd SegmentSum Select SelectV2 Shape ShardedFilename Sigmoid Sign Sin Size
+    Slice Softmax Split SplitV Sqrt Square Squeeze StatefulPartitionedCall StatelessCase
+    StatelessIf StatelessWhile StaticRegexFullMatch StopGradient StridedSlice StringJoin
+    StringLength Sub Substr Sum Switch Tanh TensorListConcatV2 TensorListElementShape
+    TensorListFromTensor TensorListGather TensorListGetItem TensorListLength
+    TensorListReserve TensorListResize TensorListSetItem TensorListStack
+    TensorScatterUpdate Tile Transpose TruncateDiv Unpack UnsortedSegmentSum VarHandleOp
+    VarIsInitializedOp Where While ZerosLike
     """.split()
 )
 """What an export may consist of: all are in TensorFlow Serving, and run on CPU."""
