@@ -111,7 +111,7 @@ np.savez(sys.argv[3], **answers)
 
 def run(
     folder: pathlib.Path,
-    network: keras.Sequential,
+    network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
 ) -> Iterator[str]:
@@ -161,7 +161,7 @@ def run(
     )
 
 
-def _check_files(folder: pathlib.Path, network: keras.Sequential) -> str:
+def _check_files(folder: pathlib.Path, network: keras.Model) -> str:
     paths = {path for path in folder.rglob("*") if path.is_file()}
     names = {path.relative_to(folder).as_posix() for path in paths}
     if names != FILES:
@@ -286,7 +286,7 @@ def _call(folder: pathlib.Path, clips: Sequence[np.ndarray]) -> dict[str, np.nda
 
 
 def keras_scores(
-    network: keras.Sequential, frontend: params.Frontend, clips: Sequence[np.ndarray]
+    network: keras.Model, frontend: params.Frontend, clips: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Scores clips without anything of the export; on the CPU, as it was called."""
     scores = []

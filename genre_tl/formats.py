@@ -22,7 +22,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 0.01}
 
 
 def write_tflite(
-    network: keras.Sequential,
+    network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
     folder: pathlib.Path,
@@ -63,7 +63,7 @@ def write_tflite(
 
 
 def write_keras(
-    network: keras.Sequential,
+    network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
     folder: pathlib.Path,
@@ -80,9 +80,8 @@ def write_keras(
     network = models.portable(network)
     waveform = keras.layers.Input((frontend.segment_samples,), name="waveform")
     frames_of = scattering.LogScattering.from_params(frontend)
-    classifier = keras.Sequential([waveform, frames_of, *network.layers])
-    frames = keras.layers.Input(network.input_shape[1:], name="frames")
-    backbone = keras.Sequential([frames, *network.layers[:-1]], name="backbone")
+    classifier = keras.Model(waveform, network(frames_of(waveform)))
+    backbone = keras.Model(network.input, network.layers[-1].input, name="backbone")
     folder.mkdir()
     models.save(classifier, folder / "classifier.keras")
     models.save(backbone, folder / "backbone.keras")

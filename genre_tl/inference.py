@@ -21,6 +21,9 @@ from genre_tl import models
 # each costs a loop of its own.
 _BLOCK_FRAMES = 15
 
+# Layers that do nothing here: padding is left out otherwise.
+_IDLE = (keras.layers.InputLayer, keras.layers.Masking, keras.layers.Dropout)
+
 _ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
 
 
@@ -46,10 +49,10 @@ class Network(tf.Module):
       ValueError: if a layer is of a kind that `models` does not use.
     """
 
-    def __init__(self, network: keras.Sequential) -> None:
+    def __init__(self, network: keras.Model) -> None:
         super().__init__()
         self._grus: list[_Gru] = []
-        self._reads_mean = False
+        self._reads_mean = self._reads_all = False
         for layer in network.layers:
             self._take(layer)
         self.num_units, self.num_labels = self._head[0].shape
@@ -61,20 +64,23 @@ class Network(tf.Module):
             self._grus.append(_Gru(*map(tf.Variable, layer.get_weights())))
         elif isinstance(layer, keras.layers.GlobalAveragePooling1D):
             self._reads_mean = True
+        elif isinstance(layer, keras.layers.Concatenate):
+            self._reads_all = True
         elif layer.name == models.HEAD and layer.activation.__name__ in _ACTIVATIONS:
             self._head = [tf.Variable(w) for w in layer.get_weights()]
             self._activation = _ACTIVATIONS[layer.activation.__name__]
-        elif not isinstance(layer, (keras.layers.Masking, keras.layers.Dropout)):
+        elif not isinstance(layer, _IDLE):
             raise ValueError(
                 f"layer {layer.name!r} is of a kind ({type(layer).__name__}) that an "
                 "export does not know: give a network as genre_tl.models builds it"
             )
 
     def states(self, frames: tf.Tensor) -> tf.Tensor:
-        """Returns the last layer's states, float32 `[batch, frames, units]`.
+        """Returns what the head reads the mean or last of, `[batch, frames, units]`.
 
-        What is padding must be at the end of a clip: states before it do not depend
-        on it, and those of it mean nothing.
+        The last layer's states, or the standardised frames and all layers' states
+        joined. What is padding must be at the end of a clip: states before it do not
+        depend on it, and those of it mean nothing.
 
         Args:
           frames: float32 `[batch, frames, paths]`, the number of frames static.
@@ -85,9 +91,12 @@ class Network(tf.Module):
         count = math.ceil(frames.shape[0] / _BLOCK_FRAMES)
         size = math.ceil(frames.shape[0] / count)
         blocks = [frames[at : at + size] for at in range(0, frames.shape[0], size)]
+        read = [frames]
         for gru in self._grus:
             blocks = _run(gru, blocks)
-        return tf.transpose(tf.concat(blocks, 0), [1, 0, 2])
+            read.append(tf.concat(blocks, 0))
+        joined = tf.concat(read, 2) if self._reads_all else read[-1]
+        return tf.transpose(joined, [1, 0, 2])
 
     def read_out(self, states: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         """Returns what the head reads of a clip, `[batch, units]`.

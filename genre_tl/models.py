@@ -249,34 +249,37 @@ def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Mod
             f"readout must be 'all', 'mean' or 'last', got {model.readout!r}"
         )
     keras.utils.set_random_seed(seed)
-    inputs = keras.layers.Input((None, num_paths), name="frames")
-    hidden = keras.layers.Masking(scattering.PAD_VALUE, name="masking")(inputs)
-    hidden = Standardize(name="standardize")(hidden)
-    sequences = [hidden]
+    frames = keras.layers.Input((None, num_paths), name="frames")
+    layers: list[keras.layers.Layer] = [
+        keras.layers.Masking(scattering.PAD_VALUE, name="masking"),
+        Standardize(name="standardize"),
+    ]
     for number in range(1, model.num_layers + 1):
-        if number > 1:
-            hidden = _dropout(model, number - 1)(hidden)
-        is_read = number == model.num_layers and model.readout == "last"
-        gru = GRU(model.num_units, return_sequences=not is_read, name=f"gru_{number}")
-        hidden = gru(hidden)
-        sequences.append(hidden)
+        keeps_all = number < model.num_layers or model.readout != "last"
+        name = f"gru_{number}"
+        layers.append(GRU(model.num_units, return_sequences=keeps_all, name=name))
+        if number < model.num_layers:
+            layers.append(_dropout(model, number))
+    last = _dropout(model, model.num_layers)
+    if model.readout == "all":
+        return keras.Model(frames, last(_joined_means(frames, layers)), name="backbone")
     if model.readout == "mean":
-        hidden = keras.layers.GlobalAveragePooling1D(name="mean")(hidden)
-    elif model.readout == "all":
-        hidden = _joined_means(sequences)
-    hidden = _dropout(model, model.num_layers)(hidden)
-    return keras.Model(inputs, hidden, name="backbone")
+        layers.append(keras.layers.GlobalAveragePooling1D(name="mean"))
+    return keras.Sequential([frames, *layers, last], name="backbone")
 
 
 def _dropout(model: params.Model, number: int) -> keras.layers.Layer:
     return keras.layers.Dropout(model.dropout, name=f"dropout_{number}")
 
 
-def _joined_means(sequences: Sequence[tf.Tensor]) -> tf.Tensor:
-    means = [
-        keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")(sequence)
-        for number, sequence in enumerate(sequences)
-    ]
+def _joined_means(frames: tf.Tensor, layers: list[keras.layers.Layer]) -> tf.Tensor:
+    means: list[tf.Tensor] = []
+    hidden = frames
+    for layer in layers:
+        hidden = layer(hidden)
+        if isinstance(layer, (Standardize, GRU)):
+            name = f"mean_{len(means)}"
+            means.append(keras.layers.GlobalAveragePooling1D(name=name)(hidden))
     return keras.layers.Concatenate(name="joined")(means)
 
 
@@ -348,6 +351,10 @@ def _with_head(
     network: keras.Model, name: str, num_labels: int, activation: str
 ) -> keras.Model:
     head = keras.layers.Dense(num_labels, activation=activation, name=HEAD)
+    if isinstance(network, keras.Sequential):
+        network.add(head)
+        network.name = name
+        return network
     return keras.Model(network.input, head(network.output), name=name)
 
 

@@ -37,7 +37,7 @@ _BATCH_SAMPLES = signatures.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 
 
 def write_saved_model(
-    network: keras.Sequential,
+    network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
     folder: pathlib.Path,
@@ -62,7 +62,7 @@ def write_saved_model(
 
 
 def export(
-    network: keras.Sequential,
+    network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
     base_dir: str | os.PathLike[str],
@@ -310,7 +310,7 @@ def _rename(folder: pathlib.Path, base: pathlib.Path) -> pathlib.Path:
                 raise
 
 
-def _require_fit(network: keras.Sequential, labels: Sequence[str]) -> None:
+def _require_fit(network: keras.Model, labels: Sequence[str]) -> None:
     """Raises `ValueError` unless each score has a label of its own."""
     if network.layers[-1].name != models.HEAD:
         raise ValueError(f"{network.name!r} has no head: give a tagger or classifier")

@@ -125,7 +125,7 @@ def _is_sound(samples: tf.Tensor, tail: tf.Tensor) -> tf.Tensor:
 
 
 def save(
-    network: keras.Sequential,
+    network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
     folder: str | os.PathLike[str],
@@ -250,7 +250,7 @@ class Answers:
       frontend: what its frames were computed with.
     """
 
-    def __init__(self, network: keras.Sequential, frontend: params.Frontend) -> None:
+    def __init__(self, network: keras.Model, frontend: params.Frontend) -> None:
         self.network = inference.Network(network)
         self._frontend = frontend
         self.frames_of = scattering.LogScattering.from_params(frontend)

@@ -112,10 +112,8 @@ def finetune(
         check_start(start, preset)
 
     def new_network() -> keras.Model:
-        num_paths, num_genres = (
-            data.features.frames.shape[1],
-            len(data.table.vocabulary),
-        )
+        num_paths = data.features.frames.shape[1]
+        num_genres = len(data.table.vocabulary)
         network = models.classifier(preset.model, num_paths, num_genres, seed=seed)
         begin(
             network,

@@ -117,9 +117,9 @@ import genre_tl.models
 folder, clips = sys.argv[1], np.load(sys.argv[2])
 whole = keras.saving.load_model(f"{folder}/classifier.keras")
 backbone = keras.saving.load_model(f"{folder}/backbone.keras")
-frames = whole.layers[0](clips)
+frames = whole.layers[1](clips)
 scores = whole(clips, training=False)
-again = whole.layers[-1](backbone(frames, training=False))
+again = whole.layers[-1].layers[-1](backbone(frames, training=False))
 np.save(sys.argv[2], np.stack([scores, again]))
 """
     subprocess.run(

@@ -38,7 +38,7 @@ def clips() -> tuple[np.ndarray, np.ndarray]:
     return frames.astype(np.float32), counts.astype(np.float32)
 
 
-@pytest.mark.parametrize("readout", ["mean", "last"])
+@pytest.mark.parametrize("readout", ["all", "mean", "last"])
 @pytest.mark.parametrize("kind", ["tagger", "classifier"])
 def test_scores_are_those_of_the_keras_model(readout, kind):
     network, (frames, counts) = network_of(readout, kind), clips()
