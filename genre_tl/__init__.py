@@ -26,6 +26,7 @@ The data flows through the modules in this order:
   fitting           an epoch of training
   runs              a training run: its folder, epochs, resumption
   training          pretrain, finetune, evaluate
+  records           a cross-validation's folder: settings, finished folds
   cross_validation  folds x repeats: transfer, random start, SVM
   reports           a cross-validation as Markdown, JSON, pictures
   wav               encoded WAV -> waveform at 16 kHz, inside a graph

@@ -1,10 +1,5 @@
 """Cross-validation: transfer, random initialisation and an SVM on the same folds.
 
-A folder holds
-
-  settings.json   what is compared: collection, folds, preset, start, versions
-  folds.jsonl     a line for each finished fold, in the order they were finished
-
 A fold's result depends on the settings, its repeat and its number alone: neither on
 the order, nor on what the process did before. So a run that was killed goes on at
 the first fold that has no line, and ends like one that was not.
@@ -14,11 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
-import pathlib
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +23,7 @@ from genre_tl import (
     input_pipeline,
     models,
     params,
-    runs,
+    records,
     splits,
     training,
 )
@@ -142,86 +133,6 @@ def _some_of_each(
     return np.sort(np.concatenate(of_each))
 
 
-class Record:
-    """The folder of a cross-validation: its settings and finished folds.
-
-    Args:
-      folder: made if absent.
-      settings: fit for JSON; what is there must be the same, but for the number
-        of repeats, and `start`, which a run without transfer leaves open.
-
-    Raises:
-      ValueError: if the folder holds another cross-validation, or is damaged.
-    """
-
-    def __init__(
-        self, folder: str | os.PathLike[str], settings: Mapping[str, Any]
-    ) -> None:
-        self.folder = pathlib.Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.settings = self._open(json.loads(json.dumps(settings)))
-        self.lines = self._read()
-
-    def _open(self, settings: dict[str, Any]) -> dict[str, Any]:
-        path = self.folder / "settings.json"
-        found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        if found:
-            start = settings["start"] or found["start"]
-            settings = {**settings, "start": start}
-            differing = [k for k in settings if _fixed(settings, k) != _fixed(found, k)]
-            if found["start"] is None and "start" in differing:
-                differing.remove("start")
-            if differing:
-                raise ValueError(
-                    f"{self.folder}: holds a cross-validation with other "
-                    f"{', '.join(differing)}; give another --output_dir, or remove "
-                    "this folder"
-                )
-            settings = {**found, **settings}
-        else:
-            settings |= {
-                "command": " ".join(sys.argv),
-                "versions": runs.versions(),
-                "revision": runs.revision(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            }
-        runs.write_json(path, settings)
-        return settings
-
-    def _read(self) -> list[dict[str, Any]]:
-        path = self.folder / "folds.jsonl"
-        if not path.is_file():
-            return []
-        whole, newline, torn = path.read_text("utf-8").rpartition("\n")
-        if torn:  # Killed while writing it.
-            os.truncate(path, len((whole + newline).encode()))
-        try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: damaged: {error}") from error
-
-    def has(self, model: str, fold: Fold) -> bool:
-        """Whether a fold has finished."""
-        key = (model, fold.repeat, fold.number)
-        return any((r["model"], r["repeat"], r["fold"]) == key for r in self.lines)
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Writes a finished fold; it is on the disk when this returns."""
-        with (self.folder / "folds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.lines.append(line)
-
-
-def _fixed(settings: Mapping[str, Any], name: str) -> Any:
-    """Returns the part of a setting that a cross-validation cannot change."""
-    value = settings.get(name)
-    if name == "plan" and value:
-        return {k: v for k, v in value.items() if k != "num_repeats"}
-    return value
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
     """What is cross-validated.
@@ -263,7 +174,7 @@ def cross_validate(
     compared: Sequence[str] = ("random",),
     start: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-) -> Record:
+) -> records.Record:
     """Runs every fold that has not been run, of every model.
 
     Args:
@@ -293,11 +204,11 @@ def cross_validate(
         for fold in divide(data.table, plan, data.parts)
         for model in compared
     ]
-    record = Record(folder, _settings(data, preset, plan, start))
+    record = records.Record(folder, _settings(data, preset, plan, start))
     trainer = _Trainer(data, preset, plan, start, progress)
-    done = sum(record.has(*each) for each in work)
+    done = sum(record.has(m, fold.repeat, fold.number) for m, fold in work)
     for model, fold in work:
-        if not record.has(model, fold):
+        if not record.has(model, fold.repeat, fold.number):
             record.add(trainer.run(model, fold))
             done += 1
             progress.on_fold(record.lines[-1], done, len(work))

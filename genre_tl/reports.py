@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genre_tl import cross_validation, evaluation, plots, runs
+from genre_tl import cross_validation, evaluation, plots, records, runs
 
 _NAMES = {
     "transfer": "transfer",
@@ -21,7 +21,7 @@ _NAMES = {
 _PAIRS = (("transfer", "random"), ("transfer", "svm"), ("random", "svm"))
 
 
-def summary(record: cross_validation.Record) -> dict[str, Any]:
+def summary(record: records.Record) -> dict[str, Any]:
     """Returns the figures of all finished folds, fit for JSON.
 
     Accuracies are from 0 to 1. Differences are taken over the folds that both
@@ -51,7 +51,7 @@ def summary(record: cross_validation.Record) -> dict[str, Any]:
 
 
 def write(
-    record: cross_validation.Record, *, start: str | os.PathLike[str] | None = None
+    record: records.Record, *, start: str | os.PathLike[str] | None = None
 ) -> str:
     """Writes `report.md`, `report.json` and pictures into the record's folder.
 
@@ -79,7 +79,7 @@ def write(
 
 
 def _of_model(
-    record: cross_validation.Record, lines: Sequence[Mapping[str, Any]]
+    record: records.Record, lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     classes = np.array(record.settings["data"]["classes"])
     test = np.concatenate([line["test"] for line in lines])
@@ -122,7 +122,7 @@ def _time(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _head(record: cross_validation.Record) -> str:
+def _head(record: records.Record) -> str:
     data, plan = record.settings["data"], record.settings["plan"]
     folds = (
         f"{plan['num_folds']} folds x {plan['num_repeats']} repeats"
@@ -184,7 +184,7 @@ def _warnings(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _curves(record: cross_validation.Record, figures: Mapping[str, Any]) -> str:
+def _curves(record: records.Record, figures: Mapping[str, Any]) -> str:
     kind = "test" if record.settings["plan"]["curves"] else "val"
     curves = {
         _NAMES[model]: of_model[f"{kind}_accuracy_by_epoch"]
@@ -217,7 +217,7 @@ def _speed(curves: Mapping[str, Sequence[float]]) -> str:
     )
 
 
-def _by_genre(record: cross_validation.Record, figures: Mapping[str, Any]) -> list[str]:
+def _by_genre(record: records.Record, figures: Mapping[str, Any]) -> list[str]:
     vocabulary, models = record.settings["vocabulary"], figures["models"]
     rows = [
         "| recall | " + " | ".join(models) + " |",
@@ -235,7 +235,7 @@ def _by_genre(record: cross_validation.Record, figures: Mapping[str, Any]) -> li
     return ["## By genre\n\n" + "\n".join(rows), "\n".join(pictures)]
 
 
-def _source(record: cross_validation.Record, start: pathlib.Path) -> str:
+def _source(record: records.Record, start: pathlib.Path) -> str:
     run = runs.read_run(start)
     history = runs.read_history(start)
     plots.learning_curves(
@@ -257,7 +257,7 @@ def _source(record: cross_validation.Record, start: pathlib.Path) -> str:
     return f"{text}\n\nAUC-ROC by tag: {listed}." if listed else text
 
 
-def _method(record: cross_validation.Record) -> str:
+def _method(record: records.Record) -> str:
     plan = record.settings["plan"]
     chosen = {
         "paper": "trained for a fixed number of epochs",

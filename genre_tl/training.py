@@ -112,18 +112,11 @@ def finetune(
         check_start(start, preset)
 
     def new_network() -> keras.Model:
-        num_paths = data.features.frames.shape[1]
-        num_genres = len(data.table.vocabulary)
-        network = models.classifier(preset.model, num_paths, num_genres, seed=seed)
-        begin(
-            network,
-            data.features,
-            data.table,
-            data.train,
-            preset,
-            start=None if start is None else load_start(start),
-            seed=seed,
-        )
+        sizes = data.features.frames.shape[1], len(data.table.vocabulary)
+        network = models.classifier(preset.model, *sizes, seed=seed)
+        source = None if start is None else load_start(start)
+        clips = data.features, data.table, data.train
+        begin(network, *clips, preset, start=source, seed=seed)
         return network
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from genre_tl import cross_validation, reports
+from genre_tl import cross_validation, records, reports
 
 GENRES = ["a", "b"]
 
@@ -12,7 +12,7 @@ GENRES = ["a", "b"]
 def record(folder, lines, *, curves=True, **settings):
     """A record of four clips, a, a, b, b; `lines` are (model, fold, predicted)."""
     plan = cross_validation.Plan(num_folds=2, num_repeats=1, curves=curves)
-    made = cross_validation.Record(
+    made = records.Record(
         folder,
         {
             "plan": vars(plan),
