@@ -26,7 +26,7 @@ from genre_tl import multirate, params, wavelets
 PAD_VALUE = -1000.0
 
 # Clips transformed at once inside one call: bounds the memory of a batch.
-_PARALLEL_CLIPS = 4
+_PARALLEL_CLIPS = 2
 
 # Where a modulus counts as zero.
 _TINY = 1e-18

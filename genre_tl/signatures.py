@@ -259,6 +259,11 @@ class Answers:
             tf.function(each, input_signature=[_WAVEFORM], autograph=False)
             for each in functions
         )
+        # One for all signatures: the larger part of what a server has to load.
+        segment = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
+        self._states = tf.function(
+            self._states_of, input_signature=[segment], autograph=False
+        )
 
     def of_segments(
         self, rows: tf.Tensor, weights: tf.Tensor
@@ -269,7 +274,14 @@ class Answers:
           rows: float32 `[segments, segment_samples]`, zeros after the end of a clip.
           weights: frames of each that are not padding, float32 `[segments]`.
         """
-        states = self.network.states(self.frames_of(rows))
+        return self._answer(self._states_of(rows), weights)
+
+    def _states_of(self, rows: tf.Tensor) -> tf.Tensor:
+        return self.network.states(self.frames_of(rows))
+
+    def _answer(
+        self, states: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         vectors = self.network.read_out(states, weights)
         return self.network.scores(vectors), vectors
 
@@ -281,7 +293,8 @@ class Answers:
         def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
             chunk = slice(start, start + CHUNK_SEGMENTS)
             rows = self._cut(waveform, clips[chunk], numbers[chunk])
-            both = tf.concat(self.of_segments(rows, weights[chunk]), 1)
+            answer = self._answer(self._states(rows), weights[chunk])
+            both = tf.concat(answer, 1)
             weighted = both * weights[chunk, tf.newaxis]
             added = tf.math.unsorted_segment_sum(weighted, clips[chunk], num_clips)
             return chunk.stop, tf.ensure_shape(total + added, [None, sum(sizes)])
@@ -306,8 +319,7 @@ class Answers:
             start = number * CHUNK_SEGMENTS
             chunk = slice(start, start + CHUNK_SEGMENTS)
             rows = self._cut(waveform, clips[chunk], numbers[chunk])
-            states = self.network.states(self.frames_of(rows))
-            vectors = self.network.local(states, weights[chunk], reach)
+            vectors = self.network.local(self._states(rows), weights[chunk], reach)
             scores = tf.ensure_shape(self.network.scores(vectors), [None, *size])
             return number + 1, parts.write(number, scores)
 

@@ -1,113 +1,49 @@
 """Measures speed and memory on this machine, beside a peer in the same run.
 
     python -m tools.benchmark scattering
+    python -m tools.benchmark serving --model=saved_models/genres
+    python -m tools.benchmark predict --model=saved_models/genres music/
 
-What is measured: `scattering` (the layer, beside kymatio's back ends). Prints tables
-in Markdown; docs/benchmarks.md holds those of one machine. Let nothing else run
-meanwhile. A peer that is not installed is left out, and said to be.
+`scattering` is the layer, beside kymatio's back ends; `serving` an export, as a server
+calls it; `predict` files in and scores out, beside a loop over soundfile and kymatio.
+Prints tables in Markdown; docs/benchmarks.md holds those of one machine. Let nothing
+else run meanwhile. A peer that is not installed is left out, and said to be.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import app, flags
 
-from . import command
+from . import command, timing
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("repeats", 7, "Measurements of each thing.", lower_bound=1)
+flags.DEFINE_string(
+    "model", "saved_models/genres", "Export that `serving` and `predict` measure."
+)
+flags.DEFINE_integer("max_files", 300, "Files that `predict` takes.", lower_bound=1)
 
-_Call = Callable[..., object]
 _RATE_HZ = 16_000
 
 
 def main(argv: list[str]) -> None:
-    subjects = {"scattering": _scattering}
-    if len(argv) != 2 or argv[1] not in subjects:
+    subjects = {"scattering": _scattering, "serving": _serving, "predict": _predict}
+    if len(argv) < 2 or argv[1] not in subjects:
         raise app.UsageError(f"name what to measure: {', '.join(subjects)}")
-    print(_machine())
-    subjects[argv[1]]()
-
-
-def _machine() -> str:
-    import tensorflow as tf
-
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        models = [line.split(":")[1].strip() for line in file if "model name" in line]
-    matrix = tf.random.normal([2048, 2048])
-    product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
-    gflops = 2 * 2048**3 / _median(_time([product], FLAGS.repeats)[0]) / 1e9
-    return (
-        f"{models[0] if models else 'unknown processor'}, {os.cpu_count()} cores; "
-        f"TensorFlow {tf.__version__}; a product of matrices runs at {gflops:.0f} "
-        f"GFLOP/s; medians of {FLAGS.repeats}, in brackets the fastest and slowest."
-    )
-
-
-def _time(calls: Sequence[_Call], repeats: int) -> list[list[float]]:
-    """Returns the seconds of each call, taken in turn so that all share the noise."""
-    for call in calls:
-        call()
-    secs: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for call, own in zip(calls, secs, strict=True):
-            own.append(_warm_secs(call))
-    return secs
-
-
-def _warm_secs(call: _Call) -> float:
-    """Returns the seconds of the last call of those begun within one second."""
-    begin = time.perf_counter()
-    while True:
-        start = time.perf_counter()
-        call()
-        end = time.perf_counter()
-        if end - begin > 1:
-            return end - start
-
-
-_median = statistics.median
-
-
-def _ms(secs: Sequence[float]) -> str:
-    low, high = 1e3 * min(secs), 1e3 * max(secs)
-    return f"{1e3 * _median(secs):.4g} ms ({low:.4g} to {high:.4g})"
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    lines = [f"\n{title}\n", *(" | ".join(row) for row in [head, ["---"] * len(head)])]
-    lines += [" | ".join(row) for row in rows]
-    print("\n".join(lines[:1] + [f"| {line} |" for line in lines[1:]]), flush=True)
-
-
-def _fresh(program: str, *arguments: str) -> dict[str, Any]:
-    """Runs a program of its own and returns what it prints, JSON, and `peak_mb`."""
-    program += textwrap.dedent("""
-        import json, re
-        with open("/proc/self/status") as status:
-            peak = re.search("VmHWM: *([0-9]+) kB", status.read().replace("\\t", " "))
-        found["peak_mb"] = int(peak[1]) / 1024
-        print(json.dumps(found))
-        """)
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    print(timing.machine(FLAGS.repeats))
+    subjects[argv[1]](*argv[2:])
 
 
 def _scattering() -> None:
@@ -119,8 +55,6 @@ def _scattering() -> None:
 
 
 def _scattering_beside_kymatio() -> None:
-    import numpy as np
-
     from genre_tl import scattering
 
     num_samples = 30 * _RATE_HZ
@@ -128,23 +62,32 @@ def _scattering_beside_kymatio() -> None:
         clips = np.random.default_rng(0).standard_normal([batch, num_samples])
         clips = clips.astype(np.float32)
         ours = scattering.Scattering1D(13, 8)
-        calls: dict[str, _Call] = {"genre_tl": _graph(ours, clips), **_kymatio(clips)}
-        secs = dict(zip(calls, _time(list(calls.values()), FLAGS.repeats), strict=True))
-        fastest = _median(secs["genre_tl"])
+        calls: dict[str, timing.Call] = {
+            "genre_tl": _graph(ours, clips),
+            **_kymatio(clips),
+        }
+        secs = dict(
+            zip(
+                calls,
+                timing.seconds(list(calls.values()), FLAGS.repeats),
+                strict=True,
+            )
+        )
+        fastest = timing.median(secs["genre_tl"])
         rows = [
             [
                 name,
-                _ms(own),
-                f"{batch * 30 / _median(own):.0f}",
-                f"{_median(own) / fastest:.1f}",
+                timing.milliseconds(own),
+                f"{batch * 30 / timing.median(own):.0f}",
+                f"{timing.median(own) / fastest:.1f}",
             ]
             for name, own in secs.items()
         ]
         head = ["", "time", "times real time", "times ours"]
-        _table(f"Clips of 30 s, a batch of {batch}", head, rows)
+        timing.table(f"Clips of 30 s, a batch of {batch}", head, rows)
 
 
-def _graph(layer: Any, clips: Any) -> _Call:
+def _graph(layer: Any, clips: Any) -> timing.Call:
     import tensorflow as tf
 
     # One graph for any batch, as in a model.
@@ -153,7 +96,7 @@ def _graph(layer: Any, clips: Any) -> _Call:
     return lambda: graph(tf.constant(clips)).numpy()
 
 
-def _kymatio(clips: Any) -> dict[str, _Call]:
+def _kymatio(clips: Any) -> dict[str, timing.Call]:
     """Returns kymatio's back ends by name, each a call that transforms the clips."""
     import tensorflow as tf
     from kymatio.numpy import Scattering1D as InNumpy
@@ -161,7 +104,7 @@ def _kymatio(clips: Any) -> dict[str, _Call]:
 
     size = {"J": 13, "Q": 8, "shape": clips.shape[1]}
     in_numpy, in_tensorflow = InNumpy(**size), InTensorFlow(**size)
-    calls: dict[str, _Call] = {
+    calls: dict[str, timing.Call] = {
         "kymatio, TensorFlow, eager": lambda: in_tensorflow(tf.constant(clips)).numpy(),
         "kymatio, NumPy": lambda: in_numpy(clips),
     }
@@ -182,18 +125,20 @@ def _kymatio(clips: Any) -> dict[str, _Call]:
 
 
 def _scattering_by_length() -> None:
-    import numpy as np
-
     from genre_tl import scattering
 
     rows = []
     for secs, batch in [(3, 1), (30, 1), (300, 1), (30, 2), (30, 4), (30, 8), (30, 16)]:
         clips = np.zeros([batch, secs * _RATE_HZ], np.float32)
         call = _graph(scattering.Scattering1D(13, 8), clips)
-        taken = _time([call], FLAGS.repeats)[0]
-        real_time = batch * secs / _median(taken)
-        rows.append([f"{batch} of {secs} s", _ms(taken), f"{real_time:.0f}"])
-    _table("Cost by length and number", ["clips", "time", "times real time"], rows)
+        taken = timing.seconds([call], FLAGS.repeats)[0]
+        real_time = batch * secs / timing.median(taken)
+        rows.append(
+            [f"{batch} of {secs} s", timing.milliseconds(taken), f"{real_time:.0f}"]
+        )
+    timing.table(
+        "Cost by length and number", ["clips", "time", "times real time"], rows
+    )
 
 
 _MAKE_LAYER = """
@@ -240,14 +185,16 @@ for _ in range(3 if int(sys.argv[1]) else 0):
 
 def _scattering_in_itself() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found = _fresh(_MAKE_LAYER, folder)
+        found = timing.fresh(_MAKE_LAYER, folder)
         size = sum(
             os.path.getsize(os.path.join(root, name))
             for root, _, names in os.walk(folder)
             for name in names
         )
-        found |= _fresh(_LOAD_LAYER, folder)
-    idle, *peaks = (_fresh(_RUN_LAYER, str(batch))["peak_mb"] for batch in (0, 1, 8))
+        found |= timing.fresh(_LOAD_LAYER, folder)
+    idle, *peaks = (
+        timing.fresh(_RUN_LAYER, str(batch))["peak_mb"] for batch in (0, 1, 8)
+    )
     rows = [
         ["layer built", f"{found['built']:.2f} s"],
         ["traced", f"{found['traced']:.2f} s"],
@@ -260,7 +207,7 @@ def _scattering_in_itself() -> None:
         ["peak memory, batches of 1", f"{peaks[0]:.0f} MB"],
         ["peak memory, batches of 8", f"{peaks[1]:.0f} MB"],
     ]
-    _table("The layer at 30 s", ["", ""], rows)
+    timing.table("The layer at 30 s", ["", ""], rows)
 
 
 # What TensorFlow's operations are there for in the scattering layer; the others
@@ -282,13 +229,15 @@ def _scattering_by_operation() -> None:
     layer = tf.function(scattering.Scattering1D(13, 8), [spec], autograph=False)
     function = layer.get_concrete_function()
     clip = tf.random.normal(spec.shape)
-    secs = _median(_time([lambda: function(clip).numpy()], FLAGS.repeats)[0])
+    secs = timing.median(
+        timing.seconds([lambda: function(clip).numpy()], FLAGS.repeats)[0]
+    )
     shares, flops = _by_operation(function)
     rows: dict[str, float] = {}
     for kind, share in shares.items():
         purpose = _PURPOSES.get(kind, "moving data")
         rows[purpose] = rows.get(purpose, 0) + share
-    _table(
+    timing.table(
         f"Where the time of a clip of 30 s goes: {flops / 1e9:.1f} GFLOP, at "
         f"{flops / secs / 1e9:.0f} GFLOP/s",
         ["", "share of the processors' time"],
@@ -298,7 +247,6 @@ def _scattering_by_operation() -> None:
 
 def _by_operation(function: Any) -> tuple[dict[str, float], int]:
     """Returns the share of each operation, and the floating-point operations."""
-    import numpy as np
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants
 
@@ -325,6 +273,138 @@ def _by_operation(function: Any) -> tuple[dict[str, float], int]:
             secs[kind] = secs.get(kind, 0) + spent
     total = sum(secs.values())
     return {kind: spent / total for kind, spent in secs.items()}, flops.total_float_ops
+
+
+_SERVE = """
+import sys, time
+import numpy as np, tensorflow as tf
+imported = time.time()
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+loaded = time.time()
+secs = {}
+for batch, length, repeats in eval(sys.argv[2]):
+    clips = tf.random.uniform([batch, length], -0.1, 0.1)
+    for attempt in range(repeats + 1):
+        start = time.time()
+        serve(waveform=clips)["scores"].numpy()
+        secs.setdefault(f"{batch} {length}", []).append(time.time() - start)
+        answered = time.time() if attempt == 0 else answered
+found = {"imported": imported, "loaded": loaded, "secs": secs}
+"""
+
+
+def _serving() -> None:
+    from genre_tl import serving
+
+    folder = str(serving.newest(FLAGS.model) or FLAGS.model)
+    clip, many = 30 * _RATE_HZ, 20 * FLAGS.repeats
+    start = time.time()
+    found = timing.fresh(_SERVE, folder, str([(1, clip, many)]))
+    first, *secs = found["secs"][f"1 {clip}"]
+    late = sorted(secs)[math.ceil(0.99 * len(secs)) - 1]
+    batches = [(batch, clip, FLAGS.repeats) for batch in (1, 2, 4, 8, 16)]
+    batched = timing.fresh(_SERVE, folder, str(batches))
+    hour = timing.fresh(_SERVE, folder, str([(1, 3600 * _RATE_HZ, 0)]))
+    rows = [
+        ["TensorFlow imported", f"{found['imported'] - start:.1f} s"],
+        ["export loaded", f"{found['loaded'] - found['imported']:.1f} s"],
+        ["first answer after that", f"{first:.1f} s"],
+        [f"a clip, {len(secs)} times", timing.milliseconds(secs)],
+        ["99th percentile", f"{1e3 * late:.0f} ms"],
+        ["peak memory of the process", f"{found['peak_mb']:.0f} MB"],
+        ["one hour", f"{hour['secs'][f'1 {3600 * _RATE_HZ}'][0]:.1f} s"],
+        ["peak memory, one hour", f"{hour['peak_mb']:.0f} MB"],
+    ]
+    timing.table("An export, clips of 30 s, on waveforms", ["", ""], rows)
+    rows = []
+    for batch, *_ in batches:
+        own = batched["secs"][f"{batch} {clip}"][1:]
+        rate = batch / timing.median(own)
+        rows.append([str(batch), timing.milliseconds(own), f"{rate:.1f}"])
+    head = ["clips of 30 s at once", "time", "clips a second"]
+    timing.table("Throughput", head, rows)
+
+
+def _predict(*folders: str) -> None:
+    import glob
+
+    names = sorted(
+        name
+        for folder in folders
+        for name in glob.glob(os.path.join(folder, "**", "*.*"), recursive=True)
+        if name.endswith((".mp3", ".wav", ".flac"))
+    )[: FLAGS.max_files]
+    if not names:
+        raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
+    from genre_tl import audio, params, scattering, serving
+
+    start = time.perf_counter()
+    decoded = [clip.waveform for clip in audio.read(names)]
+    waveforms = [waveform for waveform in decoded if waveform is not None]
+    decoding = time.perf_counter() - start
+    audio_secs = sum(map(len, waveforms)) / _RATE_HZ
+    predictor = serving.Predictor(FLAGS.model)
+    predictor.scores(waveforms[:1])
+    start = time.perf_counter()
+    predictor.scores(waveforms)
+    scoring = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as folder:
+        listed = os.path.join(folder, "list")
+        with open(listed, "w", encoding="utf-8") as file:
+            file.write("\n".join(names))
+        whole = _tool_secs("predict", listed, f"--model={FLAGS.model}", "--format=csv")
+    frontend = params.Frontend()
+    layer = scattering.LogScattering.from_params(frontend)
+    segment = np.zeros([8, frontend.segment_samples], np.float32)
+    features = timing.median(timing.seconds([_graph(layer, segment)], 3)[0]) / 8
+    features *= sum(math.ceil(len(w) / frontend.segment_samples) for w in waveforms)
+    loop = _loop_secs(names[:3])
+    rows = [
+        ["predict, whole program", whole, audio_secs],
+        ["decoding and resampling alone", decoding, audio_secs],
+        ["the export alone", scoring, audio_secs],
+        ["of that, the scattering transform", features, audio_secs],
+        ["a loop over soundfile and kymatio", *loop],
+    ]
+    timing.table(
+        f"{len(names)} files, {audio_secs / 3600:.1f} hours",
+        ["", "time", "times real time"],
+        [[name, f"{secs:.1f} s", f"{of / secs:.0f}"] for name, secs, of in rows],
+    )
+
+
+def _tool_secs(tool: str, listed: str, *arguments: str) -> float:
+    program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments, "-"]
+    start = time.perf_counter()
+    with open(listed, "rb") as stdin:
+        done = subprocess.run(program, stdin=stdin, capture_output=True, check=False)
+    if done.returncode not in (0, 1):  # 1: there were broken files.
+        raise ValueError(f"{tool} failed: {done.stderr.decode()[-500:]}")
+    return time.perf_counter() - start
+
+
+def _loop_secs(names: Sequence[str]) -> tuple[float, float]:
+    """Returns the seconds that a plain program takes, and those of the audio."""
+    import soundfile
+    import tensorflow as tf
+    from kymatio.tensorflow import Scattering1D
+
+    layers: dict[int, Any] = {}
+    taken = audio_secs = 0.0
+    for name in [names[0], *names]:  # The first one twice: filters are made.
+        start = time.perf_counter()
+        samples, rate_hz = soundfile.read(name, always_2d=True, dtype="float32")
+        positions = np.arange(0, len(samples), rate_hz / _RATE_HZ)
+        clip = np.interp(positions, np.arange(len(samples)), samples.mean(1))
+        size = len(clip)
+        if size not in layers:
+            layers = {size: Scattering1D(J=13, Q=8, shape=size)}
+            layers[size](tf.zeros([1, size]))
+            start = time.perf_counter()
+        layers[size](tf.constant(clip[None], tf.float32)).numpy()
+        taken += time.perf_counter() - start
+        audio_secs += size / _RATE_HZ
+    return taken, audio_secs
 
 
 def cli() -> None:
