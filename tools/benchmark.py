@@ -99,14 +99,12 @@ def _graph(layer: Any, clips: Any) -> timing.Call:
 def _kymatio(clips: Any) -> dict[str, timing.Call]:
     """Returns kymatio's back ends by name, each a call that transforms the clips."""
     import tensorflow as tf
-    from kymatio.numpy import Scattering1D as InNumpy
     from kymatio.tensorflow import Scattering1D as InTensorFlow
 
     size = {"J": 13, "Q": 8, "shape": clips.shape[1]}
-    in_numpy, in_tensorflow = InNumpy(**size), InTensorFlow(**size)
+    in_tensorflow = InTensorFlow(**size)
     calls: dict[str, timing.Call] = {
         "kymatio, TensorFlow, eager": lambda: in_tensorflow(tf.constant(clips)).numpy(),
-        "kymatio, NumPy": lambda: in_numpy(clips),
     }
     try:
         import torch
@@ -359,12 +357,12 @@ def _predict(*folders: str) -> None:
     features = timing.median(timing.seconds([_graph(layer, segment)], 3)[0]) / 8
     features *= sum(math.ceil(len(w) / frontend.segment_samples) for w in waveforms)
     loop = _loop_secs(names[:3])
-    rows = [
-        ["predict, whole program", whole, audio_secs],
-        ["decoding and resampling alone", decoding, audio_secs],
-        ["the export alone", scoring, audio_secs],
-        ["of that, the scattering transform", features, audio_secs],
-        ["a loop over soundfile and kymatio", *loop],
+    rows: list[tuple[str, float, float]] = [
+        ("predict, whole program", whole, audio_secs),
+        ("decoding and resampling alone", decoding, audio_secs),
+        ("the export alone", scoring, audio_secs),
+        ("of that, the scattering transform", features, audio_secs),
+        ("a loop over soundfile and kymatio", *loop),
     ]
     timing.table(
         f"{len(names)} files, {audio_secs / 3600:.1f} hours",
