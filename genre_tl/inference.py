@@ -19,7 +19,7 @@ from genre_tl import models
 
 # Frames that a layer passes on at a time. More of them keep fewer layers waiting;
 # each costs a loop of its own.
-_BLOCK_FRAMES = 30
+_BLOCK_FRAMES = 15
 
 # Layers that do nothing here: padding is left out otherwise.
 _IDLE = (keras.layers.InputLayer, keras.layers.Masking, keras.layers.Dropout)
