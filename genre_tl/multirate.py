@@ -50,7 +50,7 @@ class _Precision(NamedTuple):
 
 SAMPLING = {
     "standard": _Precision(
-        _Sampling(4.5, 4.2, 10, 62), _Sampling(3.6, 4.2, 7, 24), 95, "float32"
+        _Sampling(4.5, 4.2, 10, 62), _Sampling(3.6, 4.0, 5.6, 16), 95, "float32"
     ),
     "high": _Precision(
         _Sampling(6.0, 6.0, 40, 256), _Sampling(6.0, 6.0, 30, 192), 150, "float64"
