@@ -169,6 +169,10 @@ def _one_line(error: Exception) -> str:
 def _quieten() -> None:
     """Lets through what concerns the user; plain words, no time stamps."""
     absl_logging.get_absl_handler().setFormatter(_PlainFormatter())
+    # TensorFlow itself speaks through the same logger as the library does.
+    absl_logging.get_absl_logger().addFilter(
+        lambda record: "/tensorflow/" not in record.pathname
+    )
     for name in ("tensorflow", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # The library decodes with soundfile where tensorflow-io does not load.
