@@ -12,6 +12,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import hypothesis
 import numpy as np
 import pytest
+from matplotlib import figure
+from matplotlib.backends import backend_agg
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -43,3 +45,17 @@ def _seeds() -> None:
     np.random.seed(0)
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures drawn during the test, in order."""
+    figures: list[figure.Figure] = []
+    original = backend_agg.FigureCanvasAgg.__init__
+
+    def remember(self, fig, *args):
+        original(self, fig, *args)
+        figures.append(fig)
+
+    monkeypatch.setattr(backend_agg.FigureCanvasAgg, "__init__", remember)
+    return figures

@@ -6,7 +6,7 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib import figure, image, text
+from matplotlib import image, text
 from matplotlib.backends import backend_agg
 
 from genre_tl import plots
@@ -28,20 +28,6 @@ GENRE = {
     "val_accuracy": [0.2, 0.55, 0.5],
 }
 MATRIX = np.array([[3, 1], [2, 2]])
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures drawn during the test, in order."""
-    figures: list[figure.Figure] = []
-    original = backend_agg.FigureCanvasAgg.__init__
-
-    def remember(self, fig, *args):
-        original(self, fig, *args)
-        figures.append(fig)
-
-    monkeypatch.setattr(backend_agg.FigureCanvasAgg, "__init__", remember)
-    return figures
 
 
 def without(history, *prefixes):

@@ -2,24 +2,9 @@
 
 import numpy as np
 import pytest
-from matplotlib import figure, image
-from matplotlib.backends import backend_agg
+from matplotlib import image
 
 from genre_tl import sound_plots
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures drawn during the test, in order."""
-    figures: list[figure.Figure] = []
-    original = backend_agg.FigureCanvasAgg.__init__
-
-    def remember(self, fig, *args):
-        original(self, fig, *args)
-        figures.append(fig)
-
-    monkeypatch.setattr(backend_agg.FigureCanvasAgg, "__init__", remember)
-    return figures
 
 
 def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
