@@ -13,7 +13,8 @@ The data flows through the modules in this order:
   audio             files -> mono waveform at 16 kHz
   wavelets          kymatio's transform: wavelets, paths, shapes
   multirate         the transform as convolutions at falling rates
-  scattering        waveform -> log-scattering frames
+  cascade           the same as TensorFlow operations
+  scattering        the same as Keras layers, log-scattering frames
   evaluation        scores -> metrics
   figures           how a picture looks
   plots             metrics -> pictures

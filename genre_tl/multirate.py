@@ -15,8 +15,8 @@ import numpy as np
 
 from genre_tl import wavelets
 
-# Wavelets of one convolution: half an octave at Q=8, whose reach is alike.
-_GROUP_SIZE = 4
+# Wavelets of one convolution: neighbours, whose reach is alike.
+_GROUP_SIZE = 6
 
 
 class _Sampling(NamedTuple):
@@ -40,28 +40,44 @@ class _Sampling(NamedTuple):
 
 
 class _Precision(NamedTuple):
-    """Sampling of both orders, the halving filters' stop band, the type."""
+    """Sampling of both orders, and what else decides on accuracy.
+
+    Attributes:
+      first: sampling of the first order,
+      second: and of the second.
+      stopband_db: of the filters that halve a rate.
+      margin: of the largest scale: how far beyond its end a clip is gone on with.
+      dtype: what to compute in.
+    """
 
     first: _Sampling
     second: _Sampling
     stopband_db: float
+    margin: int
     dtype: str
 
 
 SAMPLING = {
     "standard": _Precision(
-        _Sampling(4.5, 4.2, 10, 62), _Sampling(3.6, 4.0, 5.6, 16), 95, "float32"
+        _Sampling(4.0, 4.2, 10, 62), _Sampling(3.0, 4.0, 5.6, 16), 95, 7, "float32"
     ),
     "high": _Precision(
-        _Sampling(6.0, 6.0, 40, 256), _Sampling(6.0, 6.0, 30, 192), 150, "float64"
+        _Sampling(6.0, 6.0, 40, 256), _Sampling(6.0, 6.0, 30, 192), 150, 8, "float64"
     ),
 }
 
 # Frequencies that halving a rate leaves clean, in cycles a sample.
-_CLEAN = 0.43
+_CLEAN = 0.4
 
 # In samples a block; below, filters would go round a short circle many times.
 _LEAST_RATE = 4
+
+
+# Legendre polynomials that stand for the low-pass within a block.
+_NUM_MOMENTS = 7
+
+# Blocks of one step of the low-pass.
+_SPREAD_BLOCKS = 16
 
 
 class Filters(NamedTuple):
@@ -97,20 +113,26 @@ class Group(NamedTuple):
 class Plan:
     """The transform of clips of one length.
 
-    The clip is laid on a circle of `num_blocks` blocks of `hop` samples: itself,
-    its reflection at the end, then its reflection at the start. A rate is a number
-    of samples a block; those at which signals are read are `hop` halved again and
-    again.
+    The clip is laid on `num_blocks` blocks of `hop` samples: itself, then its
+    reflection at the end. Before its start every signal is its own reflection, and so
+    are its moduli. (A short clip lies on a circle: itself, its reflection at the end,
+    then its reflection at the start.) A rate is a number of samples a block; those at
+    which signals are read are `hop` halved again and again.
 
     Attributes:
       num_samples: of a clip.
       num_frames: of the output.
-      num_blocks: of the circle.
+      num_blocks: to compute on.
+      is_mirrored: at both ends; else they are a circle.
       hop: samples of a block, and from frame to frame without oversampling.
       oversampling: output frames a block.
+      lowest: rate at which orders zero and one are averaged.
       halvings: by the rate they start from, filters that halve it.
-      low_pass: by rate, `[samples of a block, blocks reached * oversampling]`: the
-        weight of a sample in the output frames of the blocks around it.
+      moments: by rate, `[samples of a block, 1 + moments]`: what picks the block's
+        first sample, and what gives the moments of all.
+      spread: the low-pass, from the moments of the blocks to frames:
+        `[size, stride * (1 + moments), stride * oversampling]`.
+      echo: `[frames]`, what the clip's first sample weighs in them.
       first: wavelets of the first order.
       second: wavelets of the second order.
       order: where kymatio's paths stand in ours: order zero, `first`, `second`.
@@ -120,10 +142,14 @@ class Plan:
     num_samples: int
     num_frames: int
     num_blocks: int
+    is_mirrored: bool
     hop: int
     oversampling: int
+    lowest: int
     halvings: dict[int, Any]
-    low_pass: dict[int, Any]
+    moments: dict[int, Any]
+    spread: Any
+    echo: Any
     first: list[Group]
     second: list[Group]
     order: np.ndarray
@@ -131,8 +157,16 @@ class Plan:
 
     @property
     def length(self) -> int:
-        """Samples of the circle."""
+        """Samples to compute on."""
         return self.num_blocks * self.hop
+
+    def beyond(self, length: int, before: int, after: int) -> list[np.ndarray]:
+        """Returns which samples of a signal stand before its first, after its last."""
+        # Mirrored at the first sample, and behind the last.
+        period = 2 * length - 1 if self.is_mirrored else length
+        places = (np.arange(-before, 0), np.arange(length, length + after))
+        turned = [place % period for place in places]
+        return [np.where(turn < length, turn, period - turn) for turn in turned]
 
 
 def plan(transform: wavelets.Transform, num_samples: int, precision: str) -> Plan:
@@ -159,7 +193,9 @@ class _Planner:
         self._num_samples = num_samples
         self._precision = precision
         self._hop = 2**transform.hop_log2
-        self._num_blocks = transform.num_blocks(num_samples)
+        self._num_blocks, self._is_mirrored = transform.border(
+            num_samples, precision.margin
+        )
         self._oversampling = min(2**transform.oversampling, self._hop)
         # All frequencies are in cycles a block from here on.
         self._sigma_low = wavelets.SIGMA0 / transform.averaging * self._hop
@@ -172,23 +208,26 @@ class _Planner:
         """Returns the whole."""
         moduli = self._rates_of_moduli()
         first, second = self._first_order(moduli), self._second_order(moduli)
-        groups = first + [group for _, group in second]
         lowest = min(group.filters.rate_in for group in first)
         return Plan(
             num_samples=self._num_samples,
             num_frames=self._transform.num_frames(self._num_samples),
             num_blocks=self._num_blocks,
+            is_mirrored=self._is_mirrored,
             hop=self._hop,
             oversampling=self._oversampling,
+            lowest=lowest,
             halvings={
                 rate: self._halving(rate)
                 for rate in {self._hop >> i for i in range(self._transform.hop_log2)}
-                if rate > min(group.filters.rate_in for group in groups)
+                if rate > lowest
             },
-            low_pass={
-                rate: self._low_pass(rate)
-                for rate in {lowest, *(group.filters.rate_out for group in groups)}
+            moments={
+                rate: self._moments(rate)
+                for rate in {lowest, *(group.filters.rate_out for _, group in second)}
             },
+            spread=self._spread(),
+            echo=self._gauss(np.arange(self._num_blocks), np.zeros(1))[0],
             first=first,
             second=[group for _, group in second],
             order=self._kymatio_order(second),
@@ -282,17 +321,33 @@ class _Planner:
         response = np.sinc(lags / 2) * np.where(np.abs(lags) <= reach, window, 0)
         return response / response.sum((0, 1))
 
-    def _low_pass(self, rate: int) -> np.ndarray:
-        # [samples of a block, blocks reached x outputs a block]: five standard
-        # deviations in time; a short circle is gone round.
-        reach = math.ceil(5 / (2 * math.pi * self._sigma_low))
-        blocks = np.arange(-reach, reach + 1)
+    def _moments(self, rate: int) -> np.ndarray:
+        # [samples of a block, 1 + moments]
+        picked = np.eye(rate, 1)
+        return np.concatenate([picked, _legendre(np.arange(rate) / rate)], 1) / rate
+
+    def _spread(self) -> np.ndarray:
+        # What the moments of a block weigh in the frames around it: a kernel.
+        stride = max(1, _SPREAD_BLOCKS // self._oversampling)
+        size = _size(stride, math.ceil(5 / (2 * math.pi * self._sigma_low)))
+        reach = (size - 1) * stride // 2
+        lags = np.arange(-reach, reach + 1)
+        nodes = (1 - np.cos(np.pi * (np.arange(32) + 0.5) / 32)) / 2
+        weights = np.linalg.pinv(_legendre(nodes)) @ self._gauss(lags, nodes)
+        weights = weights.reshape(-1, len(lags), self._oversampling)
+        kernel = np.zeros([size * stride, 1 + _NUM_MOMENTS, stride, self._oversampling])
+        for frame in range(stride):
+            kernel[frame : frame + len(lags), 1:, frame] = weights[:, ::-1].swapaxes(
+                0, 1
+            )
+        return kernel.reshape(size, stride * (1 + _NUM_MOMENTS), -1)
+
+    def _gauss(self, lags: np.ndarray, times: np.ndarray) -> np.ndarray:
+        # [times, lags x outputs a block]: the low-pass, all in blocks.
         outputs = np.arange(self._oversampling) / self._oversampling
-        frames = (blocks[:, np.newaxis] + outputs).ravel()
-        lag = frames - (np.arange(rate) / rate)[:, np.newaxis]
+        lag = (lags[:, np.newaxis] + outputs).ravel() - times[:, np.newaxis]
         spread = 2 * np.pi * self._sigma_low
-        gauss = np.exp(-0.5 * (lag * spread) ** 2) * spread / math.sqrt(2 * math.pi)
-        return gauss / rate
+        return np.exp(-0.5 * (lag * spread) ** 2) * spread / math.sqrt(2 * math.pi)
 
     def _kymatio_order(self, second: list[tuple[int, Group]]) -> np.ndarray:
         # Positions of kymatio's paths in order zero, first order, `second`.
@@ -300,6 +355,11 @@ class _Planner:
         by_path = sorted(range(len(ours)), key=ours.__getitem__)
         before = 1 + len(self._first.xi)
         return np.concatenate([np.arange(before), before + np.array(by_path, int)])
+
+
+def _legendre(times: np.ndarray) -> np.ndarray:
+    # [times, moments], of times within a block.
+    return np.polynomial.legendre.legvander(2 * times - 1, _NUM_MOMENTS - 1)
 
 
 def _stride(

@@ -13,23 +13,15 @@ Sources: S. Mallat, "Group invariant scattering" (2012); J. Andén and S. Mallat
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from genre_tl import multirate, params, wavelets
+from genre_tl import cascade, multirate, params, wavelets
 
 # What stands in for a frame that lies beyond the end of the clip.
 PAD_VALUE = -1000.0
-
-# Clips transformed at once inside one call: bounds the memory of a batch.
-_PARALLEL_CLIPS = 2
-
-# Where a modulus counts as zero.
-_TINY = 1e-18
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
@@ -91,7 +83,7 @@ class Scattering1D(keras.layers.Layer):
         )
         # Tensors made here are shared by every graph that calls the layer.
         with tf.init_scope():
-            self._cascade = _Cascade(self._plan)
+            self._cascade = cascade.Cascade(self._plan)
 
     def shield_filters(self) -> None:
         """Hides the filters from converters that cut constants to half precision.
@@ -99,7 +91,7 @@ class Scattering1D(keras.layers.Layer):
         For `precision="standard"`, after `build`, before the graph is traced.
         """
         with tf.init_scope():
-            self._cascade = _Cascade(self._plan, as_bits=True)
+            self._cascade = cascade.Cascade(self._plan, as_bits=True)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -109,9 +101,8 @@ class Scattering1D(keras.layers.Layer):
                 f"Scattering1D takes real floating-point samples, got "
                 f"{inputs.dtype.name}: scale integers to [-1, 1], split complex ones"
             )
-        cascade = self._cascade
-        clips = tf.reshape(tf.cast(inputs, cascade.dtype), [-1, inputs.shape[-1]])
-        output = cascade(clips)
+        clips = tf.cast(inputs, self._cascade.dtype)
+        output = self._cascade(tf.reshape(clips, [-1, inputs.shape[-1]]))
         shape = tf.concat([tf.shape(inputs)[:-1], tf.shape(output)[1:]], 0)
         output = tf.cast(tf.reshape(output, shape), self.compute_dtype)
         return tf.ensure_shape(output, self.compute_output_shape(inputs.shape))
@@ -251,151 +242,6 @@ def _mirror(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     position = tf.range(waveform.shape[1])[tf.newaxis]
     phase = tf.math.floormod(position, tf.maximum(2 * last, 1))
     return tf.gather(waveform, last - tf.abs(last - phase), batch_dims=1)
-
-
-class _Kernels(NamedTuple):
-    """The constants of a plan, under the names that it has for them."""
-
-    halvings: dict[int, Any]
-    low_pass: dict[int, Any]
-    first: list[Any]
-    second: list[Any]
-
-
-class _Cascade:
-    """A plan as TensorFlow operations."""
-
-    def __init__(self, plan: multirate.Plan, *, as_bits: bool = False) -> None:
-        self._plan = plan
-        self.dtype = tf.as_dtype(plan.dtype)
-        self._as_bits = as_bits
-        kernels = _Kernels(
-            plan.halvings,
-            plan.low_pass,
-            [group.filters.kernel for group in plan.first],
-            [group.filters.kernel for group in plan.second],
-        )
-        self._kernels = tf.nest.map_structure(self._tensor, kernels)
-
-    def _tensor(self, values: np.ndarray) -> tf.Tensor:
-        values = values.astype(self.dtype.as_numpy_dtype)
-        return tf.constant(values.view(np.int32) if self._as_bits else values)
-
-    def __call__(self, clips: tf.Tensor) -> tf.Tensor:
-        """Returns `[batch, paths, frames]` of `[batch, samples]`."""
-        kernels = self._kernels
-        if self._as_bits:
-            # Nothing that a converter could work out beforehand.
-            nothing = tf.cast(clips[0, 0] > tf.float32.max, tf.int32)
-            kernels = tf.nest.map_structure(
-                lambda bits: tf.bitcast(bits + nothing, tf.float32), kernels
-            )
-        transform = functools.partial(self._transform, kernels=kernels)
-        if clips.shape[0] == 1:
-            return transform(clips[0])[tf.newaxis]
-        # Clip by clip, a few side by side: what one clip needs stays in the
-        # processor's caches, and memory does not grow with the batch.
-        return tf.map_fn(
-            tf.autograph.experimental.do_not_convert(transform),
-            clips,
-            parallel_iterations=_PARALLEL_CLIPS,
-        )
-
-    def _transform(self, clip: tf.Tensor, kernels: _Kernels) -> tf.Tensor:
-        # [samples] -> [paths, frames]
-        plan = self._plan
-        circle = self._reflect(clip)[tf.newaxis]
-        signals = self._pyramid({plan.hop: circle}, kernels.halvings)
-        lowest = min(group.filters.rate_in for group in plan.first)
-        weighted = [_weigh(signals[lowest], kernels.low_pass[lowest])]
-        moduli: dict[int, list[tf.Tensor]] = {}
-        for group, kernel in zip(plan.first, kernels.first, strict=True):
-            filters = group.filters
-            modulus = _modulus(signals[filters.rate_in], kernel, len(group.rows))
-            weighted.append(_weigh(modulus, kernels.low_pass[filters.rate_out]))
-            moduli.setdefault(filters.rate_out, []).append(modulus)
-        joined = {rate: tf.concat(parts, 0) for rate, parts in moduli.items()}
-        signals = self._pyramid(joined, kernels.halvings)
-        for group, kernel in zip(plan.second, kernels.second, strict=True):
-            rows, filters = group.rows, group.filters
-            parents = signals[filters.rate_in][rows.start : rows.stop]
-            modulus = _modulus(parents, kernel, 1)
-            weighted.append(_weigh(modulus, kernels.low_pass[filters.rate_out]))
-        return self._average(tf.concat(weighted, 0))
-
-    def _pyramid(
-        self, signals: dict[int, tf.Tensor], halvings: dict[int, tf.Tensor]
-    ) -> dict[int, tf.Tensor]:
-        # By rate, `[rows, samples]` -> the same with, above the rows of a rate, those
-        # of all higher ones, halved.
-        rates = [self._plan.hop >> i for i in range(self._plan.hop.bit_length())]
-        whole: dict[int, tf.Tensor] = {}
-        for rate in rates:
-            parts = [signals[rate]] if rate in signals else []
-            if 2 * rate in whole and 2 * rate in halvings:
-                halved = _convolve(whole[2 * rate], halvings[2 * rate])
-                parts.insert(0, _rows(halved))
-            if parts:
-                whole[rate] = tf.concat(parts, 0)
-        return whole
-
-    def _reflect(self, clip: tf.Tensor) -> tf.Tensor:
-        last = self._plan.num_samples - 1
-        missing = self._plan.length - self._plan.num_samples
-        left, right = missing // 2, missing - missing // 2
-        return tf.concat(
-            [clip, clip[last - right : last][::-1], clip[1 : left + 1][::-1]], 0
-        )
-
-    def _average(self, weighted: tf.Tensor) -> tf.Tensor:
-        # What each block gives to those around it -> [paths, frames]
-        plan = self._plan
-        shape = [len(plan.order), plan.num_blocks, -1, plan.oversampling]
-        blocks = tf.reshape(weighted, shape)
-        reach = blocks.shape[2] // 2
-        lags = range(-reach, reach + 1)
-        averaged = tf.add_n(
-            [tf.roll(blocks[:, :, reach + lag], lag, axis=1) for lag in lags]
-        )
-        averaged = tf.reshape(averaged, [len(plan.order), -1])
-        return tf.gather(averaged[:, : plan.num_frames], plan.order)
-
-
-def _weigh(signals: tf.Tensor, low_pass: tf.Tensor) -> tf.Tensor:
-    # [rows, samples] -> [rows * blocks, blocks reached * oversampling]
-    return tf.reshape(signals, [-1, low_pass.shape[0]]) @ low_pass
-
-
-def _modulus(signals: tf.Tensor, kernel: tf.Tensor, num_wavelets: int) -> tf.Tensor:
-    # [rows, samples] -> [rows * wavelets, samples]
-    real, imaginary = tf.split(_convolve(signals, kernel), 2, axis=2)
-    power = tf.square(real) + tf.square(imaginary)
-    # The root, with a gradient where it is zero.
-    modulus = tf.sqrt(tf.maximum(power, _TINY**2)) - _TINY
-    if num_wavelets > 1:
-        rows, steps, outputs = modulus.shape
-        shape = [rows, steps, num_wavelets, outputs // num_wavelets]
-        modulus = tf.transpose(tf.reshape(modulus, shape), [0, 2, 1, 3])
-        modulus = tf.reshape(modulus, [rows * num_wavelets, -1])
-    return _rows(modulus)
-
-
-def _convolve(signals: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    # [rows, samples] on a circle -> [rows, steps, outputs]
-    size, stride, _ = kernel.shape
-    rows, length = signals.shape
-    before = (size - 1) * stride // 2
-    after = (size - 1) * stride - before
-    # A filter may go round a short circle more than once.
-    turns = [signals] * (before // length + after // length)
-    before, after = before % length, after % length
-    parts = [signals[:, length - before :], *turns, signals, signals[:, :after]]
-    steps = tf.reshape(tf.concat(parts, 1), [rows, -1, stride])
-    return tf.nn.conv1d(steps, kernel, 1, "VALID")
-
-
-def _rows(steps: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(steps, [steps.shape[0], -1])
 
 
 def _num_samples(input_shape: tuple[int | None, ...]) -> int:

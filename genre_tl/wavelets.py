@@ -127,16 +127,18 @@ class Transform:
         level = max(self.hop_log2 - self.oversampling, 0)
         return ends[level] - starts[level]
 
-    def num_blocks(self, num_samples: int) -> int:
-        """Returns the hops of the circle on which a clip is laid."""
-        # Eight times the largest scale on either side keeps the border exact. A
-        # short clip cannot be mirrored that far: then kymatio's own length, so
-        # that even what goes round the circle agrees.
-        reach = 8 * max(2**self.J, self.averaging)
-        hop = 2**self.hop_log2
-        ours = math.ceil((num_samples + 2 * reach) / hop)
+    def border(self, num_samples: int, margin: int) -> tuple[int, bool]:
+        """Returns the hops to compute on, and whether they mirror at their ends.
+
+        A clip is gone on with beyond its end for `margin` times the largest scale. One
+        too short for kymatio to mirror it far lies on a circle as long as kymatio's,
+        so that even what goes round it agrees.
+        """
+        scale, hop = max(2**self.J, self.averaging), 2**self.hop_log2
         theirs = sum(self._kymatio_padding(num_samples)) + num_samples
-        return min(ours, theirs // hop)
+        if theirs < num_samples + 16 * scale:
+            return theirs // hop, False
+        return math.ceil((num_samples + margin * scale) / hop), True
 
     @functools.cache  # noqa: B019 - small, and the filter is long
     def _kymatio_padding(self, num_samples: int) -> tuple[int, int]:
