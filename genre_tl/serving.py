@@ -271,7 +271,10 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yields positions, shortest clips first, that go together."""
     batch: list[int] = []
     for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[row] > _BATCH_SAMPLES:
+        # An export computes so many segments at once: of nine, the last one alone.
+        is_full = len(batch) == signatures.CHUNK_SEGMENTS
+        is_large = (len(batch) + 1) * lengths[row] > _BATCH_SAMPLES
+        if batch and (is_full or is_large):
             yield batch
             batch = []
         batch.append(row)

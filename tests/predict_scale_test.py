@@ -115,7 +115,8 @@ def test_embeddings_are_a_vector_a_usable_file_with_its_path(whole):
     assert list(table["ids"]) == [row["path"] for row in rows if not row["error"]]
     assert table["vectors"].shape == (NUM_FILES - 2, 3)
     lengths = np.array([soundfile.info(str(path)).frames for path in table["ids"]])
-    short = lengths <= 10 * loudness.SEGMENT  # others are means of their pieces
+    # Others are means of their pieces.
+    short = lengths <= prediction._PIECE_SEGMENTS * loudness.SEGMENT
     assert table["vectors"][short, 0].tolist() == lengths[short].tolist()
 
 
