@@ -275,6 +275,7 @@ def test_resampling_agrees_with_soxr(rates, kind):
 def test_every_sample_is_the_convolution_with_the_stated_low_pass(
     rate_in, rate_out, num_samples
 ):
+    hypothesis.assume(rate_in != rate_out)
     rng = np.random.default_rng(num_samples)
     waveform = rng.normal(0, 0.3, num_samples).astype(np.float32)
     result = audio.resample(waveform, rate_in, rate_out).numpy()
