@@ -659,6 +659,21 @@ def test_pieces_of_no_length_are_refused():
         next(audio.read_pieces(["a.wav"], 0))
 
 
+def test_mp3s_that_were_joined_are_read_to_the_end(tmp_path):
+    first, second = mp3(44_100, 2, 4.0), mp3(44_100, 2, 6.0)
+    files = {"first.mp3": first, "second.mp3": second, "joined.mp3": first + second}
+    alone, other, joined = audio.read(list(written(tmp_path, files).values()))
+    assert (joined.note, joined.error) == ("", "")
+    gap = len(joined.waveform) - len(alone.waveform) - len(other.waveform)
+    assert 0 <= gap < 0.1 * 16_000  # what an encoder adds before and after
+    same = len(alone.waveform) - 800  # decoding overlaps, resampling rings
+    np.testing.assert_allclose(joined.waveform[:same], alone.waveform[:same], atol=1e-4)
+    end = other.waveform[800:-800]
+    lag = np.correlate(joined.waveform[len(alone.waveform) :], end, "valid").argmax()
+    error = joined.waveform[len(alone.waveform) + lag :][: len(end)] - end
+    assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(np.mean(end**2))
+
+
 def test_an_mp3_larger_than_a_block_is_mended_like_a_small_one(tmp_path, monkeypatch):
     whole = mp3(44_100, 2, 6.0)
     data = b"\0" * 300 + whole + b"junk" * 200 + whole
