@@ -110,18 +110,6 @@ def test_after_kill_9_extraction_ends_with_the_same_bytes(music, undisturbed, tm
     assert content(tmp_path / "store") == undisturbed
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system with room for next to nothing."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("NOT RUN ON A FULL DISK: only root may mount one")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def test_a_full_disk_is_said_and_what_was_done_is_kept(music, undisturbed, small_disk):
     ballast = small_disk / "ballast"
     store = small_disk / "store"

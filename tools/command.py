@@ -22,7 +22,7 @@ import textwrap
 import time
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -90,9 +90,20 @@ def meter(label: str) -> Callable[[int, int], None]:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a file whole or not at all."""
     partial = f"{os.fspath(path)}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)
+    with named(partial):
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def named(path: str) -> Iterator[None]:
+    """Gives the name of a file to what the system says against writing it."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        raise OSError(error.errno, error.strerror or str(error), name) from error
 
 
 def _clear_line() -> str:
