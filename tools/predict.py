@@ -277,6 +277,7 @@ def _tell(text: str) -> None:
 
 
 def cli() -> None:
+    command.leave_room_for_clips()
     command.run(main, positional=True)
 
 
