@@ -6,15 +6,19 @@ core TensorFlow ops. `docs/audio.md` has measurements.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import io
+import itertools
 import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from concurrent import futures
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -27,6 +31,9 @@ resample = resampling.resample
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # what a header is believed
 
+_FILES_AHEAD = 8  # decoded or being decoded while another is used
+_WHOLE_FILE = 2**40  # samples: more than there are
+_MOST_IN_MEMORY = 2**25  # bytes of an encoded file
 _MARGIN_SECS = 0.1  # read beyond `max_secs`: there, resampling sees no edge
 _MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves what a header promises
 
@@ -66,16 +73,16 @@ class Clip:
 
 
 def read(
-    paths: Sequence[str], *, max_secs: float | None = None, use_tfio: bool = True
+    paths: Sequence[str], *, max_secs: float | None = None, use_tfio: bool = False
 ) -> Iterator[Clip]:
     """Decodes files in parallel, in order, in bounded memory.
 
     Args:
-      paths: audio files of any format that tensorflow-io or libsndfile knows;
-        their content decides, not their names.
+      paths: audio files of any format that libsndfile knows; their content
+        decides, not their names.
       max_secs: keep no more than this of each file, from its beginning.
-      use_tfio: False decodes everything through soundfile, as happens anyway
-        where tensorflow-io does not load. The samples are the same.
+      use_tfio: decode what tensorflow-io can with that, inside `tf.data`, where it
+        loads. The samples are the same, but it takes longer.
 
     Returns:
       One `Clip` a path. A file that cannot be used is a clip with an `error`:
@@ -84,9 +91,10 @@ def read(
     Raises:
       ValueError: if `max_secs` is not positive.
     """
-    if max_secs is not None and not max_secs > 0:
-        raise ValueError(f"max_secs={max_secs!r} must be positive, or None for all")
-    return _read(paths, max_secs, _tfio_decoders() if use_tfio else {})
+    decoders = _tfio_decoders() if use_tfio else {}
+    if decoders:
+        return _read_with_tfio(paths, _positive(max_secs), decoders)
+    return _read(paths, _WHOLE_FILE, _positive(max_secs))
 
 
 def read_pieces(
@@ -99,7 +107,7 @@ def read_pieces(
       piece_samples: length of a piece, at `params.SAMPLE_RATE_HZ`.
       max_secs: keep no more than this of each file, from its beginning.
 
-    Yields:
+    Returns:
       A `Clip` for each file of up to `piece_samples` samples, as many as it takes
       for others. Pieces put together are the waveform that `read` gives, but for
       rounding: resampling sees no edge between them.
@@ -109,45 +117,76 @@ def read_pieces(
     """
     if piece_samples <= 0:
         raise ValueError(f"piece_samples={piece_samples!r} must be positive")
-    # One sample more tells that there is more; then it is read anew, in order.
-    enough_secs = (piece_samples + 1) / params.SAMPLE_RATE_HZ
-    first_secs = enough_secs if max_secs is None else min(enough_secs, max_secs)
-    # soundfile alone: the faster one for MP3, and the one that reads in pieces.
-    for clip in read(paths, max_secs=first_secs, use_tfio=False):
-        if clip.waveform is None or len(clip.waveform) <= piece_samples:
-            yield clip
-        else:
-            yield from _read_long(clip, piece_samples, max_secs)
+    return _read(paths, piece_samples, _positive(max_secs))
 
 
-def _read_long(
-    clip: Clip, piece_samples: int, max_secs: float | None
-) -> Iterator[Clip]:
-    held, samples_read = None, 0
-
-    def counted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        nonlocal samples_read
-        for block in blocks:
-            samples_read += len(block)
-            yield block
-
-    try:
-        with _open(os.fsencode(clip.path), max_secs) as (sound, length, wanted):
-            blocks, most = counted(_blocks(sound, wanted)), _most_samples(max_secs)
-            rates_hz = sound.samplerate, params.SAMPLE_RATE_HZ
-            for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
-                if held is not None:
-                    yield dataclasses.replace(clip, waveform=held, is_last=False)
-                held = piece
-            note = _note(sound, samples_read, length, wanted)
-        if held is None:
-            raise ValueError("it changed while it was read")
-        yield dataclasses.replace(clip, waveform=held, note=note)
-    except Exception as error:
-        yield Clip(clip.index, clip.path, None, 0, error=_reason(error))
+def _positive(max_secs: float | None) -> float | None:
+    if max_secs is not None and not max_secs > 0:
+        raise ValueError(f"max_secs={max_secs!r} must be positive, or None for all")
+    return max_secs
 
 
 def _read(
+    paths: Sequence[str], piece_samples: int, max_secs: float | None
+) -> Iterator[Clip]:
+    """Yields the pieces of files, of which some are decoded ahead in threads."""
+    # Threads serve: libsndfile and TensorFlow compute without Python's lock.
+    num_threads = min(os.cpu_count() or 1, 16)
+    pool = futures.ThreadPoolExecutor(num_threads)
+    files = (
+        _pieces(index, path, piece_samples, max_secs)
+        for index, path in enumerate(paths)
+    )
+    begun: collections.deque[tuple[Iterator[Clip], futures.Future[Clip]]]
+    begun = collections.deque()
+    try:
+        while True:
+            room = max(_FILES_AHEAD, num_threads) - len(begun)
+            for file in itertools.islice(files, room):
+                begun.append((file, pool.submit(next, file)))
+            if not begun:
+                return
+            file, piece = begun.popleft()
+            while not (clip := piece.result()).is_last:
+                piece = pool.submit(next, file)
+                yield clip
+            yield clip
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pieces(
+    index: int, path: str, piece_samples: int, max_secs: float | None
+) -> Iterator[Clip]:
+    """Yields the pieces of a file; the last one has the note or the error."""
+    held, num_read = None, 0
+
+    def counted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        nonlocal num_read
+        for block in blocks:
+            num_read += len(block)
+            yield block
+
+    # Whatever one file provokes must not end the reading of the others.
+    try:
+        with _open(os.fsencode(path), max_secs) as (sound, length, wanted):
+            rate_hz, most = sound.samplerate, _most_samples(max_secs)
+            blocks = counted(_blocks(sound, wanted))
+            rates_hz = rate_hz, params.SAMPLE_RATE_HZ
+            for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
+                if held is not None:
+                    yield Clip(index, path, held, rate_hz, is_last=False)
+                held = piece
+            if held is None:
+                raise ValueError("it has a header, but no audio")
+            collections.deque(blocks, maxlen=0)  # what is behind the last sample
+            note = _note(sound, num_read, length, wanted)
+        yield Clip(index, path, held, rate_hz, note)
+    except Exception as error:
+        yield Clip(index, path, None, 0, error=_reason(error))
+
+
+def _read_with_tfio(
     paths: Sequence[str], max_secs: float | None, decoders: _Decoders
 ) -> Iterator[Clip]:
     encoded = [os.fsencode(path) for path in paths]
@@ -156,24 +195,15 @@ def _read(
     for index, path in enumerate(paths):
         pending = pending or next(decoded, None)
         if pending and pending[0] == index:
-            (_, waveform, rate_hz, note, error), pending = pending, None
-        else:  # tensorflow-io choked on it; soundfile reads it or knows why not
-            samples, rate_hz, note, error = _decode_or_reason(encoded[index], max_secs)
-            waveform = _to_model_rate(samples, rate_hz, max_secs).numpy()
-        if error:
-            yield Clip(index, path, None, 0, error=error.decode())
-        else:
-            yield Clip(index, path, waveform, int(rate_hz), note.decode())
+            (_, waveform, rate_hz), pending = pending, None
+            yield Clip(index, path, waveform, int(rate_hz))
+        else:  # not for tensorflow-io; soundfile reads it or knows why not
+            yield next(_pieces(index, path, _WHOLE_FILE, max_secs))
 
 
 def mono(waveform: tf.Tensor) -> tf.Tensor:
     """Mixes `[..., samples, channels]` down to `[..., samples]`, their mean."""
     return tf.reduce_mean(waveform, axis=-1)
-
-
-def _to_model_rate(samples: Any, rate_hz: Any, max_secs: float | None) -> tf.Tensor:
-    waveform = resample(samples, rate_hz, params.SAMPLE_RATE_HZ)
-    return waveform[: _most_samples(max_secs)]
 
 
 def _most_samples(max_secs: float | None) -> int | None:
@@ -211,27 +241,24 @@ def _tfio_decoders() -> _Decoders:
 def _dataset(
     paths: Sequence[bytes], max_secs: float | None, decoders: _Decoders
 ) -> tf.data.Dataset:
-    """Yields (index, waveform, rate, note, error), without what tfio refused."""
+    """Yields (index, waveform, rate), without the files that are not for tfio."""
     plan = functools.partial(_plan, max_secs=max_secs, kinds=list(decoders))
-    fallback = functools.partial(_decode_or_reason, max_secs=max_secs)
-    dtypes = [tf.float32, tf.int64, tf.string, tf.string]
 
     def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        def with_tfio(decode: Callable[[Any], Any]) -> list[tf.Tensor]:
-            samples = mono(decode(tf.io.read_file(path)))
-            whole = tf.equal(tf.size(samples, tf.int64), num_samples)
-            finite = tf.reduce_all(tf.math.is_finite(samples))
-            with tf.control_dependencies([tf.debugging.Assert(whole & finite, [path])]):
-                return [tf.identity(samples), rate_hz, tf.constant(""), tf.constant("")]
+        def decoded(decode: Callable[[Any], Any]) -> tf.Tensor:
+            return tf.ensure_shape(mono(decode(tf.io.read_file(path))), [None])
 
         chosen, rate_hz, num_samples = tf.numpy_function(plan, [path], [tf.int64] * 3)
-        branches = [functools.partial(tf.numpy_function, fallback, [path], dtypes)]
-        branches += [functools.partial(with_tfio, each) for each in decoders.values()]
-        chosen = tf.cast(chosen, tf.int32)
-        samples, rate_hz, note, error = tf.switch_case(chosen, branches)
-        samples = tf.ensure_shape(samples, [None])
-        waveform = _to_model_rate(samples, tf.ensure_shape(rate_hz, []), max_secs)
-        return index, waveform, rate_hz, note, error
+        is_known = tf.debugging.Assert(chosen >= 0, [path])
+        branches = [functools.partial(decoded, each) for each in decoders.values()]
+        with tf.control_dependencies([is_known]):
+            samples = tf.switch_case(tf.cast(chosen, tf.int32), branches)
+        whole = tf.equal(tf.size(samples, tf.int64), num_samples)
+        finite = tf.reduce_all(tf.math.is_finite(samples))
+        with tf.control_dependencies([tf.debugging.Assert(whole & finite, [path])]):
+            rate_hz = tf.ensure_shape(rate_hz, [])
+        waveform = resample(samples, rate_hz, params.SAMPLE_RATE_HZ)
+        return index, waveform[: _most_samples(max_secs)], rate_hz
 
     return (
         tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string, [len(paths)]))
@@ -247,46 +274,22 @@ def _plan(
 ) -> tuple[int, int, int]:
     """Returns the branch that decodes a file, its rate and its length.
 
-    tensorflow-io tells neither, so libsndfile reads the header. It also decodes,
-    as branch 0, what tensorflow-io does not know, what is odd, or longer than
-    wanted or believable; and what fails here, since there the reason comes out.
+    tensorflow-io tells neither, so libsndfile reads the header. It is left, with
+    branch -1, what tensorflow-io does not know, what is odd, or longer than wanted
+    or believable; and what fails here, since there the reason comes out.
     """
     with contextlib.suppress(Exception), _open(path, max_secs) as (sound, length, most):
         kind = (sound.format.replace("WAVEX", "WAV"), sound.subtype)
         is_sane = 0 < length == most < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
         if kind in kinds and is_sane and not _oddity(sound):
-            return 1 + kinds.index(kind), sound.samplerate, length
-    return 0, 0, 0
-
-
-def _decode_or_reason(
-    path: bytes, max_secs: float | None
-) -> tuple[np.ndarray, int, bytes, bytes]:
-    """Returns samples, rate, note and, if these are not to be had, the reason."""
-    try:
-        samples, rate_hz, note = _decode(path, max_secs)
-        return samples, rate_hz, note.encode(), b""
-    # Whatever one file provokes must not end the reading of the others.
-    except Exception as error:
-        reason = _reason(error).encode()
-        return np.zeros([0], np.float32), params.SAMPLE_RATE_HZ, b"", reason
+            return kinds.index(kind), sound.samplerate, length
+    return -1, 0, 0
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, soundfile.LibsndfileError):
         return _in_words(error.error_string)
     return getattr(error, "strerror", None) or str(error) or repr(error)
-
-
-def _decode(path: bytes, max_secs: float | None) -> tuple[np.ndarray, int, str]:
-    """Decodes the beginning of a file with soundfile: mono samples, rate, note."""
-    with _open(path, max_secs) as (sound, length, wanted):
-        nothing = np.zeros([0], np.float32)
-        waveform = np.concatenate([nothing, *_blocks(sound, wanted)])
-        if not len(waveform):
-            raise ValueError("it has a header, but no audio")
-        note = _note(sound, len(waveform), length, wanted)
-        return waveform, sound.samplerate, note
 
 
 def _blocks(sound: soundfile.SoundFile, wanted: int) -> Iterator[np.ndarray]:
@@ -324,12 +327,38 @@ def _open(
         if not os.fstat(file.fileno()).st_size:
             raise ValueError("it is empty (0 bytes)")
         stream, length = mp3.mended(file, max_secs) or (None, 0)
-        with _Stream(stream or file.fileno(), closefd=False) as sound:
+        source = _in_memory(stream) if stream else file
+        with source, _Stream(_handle(source), closefd=False) as sound:
             if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
                 raise ValueError(f"no music has {sound.samplerate} samples a second")
             length = length or sound.frames
             secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
             yield sound, length, math.ceil(min(length, secs * sound.samplerate))
+
+
+def _in_memory(stream: io.BufferedReader) -> BinaryIO:
+    """Returns a stream as a file without a name, or as it is if it is long.
+
+    From a file libsndfile reads by itself. Of a stream it asks Python for each half
+    of a frame: threads that do so wait for one another's lock, twice as long as
+    decoding takes.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if size > _MOST_IN_MEMORY or not hasattr(os, "memfd_create"):
+        return stream
+    file = os.fdopen(os.memfd_create("mp3"), "w+b")
+    file.write(stream.read())
+    file.seek(0)
+    return file
+
+
+def _handle(source: BinaryIO) -> BinaryIO | int:
+    """Returns what libsndfile opens."""
+    try:
+        return source.fileno()
+    except OSError:  # a stream of our own
+        return source
 
 
 def _oddity(sound: soundfile.SoundFile) -> str:

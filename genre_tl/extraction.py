@@ -6,6 +6,7 @@ did. `docs/features.md` tells how it is used.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import operator
@@ -21,8 +22,8 @@ from genre_tl import audio, datasets, feature_store, params, scattering
 # A kill costs at most the work of one shard: so many files, or bytes of audio.
 _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 
-# Segments in one call of the scattering transform.
-_BATCH_SEGMENTS = 8
+# Segments in one call of the scattering transform, and in a piece of a long file.
+_BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
 
 _CHANGED = "it changed while it was read; extract again"
 _NOT_FINITE = "its samples are too large to compute with"
@@ -113,24 +114,32 @@ def extract(
     return _summary(dataset, store, known, finished, gone)
 
 
-def cut(waveform: np.ndarray, frontend: params.Frontend) -> Iterator[np.ndarray]:
-    """Yields a waveform in segments, the model's inputs, as an export does.
+def cut(
+    waveforms: Iterable[np.ndarray], frontend: params.Frontend
+) -> Iterator[np.ndarray]:
+    """Yields a clip in segments, the model's inputs, as an export does.
 
-    Segments tile the waveform, the last one padded with zeros. Those without any
-    sound are left out, unless there is none with sound: then the first stands.
+    Segments tile the clip, the last one padded with zeros. Those without any sound
+    are left out, unless there is none with sound: then one stands.
 
     Args:
-      waveform: float32 `[samples]` at `params.SAMPLE_RATE_HZ`, of any length.
+      waveforms: the clip in pieces, float32 `[samples]` at `params.SAMPLE_RATE_HZ`;
+        all but the last of whole segments.
       frontend: has the length of a segment.
 
     Yields:
-      float32 `[frontend.segment_samples]`, at least once.
+      float32 `[frontend.segment_samples]`, at least once if there is a piece.
     """
-    length = frontend.segment_samples
-    starts = range(0, len(waveform), length)
-    for start in [x for x in starts if waveform[x : x + length].any()] or [0]:
-        segment = waveform[start : start + length]
-        yield np.pad(segment, [0, length - len(segment)])
+    length, is_silent = frontend.segment_samples, None
+    for waveform in waveforms:
+        is_silent = is_silent is not False
+        for start in range(0, len(waveform), length):
+            segment = waveform[start : start + length]
+            if segment.any():
+                is_silent = False
+                yield np.pad(segment, [0, length - len(segment)])
+    if is_silent:
+        yield np.zeros(length, np.float32)
 
 
 def _compute(
@@ -143,11 +152,15 @@ def _compute(
 ) -> Iterator[feature_store.Row]:
     """Computes the pending files, a shard at a time, and yields their rows."""
     transform = _traced(layer, frontend)
-    clips = audio.read([str(root / row.path) for row in pending], max_secs=max_secs)
+    names = [str(root / row.path) for row in pending]
+    samples = _PIECE_SEGMENTS * frontend.segment_samples
+    clips = audio.read_pieces(names, samples, max_secs=max_secs)
+    decoded = itertools.groupby(clips, key=operator.attrgetter("index"))
     for group in _groups(pending):
-        files = zip(group, clips, strict=False)  # takes no more clips than files
-        decoded = (_identify(row, clip, root) for row, clip in files)
-        yield from store.write_shard(_results(decoded, store, frontend, transform))
+        pieces = map(operator.itemgetter(1), decoded)
+        files = zip(group, pieces, strict=False)  # takes no more of them than files
+        computed = _results(files, root, store, frontend, transform)
+        yield from store.write_shard(computed)
 
 
 def _traced(layer: scattering.LogScattering, frontend: params.Frontend) -> _Transform:
@@ -173,7 +186,8 @@ def _groups(
 
 
 def _results(
-    decoded: Iterable[tuple[feature_store.Row, np.ndarray]],
+    files: Iterable[tuple[feature_store.Row, Iterable[audio.Clip]]],
+    root: pathlib.Path,
     store: feature_store.Store,
     frontend: params.Frontend,
     transform: _Transform,
@@ -182,52 +196,74 @@ def _results(
 
     Files without frames of their own come last: failed ones and repeated audio.
     """
-    others = []
+    finished: dict[str, feature_store.Row] = {}
 
-    def segments() -> Iterator[tuple[feature_store.Row, np.ndarray]]:
+    def segments() -> Iterator[tuple[str, np.ndarray]]:
         seen = set(store.by_sha256)
-        for row, waveform in decoded:
-            if row.error or row.sha256 in seen:
-                others.append(row)
-                continue
-            seen.add(row.sha256)
-            yield from ((row, segment) for segment in cut(waveform, frontend))
+        for row, pieces in files:
+            found = _File(row, root, pieces)
+            # Of audio that is there already, only the length is wanted.
+            new = cut(found, frontend) if found.sha256 not in seen else ()
+            yield from ((row.path, segment) for segment in new)
+            finished[row.path] = found.finish()
+            if not finished[row.path].error:
+                seen.add(found.sha256)
 
     scattered = _scatter(segments(), transform)
-    for row, of_file in itertools.groupby(scattered, key=operator.itemgetter(0)):
+    for path, of_file in itertools.groupby(scattered, key=operator.itemgetter(0)):
         frames = [frames for _, frames in of_file]
-        if all(np.isfinite(each).all() for each in frames):
-            yield row, frames
-        else:
-            others.append(dataclasses.replace(row, error=_NOT_FINITE))
-    yield from ((row, []) for row in others)
+        if not all(np.isfinite(each).all() for each in frames):
+            finished[path] = dataclasses.replace(finished[path], error=_NOT_FINITE)
+        if not finished[path].error:
+            yield finished.pop(path), frames
+    yield from ((row, []) for row in finished.values())
 
 
-def _identify(
-    row: feature_store.Row, clip: audio.Clip, root: pathlib.Path
-) -> tuple[feature_store.Row, np.ndarray]:
-    """Returns the row with what is known once a file is decoded, and its samples."""
-    waveform = np.zeros(0, np.float32) if clip.waveform is None else clip.waveform
-    sha256 = feature_store.sha256(root / row.path)
-    # Looked at last: what was decoded and hashed is what the row says.
-    if feature_store.Row.of(root, row.path) != row:
-        return dataclasses.replace(row, error=_CHANGED), waveform
-    secs = round(len(waveform) / params.SAMPLE_RATE_HZ, 3)
-    row = dataclasses.replace(
-        row, sha256=sha256, secs=secs, note=clip.note, error=clip.error
-    )
-    return row, waveform
+class _File:
+    """The waveforms of a file, and what is known once they were read.
+
+    Attributes:
+      sha256: of the file's bytes.
+    """
+
+    def __init__(
+        self, row: feature_store.Row, root: pathlib.Path, pieces: Iterable[audio.Clip]
+    ) -> None:
+        self._row, self._root, self._pieces = row, root, iter(pieces)
+        self._samples = 0
+        self.sha256 = feature_store.sha256(root / row.path)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for piece in self._pieces:
+            self._last = piece
+            if piece.waveform is not None:
+                self._samples += len(piece.waveform)
+                yield piece.waveform
+
+    def finish(self) -> feature_store.Row:
+        """Reads what was not read yet and returns the row of the whole."""
+        collections.deque(self, maxlen=0)
+        # Looked at last: what was decoded and hashed is what the row says.
+        if feature_store.Row.of(self._root, self._row.path) != self._row:
+            return dataclasses.replace(self._row, error=_CHANGED)
+        return dataclasses.replace(
+            self._row,
+            sha256=self.sha256,
+            secs=round(self._samples / params.SAMPLE_RATE_HZ, 3),
+            note=self._last.note,
+            error=self._last.error,
+        )
 
 
 def _scatter(
-    segments: Iterator[tuple[feature_store.Row, np.ndarray]], transform: _Transform
-) -> Iterator[tuple[feature_store.Row, np.ndarray]]:
+    segments: Iterator[tuple[str, np.ndarray]], transform: _Transform
+) -> Iterator[tuple[str, np.ndarray]]:
     """Turns `[samples]` into `[frames, paths]`, valid frames only."""
     while batch := list(itertools.islice(segments, _BATCH_SEGMENTS)):
-        rows, waveforms = zip(*batch, strict=True)
+        paths, waveforms = zip(*batch, strict=True)
         outputs = transform(np.stack(waveforms)).numpy()
-        for row, frames in zip(rows, outputs, strict=True):
-            yield row, frames[frames[:, 0] != scattering.PAD_VALUE]
+        for path, frames in zip(paths, outputs, strict=True):
+            yield path, frames[frames[:, 0] != scattering.PAD_VALUE]
 
 
 def _summary(

@@ -35,6 +35,7 @@ def mended(
 ) -> tuple[io.BufferedReader, int] | None:
     """Returns an MP3 stream fit for libsndfile; None if the file is none.
 
+    Of joined files libsndfile would read the first one alone, as its tag says.
     Without a Xing tag libsndfile ends where the first frame's size lets libmpg123
     expect the end: the stream is made longer, and the true length returned.
 
@@ -61,13 +62,28 @@ def mended(
         stream = _Spliced(file, [*parts, (None, zeros)])
         num_samples = num_frames * (1152 if is_mpeg1 else 576)
         return io.BufferedReader(stream, _BUFFER_BYTES), num_samples
-    if first[at + 7] & 2:  # the tag has the size, behind the count if it has that
-        at += 8 + 4 * (first[at + 7] & 1)
-        first = first[:at] + length.to_bytes(4, "big") + first[at + 4 :]
-        (begin, size), *others = parts
-        rest = (begin + len(first), size - len(first))
-        parts = [(first, len(first)), rest, *others]
+    tagged = _corrected(first, at, num_frames - 1, length)
+    (begin, size), *others = parts
+    rest = (begin + len(first), size - len(first))
+    parts = [(tagged, len(first)), rest, *others]
     return io.BufferedReader(_Spliced(file, parts), _BUFFER_BYTES), 0
+
+
+def _corrected(first: bytes, at: int, num_frames: int, num_bytes: int) -> bytes:
+    """Returns the frame with a Xing tag, made true of the stream.
+
+    The size is set. The count stays if it is larger, so that the end which is missing
+    is missed, and is raised where files were joined, of which it counts the first.
+    """
+    has_count, has_size = first[at + 7] & 1, first[at + 7] & 2
+    tag = bytearray(first)
+    if has_count:
+        stated = int.from_bytes(first[at + 8 : at + 12], "big")
+        tag[at + 8 : at + 12] = max(stated, num_frames).to_bytes(4, "big")
+    if has_size:  # behind the count, if there is one
+        at += 8 + 4 * has_count
+        tag[at : at + 4] = num_bytes.to_bytes(4, "big")
+    return bytes(tag)
 
 
 class _Spliced(io.RawIOBase):

@@ -257,3 +257,26 @@ def _draw_matrix(fig: figure.Figure, matrix: np.ndarray, names: list[str]) -> No
         image, ax=ax, fraction=0.05, aspect=25, label="share of the true genre (%)"
     )
     bar.ax.spines["outline"].set_visible(False)
+
+
+def memory(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws a process's memory over time, a panel a piece of work.
+
+    Args:
+      curves: by what the work was, the times in seconds and the memory in MB.
+      path: PNG to write.
+    """
+    with matplotlib.rc_context(figures.STYLE):
+        fig = figures.new_figure(4 * len(curves), 3.2, "Memory of prediction")
+        panels = fig.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+        for axis, (name, (secs, megabytes)) in zip(panels, curves.items(), strict=True):
+            minutes = np.asarray(secs) / 60
+            axis.plot(minutes, megabytes, color=figures.TRAINING["color"])
+            axis.set_title(figures.verbatim(name))
+            axis.set_xlabel("minutes")
+        panels[0].set_ylabel("resident memory (MB)")
+        panels[0].set_ylim(bottom=0)
+        figures.write(fig, path)

@@ -13,16 +13,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from genre_tl import audio, params, serving
+from genre_tl import audio, params, serving, signatures
 
 GROUP_FILES = 32
 """Files scored together; to the last bit, results depend on the group's files."""
 
-# Longer files are read and scored in pieces of so many segments: 5 minutes.
-_PIECE_SEGMENTS = 10
+# Longer files are read and scored in pieces: 4 minutes, what an export computes at
+# once.
+_PIECE_SEGMENTS = signatures.CHUNK_SEGMENTS
 
 # Most samples scored in one go, and of a file of a model whose segments are unknown.
-_BATCH_SAMPLES = 600 * params.SAMPLE_RATE_HZ
+_BATCH_SAMPLES = GROUP_FILES * 30 * params.SAMPLE_RATE_HZ
 _WHOLE_FILE = 2**40
 
 # Louder samples count as silence in an export.
@@ -75,7 +76,7 @@ def predict(
 ) -> Iterator[Result]:
     """Scores files in order; some are decoded while others are scored.
 
-    A file of more than five minutes is scored piece by piece and the pieces are put
+    A file of more than four minutes is scored piece by piece and the pieces are put
     together as an export puts its segments together, so that hours fit in memory.
 
     Args:
@@ -152,7 +153,7 @@ def _batches(clips: Iterable[audio.Clip]) -> Iterator[list[audio.Clip]]:
             batch = []
         batch.append(clip)
         lengths = [0 if c.waveform is None else len(c.waveform) for c in batch]
-        if sum(lengths) > _BATCH_SAMPLES:
+        if sum(lengths) >= _BATCH_SAMPLES:
             yield batch
             batch = []
     if batch:
@@ -164,11 +165,16 @@ def _num_frames(waveform: np.ndarray, hop: int, length: int) -> int:
 
     That is the sum over its segments, each up to its own last sound.
     """
+    end = waveform[-signatures.MIN_TAIL :]
+    is_padded = len(end) == signatures.MIN_TAIL and (end == end[0]).all()
     is_sound = (waveform != 0) & (np.abs(waveform) < _LOUDEST)
+    is_sound &= waveform != (end[0] if is_padded else 0)
     num_frames = 0
     for start in range(0, len(waveform), length):
-        sounding = np.flatnonzero(is_sound[start : start + length])
-        num_frames += int(sounding[-1]) // hop + 1 if len(sounding) else 0
+        backwards = is_sound[start : start + length][::-1]
+        silent = int(backwards.argmax())
+        if backwards[silent]:
+            num_frames += (len(backwards) - silent - 1) // hop + 1
     return num_frames
 
 

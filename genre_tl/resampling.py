@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -92,12 +93,20 @@ def stream(
         before, first = first, max(start // num_out - guard, 0)
         num_wanted = (-(-stop // num_out) + guard - first) * num_in
         held = _filled(held[(first - before) * num_in :], blocks, num_wanted)
-        waveform = resample(held[:num_wanted], rate_in_hz, rate_out_hz).numpy()
+        waveform = _graph()(held[:num_wanted], rate_in_hz, rate_out_hz).numpy()
         piece = waveform[start - first * num_out : stop - first * num_out]
         if len(piece):
             yield piece
         if len(piece) < piece_samples:
             return
+
+
+@functools.cache
+def _graph() -> Callable[..., tf.Tensor]:
+    """Returns `resample` as a graph: in less than half the time, and by threads."""
+    rate = tf.TensorSpec([], tf.int64)
+    signature = [tf.TensorSpec([None]), rate, rate]
+    return tf.function(resample, input_signature=signature, autograph=False)
 
 
 def _filled(

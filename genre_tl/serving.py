@@ -10,12 +10,15 @@ describes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +37,9 @@ from genre_tl import (
 
 # Most samples that `Predictor` pads into one batch: some 4 minutes.
 _BATCH_SAMPLES = signatures.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
+
+# Folders of exports that are not finished; after a day they are a killed one's.
+_UNFINISHED, _ABANDONED_SECS = ".export-", 24 * 3600
 
 
 def write_saved_model(
@@ -123,11 +129,20 @@ def publish(
     """
     base = pathlib.Path(base_dir)
     base.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(base)
     # No integer begins with a dot: a server that polls the folder passes it over.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=base) as partial:
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=base) as partial:
         folder = pathlib.Path(partial) / "model"
         fill(folder)
         return _rename(folder, base)
+
+
+def _remove_abandoned(base: pathlib.Path) -> None:
+    """Removes what killed exports left, unless it may be of one that is at work."""
+    for folder in base.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > _ABANDONED_SECS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def newest(base_dir: str | os.PathLike[str]) -> pathlib.Path | None:
@@ -271,7 +286,10 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yields positions, shortest clips first, that go together."""
     batch: list[int] = []
     for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[row] > _BATCH_SAMPLES:
+        # An export computes so many segments at once: of nine, the last one alone.
+        is_full = len(batch) == signatures.CHUNK_SEGMENTS
+        is_large = (len(batch) + 1) * lengths[row] > _BATCH_SAMPLES
+        if batch and (is_full or is_large):
             yield batch
             batch = []
         batch.append(row)

@@ -23,11 +23,11 @@ CHUNK_SEGMENTS = 8
 NO_TIME = -1.0
 """Stands in `times` of a taggram where a clip has no frame; the scores are 0."""
 
+MIN_TAIL = 64
+"""So many equal samples at the end of a clip are padding."""
+
 # A taggram's scores are those of this much music around each frame.
 _WINDOW_SECS = 5.0
-
-# So many equal samples at the end of a clip are padding.
-_MIN_TAIL = 64
 
 _WAVEFORM = tf.TensorSpec([None, None], tf.float32, "waveform")
 
@@ -113,9 +113,9 @@ def cut(
 
 def _tail(waveform: tf.Tensor) -> tf.Tensor:
     """Returns the value that each clip is padded with, `[batch, 1]`."""
-    end = waveform[:, -_MIN_TAIL:]
+    end = waveform[:, -MIN_TAIL:]
     is_constant = tf.reduce_all(tf.equal(end, end[:, :1]), 1, keepdims=True)
-    is_constant &= tf.shape(waveform)[1] >= _MIN_TAIL
+    is_constant &= tf.shape(waveform)[1] >= MIN_TAIL
     return tf.where(is_constant, tf.reduce_max(end, 1, keepdims=True), 0.0)
 
 

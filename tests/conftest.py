@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import subprocess
 import sys
 
 # Before anything imports TensorFlow, here and in the programs that tests start.
@@ -59,3 +60,15 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(backend_agg.FigureCanvasAgg, "__init__", remember)
     return figures
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for next to nothing."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("NOT RUN ON A FULL DISK: only root may mount one")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -272,3 +272,15 @@ def test_too_few_or_too_many_accuracy_curves_are_refused(tmp_path, many):
         plots.accuracy_curves(
             {str(n): [0.5] for n in range(many)}, tmp_path / "a.png", title="x"
         )
+
+
+def test_memory_is_drawn_over_minutes_on_one_scale(drawn, tmp_path):
+    work = {"many": ([0, 60, 120], [500, 900, 910]), "$long": ([0, 30], [500, 800])}
+    plots.memory(work, tmp_path / "memory.png")
+    assert (tmp_path / "memory.png").stat().st_size > 1000
+    (fig,) = drawn
+    many, long = fig.axes
+    assert many.get_lines()[0].get_xydata().tolist() == [[0, 500], [1, 900], [2, 910]]
+    assert long.get_lines()[0].get_xydata().tolist() == [[0, 500], [0.5, 800]]
+    assert many.get_ylim() == long.get_ylim() and many.get_ylim()[0] == 0
+    assert [axis.get_title("left") for axis in fig.axes] == ["many", r"\$long"]

@@ -4,9 +4,9 @@ import loudness
 import numpy as np
 import pytest
 import soundfile
-from loudness import RATE, SEGMENT
+from loudness import HOP, RATE, SEGMENT
 
-from genre_tl import prediction
+from genre_tl import prediction, signatures
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def noise(num_samples, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, num_samples).astype(np.float32)
 
 
-# In pieces of ten segments: less than one, one, and several with all that can happen.
+# In pieces of eight segments: less than one, one, and several with all that can happen.
 CLIPS = {
     "short": noise(300),
-    "one piece": noise(10 * SEGMENT),
+    "one piece": noise(8 * SEGMENT),
     "long": noise(37 * SEGMENT + 123),
     "gaps": np.concatenate([noise(9_000), np.zeros(21_000), noise(2_345)]),
     "silent end": np.concatenate([noise(12_345), np.zeros(30_000)]),
@@ -46,6 +46,14 @@ def test_a_long_file_has_the_scores_of_the_whole(predictor, write, name):
     (expected,) = predictor.scores([waveform])
     np.testing.assert_allclose(result.scores, expected, rtol=0, atol=1e-6)
     assert result.secs == len(waveform) / RATE
+
+
+@pytest.mark.parametrize("tail", [0, 0.25, -3e9])
+@pytest.mark.parametrize("num_equal", [1, 63, 64, 900, 5_000])
+def test_a_piece_weighs_what_an_export_gives_it(tail, num_equal):
+    waveform = np.concatenate([noise(1_234), np.full(num_equal, tail, np.float32)])
+    *_, weights = signatures.segments(waveform[np.newaxis], SEGMENT, HOP)
+    assert prediction._num_frames(waveform, HOP, SEGMENT) == weights.numpy().sum()
 
 
 def test_scores_over_time_run_through_the_pieces(predictor, write):

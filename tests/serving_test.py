@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 
@@ -420,6 +421,15 @@ def test_a_number_that_was_taken_meanwhile_is_not_overwritten(
     monkeypatch.setattr(serving, "_versions", lambda base: next(found))
     assert quick(tmp_path).name == "2"
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+
+
+def test_what_a_killed_export_left_goes_with_a_later_one(quick, tmp_path):
+    for name, age_secs in ((".export-killed", 10**5), (".export-at-work", 60)):
+        (tmp_path / name / "model").mkdir(parents=True)
+        at = time.time() - age_secs
+        os.utime(tmp_path / name, (at, at))
+    quick(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".export-at-work", "1"]
 
 
 def test_a_version_is_whole_when_it_appears(quick, tmp_path):

@@ -78,7 +78,7 @@ def test_other_rates_are_resampled_as_those_of_files_are(rate, tmp_path):
     samples = noise(rate + rate // 3, 2, seed=rate)
     data = written(samples, rate, "PCM_16")
     (tmp_path / "x.wav").write_bytes(data)
-    (clip,) = audio.read([str(tmp_path / "x.wav")], use_tfio=False)
+    (clip,) = audio.read([str(tmp_path / "x.wav")])
     np.testing.assert_allclose(one(data), clip.waveform, atol=1e-6)
 
 

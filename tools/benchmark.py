@@ -3,9 +3,11 @@
     python -m tools.benchmark scattering
     python -m tools.benchmark serving --model=saved_models/genres
     python -m tools.benchmark predict --model=saved_models/genres music/
+    python -m tools.benchmark memory --model=saved_models/genres
 
 `scattering` is the layer, beside kymatio's back ends; `serving` an export, as a server
-calls it; `predict` files in and scores out, beside a loop over soundfile and kymatio.
+calls it; `predict` files in, scores or features out, beside a loop over soundfile and
+kymatio; `memory` that of prediction, over many files and long ones, as a picture too.
 Prints tables in Markdown; docs/benchmarks.md holds those of one machine. Let nothing
 else run meanwhile. A peer that is not installed is left out, and said to be.
 """
@@ -15,31 +17,38 @@ from __future__ import annotations
 import math
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
-from . import command, timing
+from . import benchmark_files, command, timing
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_integer("repeats", 7, "Measurements of each thing.", lower_bound=1)
 flags.DEFINE_string(
-    "model", "saved_models/genres", "Export that `serving` and `predict` measure."
+    "model", "saved_models/genres", "Export to measure; not of `scattering`."
 )
-flags.DEFINE_integer("max_files", 300, "Files that `predict` takes.", lower_bound=1)
+flags.DEFINE_integer(
+    "max_files", None, "Files that `predict` takes; all if not given.", lower_bound=1
+)
+flags.DEFINE_integer("num_files", 5000, "Files that `memory` makes.", lower_bound=1)
+flags.DEFINE_float("hours", 10, "Length of the files that `memory` makes then.")
+flags.DEFINE_string("picture", "memory.png", "PNG that `memory` writes.")
 
 _RATE_HZ = 16_000
 
 
 def main(argv: list[str]) -> None:
-    subjects = {"scattering": _scattering, "serving": _serving, "predict": _predict}
+    subjects = {
+        "scattering": _scattering,
+        "serving": _serving,
+        "predict": _predict,
+        "memory": _memory,
+    }
     if len(argv) < 2 or argv[1] not in subjects:
         raise app.UsageError(f"name what to measure: {', '.join(subjects)}")
     print(timing.machine(FLAGS.repeats))
@@ -324,85 +333,13 @@ def _serving() -> None:
 
 
 def _predict(*folders: str) -> None:
-    import glob
-
-    names = sorted(
-        name
-        for folder in folders
-        for name in glob.glob(os.path.join(folder, "**", "*.*"), recursive=True)
-        if name.endswith((".mp3", ".wav", ".flac"))
-    )[: FLAGS.max_files]
-    if not names:
-        raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
-    from genre_tl import audio, params, scattering, serving
-
-    start = time.perf_counter()
-    decoded = [clip.waveform for clip in audio.read(names)]
-    waveforms = [waveform for waveform in decoded if waveform is not None]
-    decoding = time.perf_counter() - start
-    audio_secs = sum(map(len, waveforms)) / _RATE_HZ
-    predictor = serving.Predictor(FLAGS.model)
-    predictor.scores(waveforms[:1])
-    start = time.perf_counter()
-    predictor.scores(waveforms)
-    scoring = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as folder:
-        listed = os.path.join(folder, "list")
-        with open(listed, "w", encoding="utf-8") as file:
-            file.write("\n".join(names))
-        whole = _tool_secs("predict", listed, f"--model={FLAGS.model}", "--format=csv")
-    frontend = params.Frontend()
-    layer = scattering.LogScattering.from_params(frontend)
-    segment = np.zeros([8, frontend.segment_samples], np.float32)
-    features = timing.median(timing.seconds([_graph(layer, segment)], 3)[0]) / 8
-    features *= sum(math.ceil(len(w) / frontend.segment_samples) for w in waveforms)
-    loop = _loop_secs(names[:3])
-    rows: list[tuple[str, float, float]] = [
-        ("predict, whole program", whole, audio_secs),
-        ("decoding and resampling alone", decoding, audio_secs),
-        ("the export alone", scoring, audio_secs),
-        ("of that, the scattering transform", features, audio_secs),
-        ("a loop over soundfile and kymatio", *loop),
-    ]
-    timing.table(
-        f"{len(names)} files, {audio_secs / 3600:.1f} hours",
-        ["", "time", "times real time"],
-        [[name, f"{secs:.1f} s", f"{of / secs:.0f}"] for name, secs, of in rows],
-    )
+    names = benchmark_files.names_in(folders, FLAGS.max_files)
+    benchmark_files.speed(FLAGS.model, names)
 
 
-def _tool_secs(tool: str, listed: str, *arguments: str) -> float:
-    program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments, "-"]
-    start = time.perf_counter()
-    with open(listed, "rb") as stdin:
-        done = subprocess.run(program, stdin=stdin, capture_output=True, check=False)
-    if done.returncode not in (0, 1):  # 1: there were broken files.
-        raise ValueError(f"{tool} failed: {done.stderr.decode()[-500:]}")
-    return time.perf_counter() - start
-
-
-def _loop_secs(names: Sequence[str]) -> tuple[float, float]:
-    """Returns the seconds that a plain program takes, and those of the audio."""
-    import soundfile
-    import tensorflow as tf
-    from kymatio.tensorflow import Scattering1D
-
-    layers: dict[int, Any] = {}
-    taken = audio_secs = 0.0
-    for name in [names[0], *names]:  # The first one twice: filters are made.
-        start = time.perf_counter()
-        samples, rate_hz = soundfile.read(name, always_2d=True, dtype="float32")
-        positions = np.arange(0, len(samples), rate_hz / _RATE_HZ)
-        clip = np.interp(positions, np.arange(len(samples)), samples.mean(1))
-        size = len(clip)
-        if size not in layers:
-            layers = {size: Scattering1D(J=13, Q=8, shape=size)}
-            layers[size](tf.zeros([1, size]))
-            start = time.perf_counter()
-        layers[size](tf.constant(clip[None], tf.float32)).numpy()
-        taken += time.perf_counter() - start
-        audio_secs += size / _RATE_HZ
-    return taken, audio_secs
+def _memory() -> None:
+    hours, picture = FLAGS.hours, FLAGS.picture
+    benchmark_files.memory(FLAGS.model, FLAGS.num_files, hours, picture)
 
 
 def cli() -> None:

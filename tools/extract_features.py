@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
 
 
 def cli() -> None:
+    command.leave_room_for_clips()
     command.run(main)
 
 

@@ -99,13 +99,8 @@ class Journal:
             )
         return state
 
-    @contextlib.contextmanager
-    def _told(self, index: int) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            path = f"{self._paths[index]}.partial"
-            raise OSError(error.errno, error.strerror, path) from error
+    def _told(self, index: int) -> contextlib.AbstractContextManager[None]:
+        return command.named(f"{self._paths[index]}.partial")
 
 
 @contextlib.contextmanager

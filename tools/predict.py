@@ -238,9 +238,10 @@ def _write_npz(vectors_file: str, ids: Sequence[str]) -> None:
         flat = np.memmap(vectors_file, "<f4", mode="r")
         vectors = flat.reshape(len(ids), -1)
     unfinished = f"{FLAGS.embeddings}.unfinished"
-    with open(unfinished, "wb") as file:
-        np.savez(file, ids=np.array(ids, str), vectors=vectors)
-    os.replace(unfinished, FLAGS.embeddings)
+    with command.named(unfinished):
+        with open(unfinished, "wb") as file:
+            np.savez(file, ids=np.array(ids, str), vectors=vectors)
+        os.replace(unfinished, FLAGS.embeddings)
 
 
 def _common_folder(paths: Sequence[str]) -> str:
@@ -265,7 +266,8 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
     command.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
     title = result_formats.shown(os.path.basename(result.path))
     if len(times):
-        sound_plots.taggram(times, scores, labels, f"{target}.png", title=title)
+        with command.named(f"{target}.png"):
+            sound_plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _tell(text: str) -> None:
@@ -275,6 +277,7 @@ def _tell(text: str) -> None:
 
 
 def cli() -> None:
+    command.leave_room_for_clips()
     command.run(main, positional=True)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -85,3 +87,18 @@ def fresh(program: str, *arguments: str) -> dict[str, Any]:
         check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def resident(process: subprocess.Popen[Any]) -> tuple[list[float], list[float]]:
+    """Waits for a process; returns times, in seconds, and its memory then, in MB."""
+    start = time.perf_counter()
+    secs: list[float] = []
+    megabytes: list[float] = []
+    while process.poll() is None:
+        with contextlib.suppress(OSError, TypeError):  # as it ends
+            with open(f"/proc/{process.pid}/status", encoding="utf-8") as status:
+                found = re.search(r"VmRSS:\s*(\d+) kB", status.read())
+            megabytes.append(int(found[1]) / 1024)  # type: ignore[index]
+            secs.append(time.perf_counter() - start)
+        time.sleep(0.5)
+    return secs, megabytes

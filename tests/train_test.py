@@ -1,0 +1,92 @@
+"""`tools.train` to its end: folders of music in, a classifier that tells them out."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from genre_tl import prediction, serving
+
+RATE_HZ = 8_000
+NUM_CLIPS = 12
+
+
+def clip(genre, seed):
+    """A second of noise, or of a low tone."""
+    chance = np.random.default_rng(seed)
+    if genre == "noise":
+        return chance.uniform(-0.5, 0.5, RATE_HZ)
+    hertz = chance.uniform(90, 120)
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(RATE_HZ) / RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    for index in range(NUM_CLIPS):
+        genre, suffix = ("noise", "tone")[index % 2], ("wav", "flac")[index // 2 % 2]
+        path = folder / "music" / genre / f"album {index // 4}" / f"{index}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, clip(genre, index), RATE_HZ)
+    (folder / "music" / "noise" / "broken.mp3").write_bytes(b"no sound" * 99)
+    return folder
+
+
+def train(folder, root):
+    flags = ("--data_dir=music", "--name=mine", "--preset=tiny", "--folds=2")
+    return subprocess.run(
+        [sys.executable, "-m", "tools.train", *flags],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(folder, root):
+    return train(folder, root)
+
+
+def files_of(folder):
+    """What lies there, and when it was written; without what only sums it up."""
+    summary = {"lock", "settings.json", "report.md", "report.json"}
+    return {
+        path.relative_to(folder): path.stat().st_mtime_ns
+        for path in folder.rglob("*.*")
+        if path.is_file() and path.name not in summary and path.suffix != ".png"
+    }
+
+
+def test_one_command_goes_from_folders_to_an_export(folder, trained):
+    assert trained.returncode == 0, trained.stderr
+    for tool in ("extract_features", "cross_validate", "finetune", "export"):
+        assert f"$ python -m tools.{tool} " in trained.stdout
+    assert f"{NUM_CLIPS} computed now" in trained.stdout
+    assert "failed: noise/broken.mp3: it is not audio" in trained.stdout
+    report = (folder / "runs/mine_cross_validation/report.md").read_text()
+    assert "accuracy" in report
+    assert (folder / "saved_models/mine/1/saved_model.pb").is_file()
+
+
+def test_the_export_tells_new_clips(folder, trained, tmp_path):
+    predictor = serving.Predictor(folder / "saved_models/mine")
+    assert predictor.labels == ("noise", "tone")
+    expected = ["noise", "tone", "tone", "noise"]
+    paths = [str(tmp_path / f"{index}.wav") for index in range(4)]
+    for index, path in enumerate(paths):
+        soundfile.write(path, clip(expected[index], 100 + index), RATE_HZ)
+    results = prediction.predict(predictor, paths)
+    best = [predictor.labels[result.scores.argmax()] for result in results]
+    assert best == expected
+
+
+def test_the_same_command_does_nothing_anew(folder, trained, root):
+    before = files_of(folder)
+    again = train(folder, root)
+    assert again.returncode == 0, again.stderr
+    assert f"{NUM_CLIPS} as before" in again.stdout
+    assert files_of(folder) == before
