@@ -313,25 +313,10 @@ class _Trainer:
         return self._classes(fold.test), {"epoch": kept, "history": columns}
 
     def _epoch(self, fold: Fold, number: int) -> dict[str, float]:
-        return fitting.epoch(
-            self._network,
-            self._data.features,
-            self._data.table.labels,
-            fold.train,
-            self._training,
-            segment_frames=self._preset.frontend.segment_frames,
-            seed=fold.seed,
-            number=number,
-            clock=self._clock,
-        )
+        return self._fitter.epoch(fold.train, seed=fold.seed, number=number)
 
     def _classes(self, rows: np.ndarray) -> np.ndarray:
-        return fitting.predict(
-            self._network,
-            self._data.features,
-            rows,
-            segment_frames=self._preset.frontend.segment_frames,
-        ).argmax(axis=1)
+        return self._fitter.predict(rows).argmax(axis=1)
 
     def _accuracy(self, rows: np.ndarray) -> float:
         return float(np.mean(self._classes(rows) == self._data.table.classes[rows]))
@@ -347,6 +332,7 @@ class _Trainer:
             start=self._source if model == "transfer" else None,
             seed=fold.seed,
         )
+        self._fitter.forget()
         values = self._optimizer
         pairs = zip(self._network.optimizer.variables, values, strict=True)
         for variable, value in pairs:
@@ -364,6 +350,17 @@ class _Trainer:
             len(self._data.table.vocabulary),
         )
         return fitting.compiled(network, self._training, "categorical_crossentropy")
+
+    @functools.cached_property
+    def _fitter(self) -> fitting.Fitter:
+        return fitting.Fitter(
+            self._network,
+            self._data.features,
+            self._data.table.labels,
+            self._training,
+            segment_frames=self._preset.frontend.segment_frames,
+            clock=self._clock,
+        )
 
     @functools.cached_property
     def _optimizer(self) -> list[np.ndarray]:

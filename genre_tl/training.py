@@ -222,7 +222,7 @@ def begin(
         scores = fitting.predict(
             network, features, train, segment_frames=segment_frames
         )
-        models.balance(network, scores)
+        models.calibrate(network, scores, table.labels[train])
 
 
 def _standardized(

@@ -252,7 +252,9 @@ def test_genres_that_are_tags_begin_with_the_tags_head(tmp_path, pretrained, nam
         models.load(folder / "model.keras").get_layer("head").get_weights()[0]
         for folder in (tmp_path, pretrained[0])
     ]
-    assert np.array_equal(*kernels) == named
+    slopes = kernels[0] / kernels[1]  # All the same: one number was learned.
+    assert slopes.max() > 0 if named else slopes.max() == 0
+    np.testing.assert_allclose(slopes, slopes[0, 0], rtol=1e-4)
     favoured = np.log(_scores(tmp_path, _data(False).train)).mean(axis=0)
     assert np.ptp(favoured) < 1e-3
 
