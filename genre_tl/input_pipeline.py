@@ -44,6 +44,11 @@ class Features:
         """Frames of each clip: int64 `[clips]`."""
         return np.array([sum(clip) for clip in self.segments], np.int64)
 
+    @functools.cached_property
+    def longest(self) -> int:
+        """Frames of the longest segment."""
+        return max(map(max, self.segments))
+
 
 class Segments(NamedTuple):
     """Which clip each scored segment belongs to.
@@ -172,8 +177,9 @@ def evaluation_batches(
         is cut, a shorter one padded with `scattering.PAD_VALUE` at its end.
 
     Returns:
-      Batches `[batch, segment_frames, paths]`, float32, and `Segments` that say
-      to `mean_scores` which clip each is of.
+      Batches `[batch, segment_frames, paths]`, float32, with fewer frames if no
+      clip has so many, and `Segments` that say to `mean_scores` which clip each is
+      of.
 
     Raises:
       ValueError: if there are no rows.
@@ -185,9 +191,10 @@ def evaluation_batches(
         for cut in range(0, count, segment_frames)
     ]
     clips, starts, counts = np.array(pieces, np.int64).T
+    length = min(segment_frames, features.longest)
     cuts = range(batch_size, len(starts), batch_size)
     batches = (
-        _excerpts(features.frames, segment_frames, *batch)
+        _excerpts(features.frames, length, *batch)
         for batch in zip(np.split(starts, cuts), np.split(counts, cuts), strict=True)
     )
     return batches, Segments(clips, counts)
