@@ -323,6 +323,7 @@ class _Trainer:
 
     def _reset(self, model: str, fold: Fold) -> None:
         """Sets weights, statistics and optimizer as if there had been no fold."""
+        self._fitter.forget()
         training.begin(
             self._network,
             self._data.features,
@@ -330,13 +331,14 @@ class _Trainer:
             fold.train,
             self._preset,
             start=self._source if model == "transfer" else None,
+            predict=self._fitter.predict,
             seed=fold.seed,
         )
-        self._fitter.forget()
         values = self._optimizer
         pairs = zip(self._network.optimizer.variables, values, strict=True)
         for variable, value in pairs:
             variable.assign(value)
+        self._network.optimizer.anchor(self._network)
 
     @functools.cached_property
     def _source(self) -> training.Start | None:
@@ -365,6 +367,4 @@ class _Trainer:
     @functools.cached_property
     def _optimizer(self) -> list[np.ndarray]:
         """The optimizer's variables before the first step."""
-        optimizer = self._network.optimizer
-        optimizer.build(self._network.trainable_variables)
-        return [variable.numpy() for variable in optimizer.variables]
+        return [variable.numpy() for variable in self._network.optimizer.variables]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -62,6 +62,8 @@ class Adam(keras.optimizers.Adam):
       states_rate: the same, of the head's weights after the first `num_inputs`.
       num_inputs: how many of the head's weights read the input itself; 0 for a
         head that has one learning rate.
+      head_pull: each step takes the head `learning_rate * head_pull` of the way back
+        to where `anchor` found it.
       **kwargs: as Keras has them.
     """
 
@@ -71,12 +73,32 @@ class Adam(keras.optimizers.Adam):
         backbone_rate: float = 1.0,
         states_rate: float = 1.0,
         num_inputs: int = 0,
+        head_pull: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.backbone_rate = backbone_rate
         self.states_rate = states_rate
         self.num_inputs = num_inputs
+        self.head_pull = head_pull
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes room for the moments, and for where the head begins."""
+        is_new = not self.built
+        super().build(variables)
+        if is_new:
+            self._anchors = {
+                variable.path: self.add_variable_from_reference(variable, "anchor")
+                for variable in variables
+                if _is_of_head(variable) and self.head_pull
+            }
+
+    def anchor(self, network: keras.Model) -> None:
+        """Takes the head as it is for its beginning."""
+        self.build(network.trainable_variables)
+        for variable in network.trainable_variables:
+            if variable.path in self._anchors:
+                self._anchors[variable.path].assign(variable)
 
     def update_step(
         self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
@@ -86,7 +108,10 @@ class Adam(keras.optimizers.Adam):
         path = self._trainable_variables[self._get_variable_index(variable)].path
         if "gru_cell" in path:
             learning_rate = learning_rate * self.backbone_rate
-        elif self.num_inputs and path.endswith(f"{models.HEAD}/kernel"):
+        if path in self._anchors:
+            way = variable - self._anchors[path].value
+            self.assign_sub(variable, learning_rate * self.head_pull * way)
+        if self.num_inputs and path.endswith(f"{models.HEAD}/kernel"):
             rates = np.full([variable.shape[0], 1], self.states_rate, np.float32)
             rates[: self.num_inputs] = 1
             learning_rate = learning_rate * rates
@@ -94,8 +119,12 @@ class Adam(keras.optimizers.Adam):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, fit for JSON."""
-        names = ("backbone_rate", "states_rate", "num_inputs")
+        names = ("backbone_rate", "states_rate", "num_inputs", "head_pull")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _is_of_head(variable: keras.Variable) -> bool:
+    return variable.path.split("/")[-2] == models.HEAD
 
 
 def compiled(network: keras.Model, training: params.Training, loss: str) -> keras.Model:
@@ -110,7 +139,9 @@ def compiled(network: keras.Model, training: params.Training, loss: str) -> kera
         backbone_rate=training.backbone_rate,
         states_rate=training.states_rate,
         num_inputs=network.input_shape[-1] if reads_input else 0,
+        head_pull=training.head_pull,
     )
+    optimizer.anchor(network)
     _compile(network, optimizer, loss)
     return network
 

@@ -95,6 +95,8 @@ class Training:
         goes through them once, whole, and an epoch takes no time.
       states_rate: the same of those weights of the head that read the layers'
         states, and not the input; with read-out `all`.
+      head_pull: each step takes the head `learning_rate * head_pull` of the way back
+        to where it began.
       named_head: whether a genre that is also a tag begins with the tag's weights
         in the head; else the head begins at random. Of fine-tuning with transfer.
     """
@@ -108,6 +110,7 @@ class Training:
     crop_frames: int = 16
     backbone_rate: float = 1.0
     states_rate: float = 1.0
+    head_pull: float = 0.0
     named_head: bool = True
 
 
@@ -124,6 +127,7 @@ class Preset:
         patience_epochs=0,
         backbone_rate=0.0,
         states_rate=0.2,
+        head_pull=10.0,
     )
 
     def to_dict(self) -> dict[str, Any]:
