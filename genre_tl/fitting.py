@@ -20,6 +20,10 @@ OnStep = Callable[[int, int], None]
 """Called after a training step with the steps done in the epoch, and its steps."""
 
 
+# Segments that are scored at once.
+_BATCH = 32
+
+
 class Clock:
     """Tells the time in training steps from all the rest.
 
@@ -180,14 +184,14 @@ class Fitter:
         self._training, self._segment_frames = training, segment_frames
         self._clock = clock
         self._below, self._trained = None, network
-        self._vectors: input_pipeline.Features | None = None
+        self._vectors: dict[int, np.ndarray] = {}  # [segments, units] of a row
         if not training.backbone_rate:
             self._below, self._trained = models.divided(network)
             _compile(self._trained, network.optimizer, network.loss)
 
     def forget(self) -> None:
         """Lets go of what was computed with weights that were there before."""
-        self._vectors = None
+        self._vectors.clear()
 
     def epoch(
         self,
@@ -229,13 +233,15 @@ class Fitter:
     def _batches(
         self, rows: np.ndarray, seed: int, number: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        features, segment_frames = self._features, self._segment_frames
+        features, labels = self._features, self._labels
+        segment_frames = self._segment_frames
         crop_frames = self._training.crop_frames
         if self._below:
-            features, segment_frames, crop_frames = self._read(), 1, 0
+            features, labels = self._read(rows), labels[rows]
+            rows, segment_frames, crop_frames = np.arange(len(rows)), 1, 0
         batches = input_pipeline.training_batches(
             features,
-            self._labels,
+            labels,
             rows,
             batch_size=self._training.batch_size,
             segment_frames=segment_frames,
@@ -247,35 +253,40 @@ class Fitter:
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
         """Scores clips, as `fitting.predict` does: float32 `[rows, labels]`."""
-        size = {"batch_size": 32, "segment_frames": self._segment_frames}
-        batches, segments = input_pipeline.evaluation_batches(
-            self._features, rows, **size
-        )
+        batches, segments = self._pieces(rows)
         if self._below:
-            size["segment_frames"] = 1
-            batches, _ = input_pipeline.evaluation_batches(self._read(), rows, **size)
-            batches = (vectors[:, 0] for vectors in batches)
+            vectors = self._read(rows).frames
+            batches = iter(np.split(vectors, range(_BATCH, len(vectors), _BATCH)))
         return _mean_scores(self._trained, batches, segments)
 
-    def _read(self) -> input_pipeline.Features:
-        """Returns what the head reads of every clip: a frame for each segment."""
-        if self._vectors is None:
-            batches, segments = input_pipeline.evaluation_batches(
-                self._features,
-                np.arange(len(self._labels)),
-                batch_size=32,
-                segment_frames=self._segment_frames,
-            )
+    def _pieces(
+        self, rows: np.ndarray
+    ) -> tuple[Iterator[np.ndarray], input_pipeline.Segments]:
+        return input_pipeline.evaluation_batches(
+            self._features,
+            rows,
+            batch_size=_BATCH,
+            segment_frames=self._segment_frames,
+        )
+
+    def _read(self, rows: np.ndarray) -> input_pipeline.Features:
+        """Returns what the head reads of the rows: a frame for each segment."""
+        new = np.array([row for row in rows if row not in self._vectors], np.int64)
+        if self._below and len(new):
+            batches, segments = self._pieces(new)
             # What the steps of all epochs would do again and again.
             with self._clock.step("vectors"):
-                vectors = [self._below.predict_on_batch(frames) for frames in batches]
-            counts = np.bincount(segments.clips)
-            self._vectors = input_pipeline.Features(
-                np.concatenate(vectors),
-                np.cumsum(counts) - counts,
-                tuple((1,) * count for count in counts),
-            )
-        return self._vectors
+                read = [self._below.predict_on_batch(frames) for frames in batches]
+            cuts = np.flatnonzero(np.diff(segments.clips)) + 1
+            pieces = np.split(np.concatenate(read), cuts)
+            self._vectors.update(zip(new.tolist(), pieces, strict=True))
+        vectors = [self._vectors[row] for row in rows]
+        counts = np.array([len(pieces) for pieces in vectors])
+        return input_pipeline.Features(
+            np.concatenate(vectors),
+            np.cumsum(counts) - counts,
+            tuple((1,) * count for count in counts),
+        )
 
 
 def predict(
@@ -284,7 +295,6 @@ def predict(
     rows: np.ndarray,
     *,
     segment_frames: int,
-    batch_size: int = 32,
 ) -> np.ndarray:
     """Scores clips, each the mean over its segments.
 
@@ -293,13 +303,12 @@ def predict(
       features: where the clips are.
       rows: which clips.
       segment_frames: frames the network sees at once.
-      batch_size: segments at once.
 
     Returns:
       float32 `[rows, labels]`.
     """
     batches, segments = input_pipeline.evaluation_batches(
-        features, rows, batch_size=batch_size, segment_frames=segment_frames
+        features, rows, batch_size=_BATCH, segment_frames=segment_frames
     )
     return _mean_scores(network, batches, segments)
 
