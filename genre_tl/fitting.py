@@ -183,7 +183,8 @@ class Fitter:
         self._network, self._features, self._labels = network, features, labels
         self._training, self._segment_frames = training, segment_frames
         self._clock = clock
-        self._below, self._trained = None, network
+        self._below: keras.Model | None = None
+        self._trained = network
         self._vectors: dict[int, np.ndarray] = {}  # [segments, units] of a row
         if not training.backbone_rate:
             self._below, self._trained = models.divided(network)
