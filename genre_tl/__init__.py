@@ -21,10 +21,10 @@ The data flows through the modules in this order:
   sound_plots       scores over time, scattering -> pictures
   feature_store     frames on disk: shards, index, checksums
   extraction        files -> feature store
-  input_pipeline    feature store -> tf.data batches
+  input_pipeline    feature store -> batches
   models            frames -> GRU backbone -> tags or genres
   inference         a trained network as plain functions of its weights
-  fitting           an epoch of training
+  fitting           training by epochs, scores
   runs              a training run: its folder, epochs, resumption
   training          pretrain, finetune, evaluate
   records           a cross-validation's folder: settings, finished folds

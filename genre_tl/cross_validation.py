@@ -313,31 +313,17 @@ class _Trainer:
         return self._classes(fold.test), {"epoch": kept, "history": columns}
 
     def _epoch(self, fold: Fold, number: int) -> dict[str, float]:
-        return fitting.epoch(
-            self._network,
-            self._data.features,
-            self._data.table.labels,
-            fold.train,
-            self._training,
-            segment_frames=self._preset.frontend.segment_frames,
-            seed=fold.seed,
-            number=number,
-            clock=self._clock,
-        )
+        return self._fitter.epoch(fold.train, seed=fold.seed, number=number)
 
     def _classes(self, rows: np.ndarray) -> np.ndarray:
-        return fitting.predict(
-            self._network,
-            self._data.features,
-            rows,
-            segment_frames=self._preset.frontend.segment_frames,
-        ).argmax(axis=1)
+        return self._fitter.predict(rows).argmax(axis=1)
 
     def _accuracy(self, rows: np.ndarray) -> float:
         return float(np.mean(self._classes(rows) == self._data.table.classes[rows]))
 
     def _reset(self, model: str, fold: Fold) -> None:
         """Sets weights, statistics and optimizer as if there had been no fold."""
+        self._fitter.forget()
         training.begin(
             self._network,
             self._data.features,
@@ -345,12 +331,14 @@ class _Trainer:
             fold.train,
             self._preset,
             start=self._source if model == "transfer" else None,
+            predict=self._fitter.predict,
             seed=fold.seed,
         )
         values = self._optimizer
         pairs = zip(self._network.optimizer.variables, values, strict=True)
         for variable, value in pairs:
             variable.assign(value)
+        self._network.optimizer.anchor(self._network)
 
     @functools.cached_property
     def _source(self) -> training.Start | None:
@@ -366,8 +354,17 @@ class _Trainer:
         return fitting.compiled(network, self._training, "categorical_crossentropy")
 
     @functools.cached_property
+    def _fitter(self) -> fitting.Fitter:
+        return fitting.Fitter(
+            self._network,
+            self._data.features,
+            self._data.table.labels,
+            self._training,
+            segment_frames=self._preset.frontend.segment_frames,
+            clock=self._clock,
+        )
+
+    @functools.cached_property
     def _optimizer(self) -> list[np.ndarray]:
         """The optimizer's variables before the first step."""
-        optimizer = self._network.optimizer
-        optimizer.build(self._network.trainable_variables)
-        return [variable.numpy() for variable in optimizer.variables]
+        return [variable.numpy() for variable in self._network.optimizer.variables]

@@ -264,7 +264,7 @@ class Mean:
       interval: 95 %, by the corrected resampled t-test of Nadeau and Bengio
         (2003), as Bouckaert and Frank (2004) use it for repeated folds. Training
         parts overlap, so folds are not independent: their variance is taken
-        (1 / folds + test clips / training clips) times, not 1 / folds times.
+        (1 / folds + test clips / all others) times, not 1 / folds times.
       repeat_stddev: standard deviation of the repeats' means; NaN of one repeat.
       repeat_interval: 95 %, by Student's t of the repeats' means. It says what
         another division of the same clips would change, not what other clips
@@ -299,7 +299,8 @@ def resampled_mean(
     Args:
       values: of each fold.
       repeats: which repeat each fold is of.
-      test_share: test clips for each training clip, such as 1 / 9 of ten folds.
+      test_share: clips of the test part for each that is not, such as 1 / 9 of ten
+        folds.
 
     Raises:
       ValueError: if there is no value.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -20,14 +20,18 @@ OnStep = Callable[[int, int], None]
 """Called after a training step with the steps done in the epoch, and its steps."""
 
 
+# Segments that are scored at once.
+_BATCH = 32
+
+
 class Clock:
     """Tells the time in training steps from all the rest.
 
-    The first step of a network traces its graph, so it counts as rest.
+    The first step of a graph traces it, so it counts as rest.
     """
 
     def __init__(self) -> None:
-        self._is_traced = False
+        self._traced: set[str] = set()
         self.restart()
 
     def restart(self) -> None:
@@ -35,13 +39,13 @@ class Clock:
         self._start, self._steps_secs = time.monotonic(), 0.0
 
     @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Adds what is done inside to the steps."""
+    def step(self, graph: str = "step") -> Iterator[None]:
+        """Adds what is done inside to the steps; `graph` names what is run."""
         begin = time.monotonic()
         yield
-        if self._is_traced:
+        if graph in self._traced:
             self._steps_secs += time.monotonic() - begin
-        self._is_traced = True
+        self._traced.add(graph)
 
     def to_dict(self) -> dict[str, float]:
         """Returns the seconds in `steps`, and all `other` ones since the start."""
@@ -54,101 +58,236 @@ class Clock:
 
 @keras.saving.register_keras_serializable(package="genre_tl")
 class Adam(keras.optimizers.Adam):
-    """Adam with a learning rate of its own for recurrent layers.
+    """Adam with learning rates of their own for what has to do with the layers.
 
     Args:
-      backbone_rate: what the learning rate is multiplied with for them.
+      backbone_rate: what the learning rate of the recurrent layers is multiplied
+        with.
+      states_rate: the same, of the head's weights after the first `num_inputs`.
+      num_inputs: how many of the head's weights read the input itself; 0 for a
+        head that has one learning rate.
+      head_pull: each step takes the head `learning_rate * head_pull` of the way back
+        to where `anchor` found it.
       **kwargs: as Keras has them.
     """
 
-    def __init__(self, *, backbone_rate: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        backbone_rate: float = 1.0,
+        states_rate: float = 1.0,
+        num_inputs: int = 0,
+        head_pull: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.backbone_rate = backbone_rate
+        self.states_rate = states_rate
+        self.num_inputs = num_inputs
+        self.head_pull = head_pull
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Makes room for the moments, and for where the head begins."""
+        is_new = not self.built
+        super().build(variables)
+        if is_new:
+            self._anchors = {
+                variable.path: self.add_variable_from_reference(variable, "anchor")
+                for variable in variables
+                if _is_of_head(variable) and self.head_pull
+            }
+
+    def anchor(self, network: keras.Model) -> None:
+        """Takes the head as it is for its beginning."""
+        self.build(network.trainable_variables)
+        for variable in network.trainable_variables:
+            if variable.path in self._anchors:
+                self._anchors[variable.path].assign(variable)
 
     def update_step(
         self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor
     ) -> None:
         """Changes one variable."""
         # What comes here has lost its path; its place among all variables has not.
-        place = self._get_variable_index(variable)
-        if "gru_cell" in self._trainable_variables[place].path:
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        if "gru_cell" in path:
             learning_rate = learning_rate * self.backbone_rate
+        if path in self._anchors:
+            way = variable - self._anchors[path].value
+            self.assign_sub(variable, learning_rate * self.head_pull * way)
+        if self.num_inputs and path.endswith(f"{models.HEAD}/kernel"):
+            rates = np.full([variable.shape[0], 1], self.states_rate, np.float32)
+            rates[: self.num_inputs] = 1
+            learning_rate = learning_rate * rates
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments, fit for JSON."""
-        return {**super().get_config(), "backbone_rate": self.backbone_rate}
+        names = ("backbone_rate", "states_rate", "num_inputs", "head_pull")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _is_of_head(variable: keras.Variable) -> bool:
+    return variable.path.split("/")[-2] == models.HEAD
 
 
 def compiled(network: keras.Model, training: params.Training, loss: str) -> keras.Model:
-    """Compiles a network for `epoch` and returns it."""
+    """Compiles a network for a `Fitter` and returns it."""
+    reads_input = any(layer.name == "joined" for layer in network.layers)
+    for layer in network.layers:
+        if isinstance(layer, models.GRU):
+            layer.trainable = training.backbone_rate > 0
     optimizer = Adam(
         learning_rate=training.learning_rate,
         global_clipnorm=training.clip_norm or None,
         backbone_rate=training.backbone_rate,
+        states_rate=training.states_rate,
+        num_inputs=network.input_shape[-1] if reads_input else 0,
+        head_pull=training.head_pull,
     )
-    # On a CPU, XLA took longer to compile the recurrence, and to run it.
-    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    optimizer.anchor(network)
+    _compile(network, optimizer, loss)
     return network
 
 
-def epoch(
-    network: keras.Model,
-    features: input_pipeline.Features,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    training: params.Training,
-    *,
-    segment_frames: int,
-    seed: int,
-    number: int,
-    clock: Clock,
-    on_step: OnStep = lambda done, total: None,
-) -> dict[str, float]:
-    """Trains on every row once.
+def _compile(network: keras.Model, optimizer: Adam, loss: str) -> None:
+    # On a CPU, XLA took longer to compile the recurrence, and to run it.
+    network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+
+
+class Fitter:
+    """Trains a network by epochs, and scores clips with it.
+
+    Where the recurrent layers are fixed, what the head reads of a clip is computed
+    once and kept: `forget` it when weights are set from outside.
 
     Args:
       network: as `compiled` gave it; it is changed.
       features: of all clips.
       labels: of all clips, `[clips, num_labels]`.
-      rows: the clips to train on.
-      training: batch size and excerpts are used.
+      training: batch size, excerpts and `backbone_rate` are used.
       segment_frames: frames of the model's input.
-      seed: of the run or fold.
-      number: of the epoch, from 1.
       clock: what the steps' time is added to.
-      on_step: whom to tell.
-
-    Returns:
-      `loss` and `accuracy`, means over the epoch.
-
-    Raises:
-      ValueError: if the loss is not finite.
     """
-    models.reseed(network, mix(seed, number))
-    batches = input_pipeline.training_batches(
-        features,
-        labels,
-        rows,
-        batch_size=training.batch_size,
-        segment_frames=segment_frames,
-        crop_frames=training.crop_frames,
-        seed=seed,
-        epoch=number,
-    )
-    # Not `fit`, which takes longer between the epochs than a small one takes.
-    network.reset_metrics()
-    num_steps = int(batches.cardinality())
-    for done, (frames, targets) in enumerate(batches, start=1):
-        with clock.step():
-            logs = network.train_on_batch(frames, targets, return_dict=True)
-        on_step(done, num_steps)
-    if not np.isfinite(logs["loss"]):
-        raise ValueError(
-            f"the loss of epoch {number} is {logs['loss']}: lower --learning_rate, "
-            "in another --run_dir"
+
+    def __init__(
+        self,
+        network: keras.Model,
+        features: input_pipeline.Features,
+        labels: np.ndarray,
+        training: params.Training,
+        *,
+        segment_frames: int,
+        clock: Clock,
+    ) -> None:
+        self._network, self._features, self._labels = network, features, labels
+        self._training, self._segment_frames = training, segment_frames
+        self._clock = clock
+        self._below: keras.Model | None = None
+        self._trained = network
+        self._vectors: dict[int, np.ndarray] = {}  # [segments, units] of a row
+        if not training.backbone_rate:
+            self._below, self._trained = models.divided(network)
+            _compile(self._trained, network.optimizer, network.loss)
+
+    def forget(self) -> None:
+        """Lets go of what was computed with weights that were there before."""
+        self._vectors.clear()
+
+    def epoch(
+        self,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        number: int,
+        on_step: OnStep = lambda done, total: None,
+    ) -> dict[str, float]:
+        """Trains on every row once.
+
+        Args:
+          rows: the clips to train on.
+          seed: of the run or fold.
+          number: of the epoch, from 1.
+          on_step: whom to tell.
+
+        Returns:
+          `loss` and `accuracy`, means over the epoch.
+
+        Raises:
+          ValueError: if the loss is not finite.
+        """
+        models.reseed(self._network, mix(seed, number))
+        # Not `fit`, which takes longer between the epochs than a small one takes.
+        self._trained.reset_metrics()
+        num_steps = input_pipeline.num_batches(rows, self._training.batch_size)
+        for done, batch in enumerate(self._batches(rows, seed, number), start=1):
+            with self._clock.step():
+                logs = self._trained.train_on_batch(*batch, return_dict=True)
+            on_step(done, num_steps)
+        if not np.isfinite(logs["loss"]):
+            raise ValueError(
+                f"the loss of epoch {number} is {logs['loss']}: lower "
+                "--learning_rate, in another --run_dir"
+            )
+        return {name: float(logs[name]) for name in ("loss", "accuracy")}
+
+    def _batches(
+        self, rows: np.ndarray, seed: int, number: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        features, labels = self._features, self._labels
+        segment_frames = self._segment_frames
+        crop_frames = self._training.crop_frames
+        if self._below:
+            features, labels = self._read(rows), labels[rows]
+            rows, segment_frames, crop_frames = np.arange(len(rows)), 1, 0
+        batches = input_pipeline.training_batches(
+            features,
+            labels,
+            rows,
+            batch_size=self._training.batch_size,
+            segment_frames=segment_frames,
+            crop_frames=crop_frames,
+            seed=seed,
+            epoch=number,
         )
-    return {name: float(logs[name]) for name in ("loss", "accuracy")}
+        return ((x[:, 0] if self._below else x, y) for x, y in batches)
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Scores clips, as `fitting.predict` does: float32 `[rows, labels]`."""
+        batches, segments = self._pieces(rows)
+        if self._below:
+            vectors = self._read(rows).frames
+            batches = iter(np.split(vectors, range(_BATCH, len(vectors), _BATCH)))
+        return _mean_scores(self._trained, batches, segments)
+
+    def _pieces(
+        self, rows: np.ndarray
+    ) -> tuple[Iterator[np.ndarray], input_pipeline.Segments]:
+        return input_pipeline.evaluation_batches(
+            self._features,
+            rows,
+            batch_size=_BATCH,
+            segment_frames=self._segment_frames,
+        )
+
+    def _read(self, rows: np.ndarray) -> input_pipeline.Features:
+        """Returns what the head reads of the rows: a frame for each segment."""
+        new = np.array([row for row in rows if row not in self._vectors], np.int64)
+        if self._below and len(new):
+            batches, segments = self._pieces(new)
+            # What the steps of all epochs would do again and again.
+            with self._clock.step("vectors"):
+                read = [self._below.predict_on_batch(frames) for frames in batches]
+            cuts = np.flatnonzero(np.diff(segments.clips)) + 1
+            pieces = np.split(np.concatenate(read), cuts)
+            self._vectors.update(zip(new.tolist(), pieces, strict=True))
+        vectors = [self._vectors[row] for row in rows]
+        counts = np.array([len(pieces) for pieces in vectors])
+        return input_pipeline.Features(
+            np.concatenate(vectors),
+            np.cumsum(counts) - counts,
+            tuple((1,) * count for count in counts),
+        )
 
 
 def predict(
@@ -157,7 +296,6 @@ def predict(
     rows: np.ndarray,
     *,
     segment_frames: int,
-    batch_size: int = 32,
 ) -> np.ndarray:
     """Scores clips, each the mean over its segments.
 
@@ -166,15 +304,22 @@ def predict(
       features: where the clips are.
       rows: which clips.
       segment_frames: frames the network sees at once.
-      batch_size: segments at once.
 
     Returns:
       float32 `[rows, labels]`.
     """
     batches, segments = input_pipeline.evaluation_batches(
-        features, rows, batch_size=batch_size, segment_frames=segment_frames
+        features, rows, batch_size=_BATCH, segment_frames=segment_frames
     )
-    scores = [network.predict_on_batch(frames) for frames in batches]
+    return _mean_scores(network, batches, segments)
+
+
+def _mean_scores(
+    network: keras.Model,
+    batches: Iterator[np.ndarray],
+    segments: input_pipeline.Segments,
+) -> np.ndarray:
+    scores = [network.predict_on_batch(batch) for batch in batches]
     return input_pipeline.mean_scores(np.concatenate(scores), segments)
 
 

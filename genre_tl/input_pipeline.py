@@ -16,16 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from genre_tl import datasets, extraction, feature_store, params, scattering
 
 # The first step has a module of its own.
 extract = extraction.extract
-
-# Where an array must begin for TensorFlow to work in its memory.
-_ALIGNMENT_BYTES = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,14 +45,9 @@ class Features:
         return np.array([sum(clip) for clip in self.segments], np.int64)
 
     @functools.cached_property
-    def tensor(self) -> tf.Tensor:
-        """`frames` as a tensor on the CPU, in the same memory if it is aligned."""
-        frames = self.frames
-        if frames.ctypes.data % _ALIGNMENT_BYTES:
-            frames = _aligned(frames.shape)
-            frames[:] = self.frames
-        # tf.constant would copy twice, and to the GPU if there is one.
-        return tf.experimental.dlpack.from_dlpack(frames.__dlpack__())
+    def longest(self) -> int:
+        """Frames of the longest segment."""
+        return max(map(max, self.segments))
 
 
 class Segments(NamedTuple):
@@ -120,12 +111,15 @@ def training_batches(
     crop_frames: int = 0,
     seed: int,
     epoch: int,
-) -> tf.data.Dataset:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Returns the batches of one epoch: all rows in random order.
 
     A function of its arguments alone: the same seed and epoch give the same
     batches. Every batch is full, for static shapes: the last one is filled up
     from the beginning of the epoch's order, with other excerpts.
+
+    What is asked for lies in memory, so a batch is cut out when its turn comes: that
+    takes less than a `tf.data` pipeline takes to be built for each epoch.
 
     Args:
       features: of all clips.
@@ -139,32 +133,31 @@ def training_batches(
       epoch: number of the epoch.
 
     Returns:
-      Pairs of frames `[batch_size, crop_frames or segment_frames, paths]` and
-      labels `[batch_size, num_labels]`, both float32.
+      `num_batches` pairs of frames `[batch_size, crop_frames or segment_frames,
+      paths]` and labels `[batch_size, num_labels]`, both float32.
 
     Raises:
       ValueError: if there are no rows.
     """
     length, rows = crop_frames or segment_frames, _some_rows(rows)
     generator = np.random.default_rng([seed, epoch])
-    num_batches = -(-len(rows) // batch_size)
-    order = np.resize(generator.permutation(rows), num_batches * batch_size)
+    count = num_batches(rows, batch_size)
+    order = np.resize(generator.permutation(rows), count * batch_size)
     spare = np.maximum(features.counts[order] - length, 0)
     starts = features.starts[order] + generator.integers(spare + 1)
     counts = np.minimum(features.counts[order], length)
-    frames = features.tensor
-
-    def batch(
-        starts: tf.Tensor, counts: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        return _excerpts(frames, length, starts, counts), tf.cast(labels, tf.float32)
-
     return (
-        tf.data.Dataset.from_tensor_slices((starts, counts, labels[order]))
-        .batch(batch_size, drop_remainder=True)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        (
+            _excerpts(features.frames, length, starts[batch], counts[batch]),
+            labels[order[batch]].astype(np.float32),
+        )
+        for batch in np.split(np.arange(len(order)), count)
     )
+
+
+def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
+    """Returns how many batches `training_batches` makes of the rows."""
+    return -(-len(rows) // batch_size)
 
 
 def evaluation_batches(
@@ -173,7 +166,7 @@ def evaluation_batches(
     *,
     batch_size: int,
     segment_frames: int,
-) -> tuple[tf.data.Dataset, Segments]:
+) -> tuple[Iterator[np.ndarray], Segments]:
     """Returns all segments of the rows, in order, and what they are.
 
     Args:
@@ -184,8 +177,9 @@ def evaluation_batches(
         is cut, a shorter one padded with `scattering.PAD_VALUE` at its end.
 
     Returns:
-      Batches `[batch, segment_frames, paths]`, float32, and `Segments` that say
-      to `mean_scores` which clip each is of.
+      Batches `[batch, segment_frames, paths]`, float32, with fewer frames if no
+      clip has so many, and `Segments` that say to `mean_scores` which clip each is
+      of.
 
     Raises:
       ValueError: if there are no rows.
@@ -197,14 +191,11 @@ def evaluation_batches(
         for cut in range(0, count, segment_frames)
     ]
     clips, starts, counts = np.array(pieces, np.int64).T
+    length = min(segment_frames, features.longest)
+    cuts = range(batch_size, len(starts), batch_size)
     batches = (
-        tf.data.Dataset.from_tensor_slices((starts, counts))
-        .batch(batch_size)
-        .map(
-            functools.partial(_excerpts, features.tensor, segment_frames),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        .prefetch(tf.data.AUTOTUNE)
+        _excerpts(features.frames, length, *batch)
+        for batch in zip(np.split(starts, cuts), np.split(counts, cuts), strict=True)
     )
     return batches, Segments(clips, counts)
 
@@ -275,7 +266,7 @@ def _read(
         if row.sha256 not in starts:
             starts[row.sha256] = total
             total += row.frames
-    everything, segments = _aligned([total, num_paths]), {}
+    everything, segments = np.empty([total, num_paths], np.float32), {}
     for sha256, frames, of_segments in store.read(rows):
         start, segments[sha256] = starts[sha256], of_segments
         everything[start : start + len(frames)] = frames
@@ -284,14 +275,6 @@ def _read(
         np.array([starts[row.sha256] for row in rows], np.int64),
         tuple(segments[row.sha256] for row in rows),
     )
-
-
-def _aligned(shape: Sequence[int]) -> np.ndarray:
-    """Returns float32 zeros where TensorFlow can work on them in place."""
-    size = 4 * int(np.prod(shape, dtype=np.int64))
-    memory = np.zeros(size + _ALIGNMENT_BYTES, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT_BYTES
-    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def _some_rows(rows: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -309,14 +292,14 @@ def _starts_and_counts(features: Features, row: int) -> Iterator[tuple[int, int]
 
 
 def _excerpts(
-    frames: tf.Tensor, length: int, starts: tf.Tensor, counts: tf.Tensor
-) -> tf.Tensor:
+    frames: np.ndarray, length: int, starts: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
     """Returns `[batch, length, paths]`: the frames of each, then padding."""
-    positions = tf.range(length, dtype=tf.int64)
-    is_valid = positions < counts[:, tf.newaxis]
-    indices = tf.where(is_valid, starts[:, tf.newaxis] + positions, 0)
-    padding = tf.constant(scattering.PAD_VALUE, frames.dtype)
-    return tf.where(is_valid[..., tf.newaxis], tf.gather(frames, indices), padding)
+    shape = len(starts), length, frames.shape[1]
+    excerpts = np.full(shape, scattering.PAD_VALUE, frames.dtype)
+    for excerpt, start, count in zip(excerpts, starts, counts, strict=True):
+        excerpt[:count] = frames[start : start + count]
+    return excerpts
 
 
 def _why_left_out(root: pathlib.Path, path: str, store: feature_store.Store) -> str:

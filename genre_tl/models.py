@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import optimize, special
 
 from genre_tl import params, scattering
 
@@ -335,16 +336,42 @@ def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def balance(network: keras.Model, scores: np.ndarray) -> None:
-    """Shifts the head's bias so that clips favour no genre on the whole.
+def calibrate(network: keras.Model, scores: np.ndarray, labels: np.ndarray) -> None:
+    """Makes a head that knows genres by their tags fit for a new collection.
+
+    Its bias is shifted until the clips favour no genre on the whole, and all is
+    multiplied with what gives the labels the highest likelihood: how far tags of one
+    collection are to be trusted in another is learned, in a single number.
 
     Args:
-      network: a classifier; it is changed.
+      network: a classifier; its head is changed.
       scores: its probabilities of the clips to learn from, `[clips, genres]`.
+      labels: of the clips, `[clips, genres]`.
     """
+    scores = np.log(np.maximum(scores, 1e-7))
+    shift = scores.mean(axis=0)
+
+    def cost(slope: float) -> float:
+        logits = slope * (scores - shift)
+        return float(np.mean(special.logsumexp(logits, 1) - (logits * labels).sum(1)))
+
+    slope = optimize.minimize_scalar(cost, bounds=(0, 4), method="bounded").x
     kernel, bias = network.get_layer(HEAD).get_weights()
-    shift = np.log(np.maximum(scores, 1e-7)).mean(axis=0)
-    network.get_layer(HEAD).set_weights([kernel, bias - shift + shift.mean()])
+    bias = bias - shift + shift.mean()
+    network.get_layer(HEAD).set_weights([slope * kernel, slope * bias])
+
+
+def divided(network: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Divides a network into what the head reads, and the head.
+
+    Returns:
+      Two models of its very layers: frames to `[batch, units]`, without dropout,
+      and that to scores, with dropout.
+    """
+    dropout, head = network.layers[-2:]
+    below = keras.Model(network.inputs, dropout.input, name="below")
+    vectors = keras.layers.Input(dropout.input.shape[1:], name="vectors")
+    return below, keras.Model(vectors, head(dropout(vectors)), name="above")
 
 
 def _with_head(

@@ -91,7 +91,12 @@ class Training:
       crop_frames: length of the random excerpt a training step sees of each
         clip; 0 takes the whole segment.
       backbone_rate: learning rate of the recurrent layers, as a part of
-        `learning_rate`, which is the head's.
+        `learning_rate`, which is the head's. 0 leaves them as they are: each clip
+        goes through them once, whole, and an epoch takes no time.
+      states_rate: the same of those weights of the head that read the layers'
+        states, and not the input; with read-out `all`.
+      head_pull: each step takes the head `learning_rate * head_pull` of the way back
+        to where it began.
       named_head: whether a genre that is also a tag begins with the tag's weights
         in the head; else the head begins at random. Of fine-tuning with transfer.
     """
@@ -104,6 +109,8 @@ class Training:
     clip_norm: float = 1.0
     crop_frames: int = 16
     backbone_rate: float = 1.0
+    states_rate: float = 1.0
+    head_pull: float = 0.0
     named_head: bool = True
 
 
@@ -115,7 +122,12 @@ class Preset:
     model: Model = Model()
     pretrain: Training = Training()
     finetune: Training = Training(
-        batch_size=16, max_epochs=20, patience_epochs=0, backbone_rate=0.1
+        batch_size=16,
+        max_epochs=20,
+        patience_epochs=0,
+        backbone_rate=0.0,
+        states_rate=0.2,
+        head_pull=10.0,
     )
 
     def to_dict(self) -> dict[str, Any]:

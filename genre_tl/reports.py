@@ -40,7 +40,7 @@ def summary(record: records.Record) -> dict[str, Any]:
             for model, folds in lines.items()
         },
         "differences": {
-            f"{one} - {other}": _difference(lines[one], lines[other])
+            f"{one} - {other}": _difference(record, lines[one], lines[other])
             for one, other in _PAIRS
             if one in lines
             and other in lines
@@ -88,7 +88,7 @@ def _of_model(
     scores = np.eye(len(vocabulary))[predicted]
     pooled = evaluation.genre_metrics(classes[test], scores, vocabulary)
     figures: dict[str, Any] = {
-        "accuracy": _mean([line["accuracy"] for line in lines], lines),
+        "accuracy": _mean(record, [line["accuracy"] for line in lines], lines),
         "recall": dict(zip(vocabulary, pooled.recall.tolist(), strict=True)),
         "confusion": pooled.confusion.tolist(),
     }
@@ -100,19 +100,30 @@ def _of_model(
 
 
 def _mean(
-    values: Sequence[float], lines: Sequence[Mapping[str, Any]]
+    record: records.Record, values: Sequence[float], lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    share = np.mean([len(line["test"]) / line["num_train"] for line in lines])
+    data = record.settings["data"]
+
+    def share(line: Mapping[str, Any]) -> float:
+        # Of folds the clips that `clips_per_genre` leaves out belong to the rest
+        # too: what training parts have in common grows no more for their absence.
+        num_test, num_all = len(line["test"]), len(data["paths"])
+        is_fold = data["split"] == "folds"
+        return num_test / (num_all - num_test if is_fold else line["num_train"])
+
     repeats = [line["repeat"] for line in lines]
-    return evaluation.resampled_mean(values, repeats, float(share)).to_dict()
+    shares = float(np.mean([share(line) for line in lines]))
+    return evaluation.resampled_mean(values, repeats, shares).to_dict()
 
 
 def _difference(
-    ours: Mapping[Any, Mapping[str, Any]], theirs: Mapping[Any, Mapping[str, Any]]
+    record: records.Record,
+    ours: Mapping[Any, Mapping[str, Any]],
+    theirs: Mapping[Any, Mapping[str, Any]],
 ) -> dict[str, Any]:
     both = sorted(ours.keys() & theirs.keys())
     values = [ours[key]["accuracy"] - theirs[key]["accuracy"] for key in both]
-    return _mean(values, [ours[key] for key in both])
+    return _mean(record, values, [ours[key] for key in both])
 
 
 def _time(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:

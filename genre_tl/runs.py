@@ -181,15 +181,26 @@ class Run:
         network = self._restore() or fitting.compiled(
             new_network(), self._training, _LOSSES[self._kind]
         )
+        fitter = self._fitter(network)
         with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
             while not self._has_ended():
                 start = time.monotonic()
-                row = self._epoch(network, measure, progress)
+                row = self._epoch(fitter, measure, progress)
                 self._commit(network, row)
                 for name, value in row.items():
                     tf.summary.scalar(name, value, step=len(self._history))
                 progress.on_epoch(row, time.monotonic() - start)
         return self._finish(measure)
+
+    def _fitter(self, network: keras.Model) -> fitting.Fitter:
+        return fitting.Fitter(
+            network,
+            self._data.features,
+            self._data.table.labels,
+            self._training,
+            segment_frames=self._segment_frames,
+            clock=self._clock,
+        )
 
     def _restore(self) -> keras.Model | None:
         if not self._history:
@@ -209,22 +220,16 @@ class Run:
 
     def _epoch(
         self,
-        network: keras.Model,
+        fitter: fitting.Fitter,
         measure: Measure,
         progress: Progress,
     ) -> dict[str, float]:
         number = len(self._history) + 1
         try:
-            row = fitting.epoch(
-                network,
-                self._data.features,
-                self._data.table.labels,
+            row = fitter.epoch(
                 self._data.train,
-                self._training,
-                segment_frames=self._segment_frames,
                 seed=self._seed,
                 number=number,
-                clock=self._clock,
                 on_step=functools.partial(progress.on_step, number),
             )
         except ValueError as error:
@@ -233,15 +238,12 @@ class Run:
         if self._kind == "pretrain":
             del row["accuracy"]  # Of tags it says nothing.
         if len(self._data.valid):
-            row |= self._validate(network, measure)
+            row |= self._validate(fitter, measure)
         return row
 
-    def _validate(
-        self,
-        network: keras.Model,
-        measure: Measure,
-    ) -> dict[str, float]:
-        labels, scores = self._scores(network, self._data.valid)
+    def _validate(self, fitter: fitting.Fitter, measure: Measure) -> dict[str, float]:
+        labels = self._data.table.labels[self._data.valid]
+        scores = fitter.predict(self._data.valid)
         losses = keras.losses.get(_LOSSES[self._kind])(
             labels.astype(np.float32), scores
         )
@@ -276,6 +278,7 @@ class Run:
     def _finish(self, measure: Measure) -> dict[str, Any]:
         epoch = best_epoch(self._history, self._monitor)
         network = models.load(self._checkpoint(epoch))
+        network.trainable = True  # For whoever goes on with it.
         columns = {name: [r[name] for r in self._history] for name in self._history[0]}
         plots.learning_curves(
             columns, self._folder / "curves.png", title=self._folder.name

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -116,7 +117,14 @@ def finetune(
         network = models.classifier(preset.model, *sizes, seed=seed)
         source = None if start is None else load_start(start)
         clips = data.features, data.table, data.train
-        begin(network, *clips, preset, start=source, seed=seed)
+
+        def predict(rows: np.ndarray) -> np.ndarray:
+            segment_frames = preset.frontend.segment_frames
+            return fitting.predict(
+                network, data.features, rows, segment_frames=segment_frames
+            )
+
+        begin(network, *clips, preset, start=source, predict=predict, seed=seed)
         return network
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
@@ -193,6 +201,7 @@ def begin(
     preset: params.Preset,
     *,
     start: Start | None,
+    predict: Callable[[np.ndarray], np.ndarray],
     seed: int,
 ) -> None:
     """Gives a classifier the weights that fine-tuning begins with.
@@ -204,11 +213,14 @@ def begin(
       train: the rows to learn from; the statistics for standardising are theirs.
       preset: `model` and `finetune` are used.
       start: what to take over; None for random weights.
+      predict: rows to the network's scores, as it is when called.
       seed: of the weights that are not taken over.
     """
-    num_paths, genres = features.frames.shape[1], table.vocabulary
-    fresh = models.classifier(preset.model, num_paths, len(genres), seed=seed)
-    network.set_weights(fresh.get_weights())
+    genres = table.vocabulary
+    if start is None:
+        sizes = features.frames.shape[1], len(genres)
+        fresh = models.classifier(preset.model, *sizes, seed=seed)
+        network.set_weights(fresh.get_weights())
     # Of a few clips a head learns more if it does not begin with an opinion.
     head = network.get_layer(models.HEAD)
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
@@ -218,11 +230,7 @@ def begin(
     tags = start.tags if preset.finetune.named_head else ()
     models.carry_over(start.tagger, network, tags=tags, genres=genres)
     if tags:
-        segment_frames = preset.frontend.segment_frames
-        scores = fitting.predict(
-            network, features, train, segment_frames=segment_frames
-        )
-        models.balance(network, scores)
+        models.calibrate(network, predict(train), table.labels[train])
 
 
 def _standardized(

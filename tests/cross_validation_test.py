@@ -1,7 +1,6 @@
 """Folds of a tiny network on features made up by the tests of training."""
 
 import dataclasses
-import functools
 import itertools
 import json
 
@@ -192,18 +191,25 @@ def test_a_published_split_is_taken_as_it_is():
         assert folds[0].seed != folds[1].seed
 
 
-def test_a_run_killed_twice_ends_like_an_undisturbed_one(tmp_path, root, whole):
-    code = "import cross_validation_test as test\ntest._run(sys.argv[1])"
-    path = tmp_path / "folds.jsonl"
-
-    def has_lines(number):
-        return path.is_file() and path.read_bytes().count(b"\n") >= number
-
-    for number in (1, 3):
-        training_test.kill_once(
-            code, root, tmp_path, functools.partial(has_lines, number)
-        )
+def test_a_run_killed_at_random_ends_like_an_undisturbed_one(tmp_path, root, whole):
+    call = "cross_validation_test._run(folder)"
+    assert training_test.kill_again_and_again(call, root, tmp_path, 6) > 0
     record = _run(tmp_path)
     theirs = _results(whole)
     assert _results(record) == {k: x for k, x in theirs.items() if k[0] == "random"}
     assert len(record.lines) == 6
+
+
+def test_with_fixed_layers_folds_do_not_depend_on_what_ran_before(tmp_path, start):
+    fixed = dataclasses.replace(TINY.finetune, backbone_rate=0.0, head_pull=5.0)
+    preset = dataclasses.replace(TINY, finetune=fixed)
+    plan = dataclasses.replace(PLAN, num_repeats=1)
+    both = ("transfer", "random")
+    whole = _run(
+        tmp_path / "whole", preset=preset, plan=plan, compared=both, start=start
+    )
+    alone = _run(tmp_path / "alone", preset=preset, plan=plan)
+    theirs = _results(whole)
+    assert len(theirs) == 6
+    for key, line in _results(alone).items():
+        assert line == theirs[key]

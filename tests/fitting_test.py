@@ -7,41 +7,130 @@ import training_test
 
 from genre_tl import fitting, models
 
+NUM_PATHS = training_test.NUM_PATHS
+DATA = training_test._data(False)
 
-def _network(backbone_rate):
+
+def _network(**changes):
+    plain = {"backbone_rate": 1.0, "states_rate": 1.0, "head_pull": 0.0}
     training = dataclasses.replace(
-        training_test.TINY.finetune, backbone_rate=backbone_rate
+        training_test.TINY.finetune, **{**plain, **changes}, clip_norm=0.0
     )
-    network = models.classifier(training_test.TINY.model, training_test.NUM_PATHS, 3)
+    network = models.classifier(training_test.TINY.model, NUM_PATHS, 3, seed=1)
     head = network.get_layer("head")
-    head.set_weights([np.random.normal(size=w.shape) for w in head.get_weights()])
-    return fitting.compiled(network, training, "categorical_crossentropy")
+    random = np.random.default_rng(0)
+    head.set_weights([random.normal(size=w.shape) for w in head.get_weights()])
+    return fitting.compiled(network, training, "categorical_crossentropy"), training
+
+
+def _fitter(network, training, clock=None):
+    return fitting.Fitter(
+        network,
+        DATA.features,
+        DATA.table.labels,
+        training,
+        segment_frames=12,
+        clock=clock or fitting.Clock(),
+    )
+
+
+def _step(network):
+    """Trains one step, and returns by path how far each weight has gone."""
+    before = {w.path: w.numpy() for w in network.weights}
+    frames = np.random.default_rng(0).normal(size=(8, 10, NUM_PATHS))
+    network.train_on_batch(frames.astype("float32"), np.eye(3)[np.arange(8) % 3])
+    return {w.path: np.abs(w.numpy() - before[w.path]) for w in network.weights}
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 def test_recurrent_layers_learn_at_a_rate_of_their_own(rate):
     # The first step of Adam is as long as the learning rate.
-    network = _network(rate)
-    before = [w.numpy() for w in network.trainable_weights]
-    frames = np.random.normal(size=(8, 10, training_test.NUM_PATHS)).astype("float32")
-    network.train_on_batch(frames, np.eye(3)[np.arange(8) % 3])
-    for old, weight in zip(before, network.trainable_weights, strict=True):
-        expected = 5e-3 * (rate if "gru_cell" in weight.path else 1.0)
-        longest = np.abs(weight.numpy() - old).max()
-        assert longest == pytest.approx(expected, rel=0.02, abs=1e-8)
+    network, _ = _network(backbone_rate=rate)
+    for path, gone in _step(network).items():
+        if "gru_cell" in path or path.startswith("head"):
+            expected = 5e-3 * (rate if "gru_cell" in path else 1.0)
+            assert gone.max() == pytest.approx(expected, rel=0.02, abs=1e-8)
 
 
-def test_the_optimizer_comes_back_with_its_rate(tmp_path):
-    network = _network(0.25)
+def test_what_reads_the_states_learns_at_a_rate_of_its_own():
+    network, _ = _network(states_rate=0.2)
+    gone = _step(network)["head/kernel"]
+    assert gone.shape == (NUM_PATHS + 16, 3)
+    assert gone[:NUM_PATHS].max() == pytest.approx(5e-3, rel=0.02)
+    assert gone[NUM_PATHS:].max() == pytest.approx(1e-3, rel=0.02)
+
+
+def test_the_head_is_pulled_to_where_it_began_and_nothing_else_is():
+    network, _ = _network(head_pull=4.0, backbone_rate=0.0)
+    head = network.get_layer("head").kernel
+    began = head.numpy()
+    head.assign(began + 1)
+    free, _ = _network(backbone_rate=0.0)
+    free.get_layer("head").kernel.assign(began + 1)
+    network.optimizer.learning_rate = free.optimizer.learning_rate = 0.01
+    _step(network)
+    _step(free)
+    pulled = free.get_layer("head").kernel.numpy() - head.numpy()
+    np.testing.assert_allclose(pulled, 0.04, rtol=1e-4)
+    network.optimizer.anchor(network)
+    held = head.numpy()
+    network.optimizer.learning_rate = 0.0
+    _step(network)
+    np.testing.assert_array_equal(head.numpy(), held)
+
+
+def test_the_optimizer_comes_back_with_its_rates_and_anchors(tmp_path):
+    network, _ = _network(backbone_rate=0.25, head_pull=2.0)
+    began = network.get_layer("head").kernel.numpy()
+    _step(network)
     models.save(network, tmp_path / "model.keras")
     again = models.load(tmp_path / "model.keras", compiled=True)
     assert isinstance(again.optimizer, keras.optimizers.Adam)
     assert again.optimizer.backbone_rate == 0.25
+    for ours, theirs in zip(
+        again.optimizer.variables, network.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    anchors = again.optimizer._anchors
+    np.testing.assert_array_equal(anchors["head/kernel"], began)
+
+
+def test_fixed_layers_stay_and_scores_are_those_of_the_whole_network():
+    network, training = _network(backbone_rate=0.0)
+    fixed = [w.numpy() for w in network.get_layer("gru_1").weights]
+    fitter = _fitter(network, training)
+    losses = [
+        fitter.epoch(DATA.train, seed=3, number=number)["loss"]
+        for number in range(1, 9)
+    ]
+    assert losses[-1] < losses[0]
+    for old, new in zip(fixed, network.get_layer("gru_1").weights, strict=True):
+        np.testing.assert_array_equal(old, new)
+    # Clips have up to four segments here, of 12 frames at most.
+    expected = fitting.predict(network, DATA.features, DATA.test, segment_frames=12)
+    np.testing.assert_allclose(fitter.predict(DATA.test), expected, atol=1e-6)
+
+
+def test_what_was_read_with_other_weights_is_forgotten_when_asked():
+    network, training = _network(backbone_rate=0.0)
+    fitter = _fitter(network, training)
+    before = fitter.predict(DATA.test)
+    network.get_layer("standardize").set_statistics(
+        np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0)
+    )
+    np.testing.assert_array_equal(fitter.predict(DATA.test), before)
+    fitter.forget()
+    expected = fitting.predict(network, DATA.features, DATA.test, segment_frames=12)
+    np.testing.assert_allclose(fitter.predict(DATA.test), expected, atol=1e-6)
+    assert np.abs(expected - before).max() > 1e-3
 
 
 def test_a_clock_leaves_out_the_step_that_traces():
     clock = fitting.Clock()
     with clock.step():
+        pass
+    assert clock.to_dict()["steps"] == 0.0
+    with clock.step("another graph"):
         pass
     assert clock.to_dict()["steps"] == 0.0
     with clock.step():

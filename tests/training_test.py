@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -175,32 +177,43 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment)
         np.testing.assert_array_equal(one, other)
 
 
-def kill_once(code, root, folder, is_time):
-    """Runs a program as a process of its own and ends it with SIGKILL.
+def kill_again_and_again(call, root, folder, longest_secs):
+    """Runs a program of its own, and ends it with SIGKILL at a random moment.
+
+    As often as the environment variable GENRE_TL_KILLS says, else twice.
 
     Args:
-      code: of the program; its argument is the folder it writes to.
+      call: what the program does, of test modules; `folder` is where it writes.
       root: the source tree.
-      folder: what the program writes to.
-      is_time: says whether to kill, asked again and again once it has begun.
+      folder: that folder.
+      longest_secs: the moment comes so long after everything is loaded, at most.
+
+    Returns:
+      How many were killed before they had ended of themselves.
     """
     paths = [str(root), str(root / "tests")]
-    code = f"import sys\nsys.path[:0] = {paths!r}\n{code}"
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
-    while not is_time():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    code = (
+        f"import sys\nsys.path[:0] = {paths!r}\nfolder = sys.argv[1]\n"
+        "import cross_validation_test, training_test\n"
+        f"print('loaded', flush=True)\n{call}"
+    )
+    moments, num_killed = random.Random(0), 0
+    for _ in range(int(os.environ.get("GENRE_TL_KILLS", "2"))):
+        command = [sys.executable, "-c", code, str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"loaded\n"
+        time.sleep(moments.uniform(0, longest_secs))
+        process.kill()
+        process.stdout.close()
+        num_killed += process.wait() == -signal.SIGKILL
+    return num_killed
 
 
 def test_a_run_ended_by_sigkill_ends_like_an_undisturbed_one(
     tmp_path, root, pretrained
 ):
-    code = "import training_test\ntraining_test._pretrain(sys.argv[1])"
-    history = tmp_path / "history.csv"
-    kill_once(code, root, tmp_path, history.is_file)
-    kill_once(code, root, tmp_path, lambda: len(_history(tmp_path)) > 1)
+    call = "training_test._pretrain(folder)"
+    assert kill_again_and_again(call, root, tmp_path, 4) > 0
     _pretrain(tmp_path)
     assert _history(tmp_path) == _history(pretrained[0])
     ours, theirs = (
@@ -252,7 +265,9 @@ def test_genres_that_are_tags_begin_with_the_tags_head(tmp_path, pretrained, nam
         models.load(folder / "model.keras").get_layer("head").get_weights()[0]
         for folder in (tmp_path, pretrained[0])
     ]
-    assert np.array_equal(*kernels) == named
+    slopes = kernels[0] / kernels[1]  # All the same: one number was learned.
+    assert slopes.max() > 0 if named else slopes.max() == 0
+    np.testing.assert_allclose(slopes, slopes[0, 0], rtol=1e-4)
     favoured = np.log(_scores(tmp_path, _data(False).train)).mean(axis=0)
     assert np.ptp(favoured) < 1e-3
 

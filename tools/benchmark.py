@@ -1,15 +1,17 @@
 """Measures speed and memory on this machine, beside a peer in the same run.
 
     python -m tools.benchmark scattering
+    python -m tools.benchmark training
     python -m tools.benchmark serving --model=saved_models/genres
     python -m tools.benchmark predict --model=saved_models/genres music/
     python -m tools.benchmark memory --model=saved_models/genres
 
-`scattering` is the layer, beside kymatio's back ends; `serving` an export, as a server
-calls it; `predict` files in, scores or features out, beside a loop over soundfile and
-kymatio; `memory` that of prediction, over many files and long ones, as a picture too.
-Prints tables in Markdown; docs/benchmarks.md holds those of one machine. Let nothing
-else run meanwhile. A peer that is not installed is left out, and said to be.
+`scattering` is the layer, beside kymatio's back ends; `training` a step of training,
+beside Keras's own layers; `serving` an export, as a server calls it; `predict` files
+in, scores or features out, beside a loop over soundfile and kymatio; `memory` that of
+prediction, over many files and long ones, as a picture too. Prints tables in Markdown;
+docs/benchmarks.md holds those of one machine. Let nothing else run meanwhile. A peer
+that is not installed is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ _RATE_HZ = 16_000
 def main(argv: list[str]) -> None:
     subjects = {
         "scattering": _scattering,
+        "training": _training,
         "serving": _serving,
         "predict": _predict,
         "memory": _memory,
@@ -53,6 +56,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"name what to measure: {', '.join(subjects)}")
     print(timing.machine(FLAGS.repeats))
     subjects[argv[1]](*argv[2:])
+
+
+def _training() -> None:
+    from . import training_benchmark
+
+    training_benchmark.run(FLAGS.repeats)
 
 
 def _scattering() -> None:

@@ -40,11 +40,18 @@ flags.DEFINE_float(
     "backbone_rate",
     None,
     "Learning rate of the recurrent layers as a part of the head's, instead of the "
-    "preset's.",
+    "preset's; 0 leaves them as they are.",
+)
+flags.DEFINE_float(
+    "head_pull",
+    None,
+    "How strongly the head is pulled back to where it began, instead of the preset's.",
 )
 flags.DEFINE_float("dropout", None, "Fraction dropped, instead of the preset's.")
 
 _TRAINING = ("learning_rate", "batch_size", "max_epochs", "patience_epochs")
+
+_FINER = ("crop_frames", "backbone_rate", "head_pull", "named_head")
 
 
 def preset(kind: str) -> params.Preset:
@@ -52,7 +59,7 @@ def preset(kind: str) -> params.Preset:
     chosen = params.PRESETS[FLAGS.preset]
     changes = {
         name: FLAGS[name].value
-        for name in (*_TRAINING, "crop_frames", "backbone_rate", "named_head")
+        for name in (*_TRAINING, *_FINER)
         if FLAGS[name].value is not None
     }
     if FLAGS.dropout is not None:
