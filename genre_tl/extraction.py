@@ -28,7 +28,7 @@ _BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
 _CHANGED = "it changed while it was read; extract again"
 _NOT_FINITE = "its samples are too large to compute with"
 
-_Transform = Callable[[np.ndarray], tf.Tensor]
+_Transform = Callable[[np.ndarray, np.ndarray], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +119,9 @@ def cut(
 ) -> Iterator[np.ndarray]:
     """Yields a clip in segments, the model's inputs, as an export does.
 
-    Segments tile the clip, the last one padded with zeros. Those without any sound
-    are left out, unless there is none with sound: then one stands.
+    Segments tile the clip; each ends with its last sample that is not zero. Those
+    without any sound are left out, unless there is none with sound: then a single
+    zero stands.
 
     Args:
       waveforms: the clip in pieces, float32 `[samples]` at `params.SAMPLE_RATE_HZ`;
@@ -128,7 +129,8 @@ def cut(
       frontend: has the length of a segment.
 
     Yields:
-      float32 `[frontend.segment_samples]`, at least once if there is a piece.
+      float32 `[samples]`, `frontend.segment_samples` at most; at least once if there
+      is a piece.
     """
     length, is_silent = frontend.segment_samples, None
     for waveform in waveforms:
@@ -137,9 +139,9 @@ def cut(
             segment = waveform[start : start + length]
             if segment.any():
                 is_silent = False
-                yield np.pad(segment, [0, length - len(segment)])
+                yield segment[: len(segment) - int((segment[::-1] != 0).argmax())]
     if is_silent:
-        yield np.zeros(length, np.float32)
+        yield np.zeros(1, np.float32)
 
 
 def _compute(
@@ -164,9 +166,13 @@ def _compute(
 
 
 def _traced(layer: scattering.LogScattering, frontend: params.Frontend) -> _Transform:
-    """Returns `[segments, samples]` to `[segments, frames, paths]`, traced once."""
-    signature = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
-    function: _Transform = tf.function(layer, input_signature=[signature])
+    """Returns `LogScattering.of_mirrored`, traced once."""
+    layer.build((None, frontend.segment_samples))
+    waveform = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
+    lengths = tf.TensorSpec([None], tf.int32)
+    function: _Transform = tf.function(
+        layer.of_mirrored, input_signature=[waveform, lengths], autograph=False
+    )
     return function
 
 
@@ -209,7 +215,7 @@ def _results(
             if not finished[row.path].error:
                 seen.add(found.sha256)
 
-    scattered = _scatter(segments(), transform)
+    scattered = _scatter(segments(), transform, frontend.segment_samples)
     for path, of_file in itertools.groupby(scattered, key=operator.itemgetter(0)):
         frames = [frames for _, frames in of_file]
         if not all(np.isfinite(each).all() for each in frames):
@@ -256,12 +262,14 @@ class _File:
 
 
 def _scatter(
-    segments: Iterator[tuple[str, np.ndarray]], transform: _Transform
+    segments: Iterator[tuple[str, np.ndarray]], transform: _Transform, length: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Turns `[samples]` into `[frames, paths]`, valid frames only."""
     while batch := list(itertools.islice(segments, _BATCH_SEGMENTS)):
         paths, waveforms = zip(*batch, strict=True)
-        outputs = transform(np.stack(waveforms)).numpy()
+        rows = [np.pad(w, [0, length - len(w)], mode="reflect") for w in waveforms]
+        lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
+        outputs = transform(np.stack(rows), lengths).numpy()
         for path, frames in zip(paths, outputs, strict=True):
             yield path, frames[frames[:, 0] != scattering.PAD_VALUE]
 

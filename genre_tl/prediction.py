@@ -18,7 +18,7 @@ from genre_tl import audio, params, serving, signatures
 GROUP_FILES = 32
 """Files scored together; to the last bit, results depend on the group's files."""
 
-# Longer files are read and scored in pieces: 4 minutes, what an export computes at
+# Longer files are read and scored in pieces: 8 minutes, what an export computes at
 # once.
 _PIECE_SEGMENTS = signatures.CHUNK_SEGMENTS
 
@@ -76,7 +76,7 @@ def predict(
 ) -> Iterator[Result]:
     """Scores files in order; some are decoded while others are scored.
 
-    A file of more than four minutes is scored piece by piece and the pieces are put
+    A file of more than eight minutes is scored piece by piece and the pieces are put
     together as an export puts its segments together, so that hours fit in memory.
 
     Args:

@@ -191,7 +191,17 @@ class LogScattering(keras.layers.Layer):
         """Returns `[batch, frames, paths]` of `[batch, samples]`."""
         waveform = tf.cast(inputs, tf.float32)
         lengths = valid_samples(waveform)
-        coefficients = self.scattering(_mirror(waveform, lengths))
+        return self.of_mirrored(_mirror(waveform, lengths), lengths)
+
+    def of_mirrored(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """Returns the frames of clips that were mirrored before, where that is cheaper.
+
+        Args:
+          waveform: float32 `[batch, samples]`; a clip shorter than that goes on with
+            itself, mirrored at its last sample and at its first, again and again.
+          lengths: samples of each clip itself, int32 `[batch]`, at least 1.
+        """
+        coefficients = self.scattering(waveform)
         frames = tf.transpose(self._log(coefficients), [0, 2, 1])
         starts = tf.range(frames.shape[1]) * 2**self.J
         is_valid = starts[tf.newaxis, :, tf.newaxis] < lengths[:, None, None]

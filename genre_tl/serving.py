@@ -35,7 +35,7 @@ from genre_tl import (
     warmup,
 )
 
-# Most samples that `Predictor` pads into one batch: some 4 minutes.
+# Most samples that `Predictor` pads into one batch: some 8 minutes.
 _BATCH_SAMPLES = signatures.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 
 # Folders of exports that are not finished; after a day they are a killed one's.

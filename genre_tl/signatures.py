@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from genre_tl import inference, params, scattering, wav
 
-CHUNK_SEGMENTS = 8
+CHUNK_SEGMENTS = 16
 """Segments that are computed at once: what bounds the memory."""
 
 NO_TIME = -1.0
@@ -83,8 +83,10 @@ def segments(
 
 def cut(
     waveform: tf.Tensor, clips: tf.Tensor, numbers: tf.Tensor, segment_samples: int
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Cuts segments that `segments` listed, or some of them, out of clips.
+
+    They are mirrored as `LogScattering` would do it: here that costs little.
 
     Args:
       waveform: float32 `[batch, samples]`.
@@ -93,22 +95,34 @@ def cut(
       segment_samples: length of a segment.
 
     Returns:
-      float32 `[segments, segment_samples]`, zeros after the end of a clip.
+      float32 `[segments, segment_samples]`, for `LogScattering.of_mirrored`, and the
+      samples up to the last sound of each, int32 `[segments]`, at least 1.
     """
     tail = _tail(waveform)
 
-    def row(place: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    def row(place: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         clip, start = place
         samples = waveform[clip, start : start + segment_samples]
         positions = tf.range(1, tf.size(samples) + 1)
         is_sound = _is_sound(samples, tail[clip])
         end = tf.reduce_max(tf.concat([[0], tf.where(is_sound, positions, 0)], 0))
         samples = tf.where(wav.is_sample(samples), samples, 0.0)[:end]
-        return tf.pad(samples, [[0, segment_samples - end]])
+        samples = tf.cond(end > 0, lambda: samples, lambda: tf.zeros([1]))
+        return _mirrored(samples, segment_samples), tf.maximum(end, 1)
 
-    spec = tf.TensorSpec([segment_samples], tf.float32)
+    specs = tf.TensorSpec([segment_samples], tf.float32), tf.TensorSpec([], tf.int32)
     places = (clips, numbers * segment_samples)
-    return tf.map_fn(row, places, fn_output_signature=spec)
+    return tf.map_fn(row, places, fn_output_signature=specs)
+
+
+def _mirrored(samples: tf.Tensor, length: int) -> tf.Tensor:
+    """Goes on with samples, mirrored at the last and at the first: `[length]`."""
+    last = tf.size(samples) - 1
+    # There and, as far as it is needed, back.
+    back = samples[tf.maximum(last - (length - last - 1), 1) : last][::-1]
+    period = tf.concat([samples, back], 0)
+    rounds = -(-length // tf.size(period))
+    return tf.ensure_shape(tf.tile(period, [rounds])[:length], [length])
 
 
 def _tail(waveform: tf.Tensor) -> tf.Tensor:
@@ -260,9 +274,15 @@ class Answers:
             for each in functions
         )
         # One for all signatures: the larger part of what a server has to load.
-        segment = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
+        self.frames_of.build((None, frontend.segment_samples))
+        segments = (
+            tf.TensorSpec([None, frontend.segment_samples], tf.float32),
+            tf.TensorSpec([None], tf.int32),
+        )
         self._states = tf.function(
-            self._states_of, input_signature=[segment], autograph=False
+            lambda *cut: self.network.states(self.frames_of.of_mirrored(*cut)),
+            input_signature=segments,
+            autograph=False,
         )
 
     def of_segments(
@@ -274,10 +294,7 @@ class Answers:
           rows: float32 `[segments, segment_samples]`, zeros after the end of a clip.
           weights: frames of each that are not padding, float32 `[segments]`.
         """
-        return self._answer(self._states_of(rows), weights)
-
-    def _states_of(self, rows: tf.Tensor) -> tf.Tensor:
-        return self.network.states(self.frames_of(rows))
+        return self._answer(self.network.states(self.frames_of(rows)), weights)
 
     def _answer(
         self, states: tf.Tensor, weights: tf.Tensor
@@ -292,8 +309,8 @@ class Answers:
 
         def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
             chunk = slice(start, start + CHUNK_SEGMENTS)
-            rows = self._cut(waveform, clips[chunk], numbers[chunk])
-            answer = self._answer(self._states(rows), weights[chunk])
+            states = self._states(*self._cut(waveform, clips[chunk], numbers[chunk]))
+            answer = self._answer(states, weights[chunk])
             both = tf.concat(answer, 1)
             weighted = both * weights[chunk, tf.newaxis]
             added = tf.math.unsorted_segment_sum(weighted, clips[chunk], num_clips)
@@ -318,8 +335,8 @@ class Answers:
         def write_chunk(number: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
             start = number * CHUNK_SEGMENTS
             chunk = slice(start, start + CHUNK_SEGMENTS)
-            rows = self._cut(waveform, clips[chunk], numbers[chunk])
-            vectors = self.network.local(self._states(rows), weights[chunk], reach)
+            states = self._states(*self._cut(waveform, clips[chunk], numbers[chunk]))
+            vectors = self.network.local(states, weights[chunk], reach)
             scores = tf.ensure_shape(self.network.scores(vectors), [None, *size])
             return number + 1, parts.write(number, scores)
 
@@ -364,5 +381,5 @@ class Answers:
 
     def _cut(
         self, waveform: tf.Tensor, clips: tf.Tensor, numbers: tf.Tensor
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         return cut(waveform, clips, numbers, self._frontend.segment_samples)

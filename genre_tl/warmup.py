@@ -29,7 +29,7 @@ _WAV_RATE_HZ = 44_100  # so that the resampling is warm too
 # Padding with the first sample, as a server does, changes no score: `segments`.
 _BATCHING_TEXT = """\
 # As many clips as the graph computes at once. A request of its own waits 5 ms.
-max_batch_size { value: 8 }
+max_batch_size { value: 16 }
 batch_timeout_micros { value: 5000 }
 max_enqueued_batches { value: 64 }
 num_batch_threads { value: 2 }

@@ -27,15 +27,15 @@ def noise(num_samples, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, num_samples).astype(np.float32)
 
 
-# In pieces of eight segments: less than one, one, and several with all that can happen.
+# In pieces of sixteen segments: less than one, one, and several with all that can happen.
 CLIPS = {
     "short": noise(300),
-    "one piece": noise(8 * SEGMENT),
+    "one piece": noise(16 * SEGMENT),
     "long": noise(37 * SEGMENT + 123),
-    "gaps": np.concatenate([noise(9_000), np.zeros(21_000), noise(2_345)]),
-    "silent end": np.concatenate([noise(12_345), np.zeros(30_000)]),
-    "silent start": np.concatenate([np.zeros(30_000), noise(100)]),
-    "silent": np.zeros(25_000),
+    "gaps": np.concatenate([noise(18_000), np.zeros(42_000), noise(4_690)]),
+    "silent end": np.concatenate([noise(24_690), np.zeros(60_000)]),
+    "silent start": np.concatenate([np.zeros(60_000), noise(100)]),
+    "silent": np.zeros(50_000),
 }
 
 

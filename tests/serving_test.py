@@ -557,8 +557,8 @@ def expected_segments(batch: np.ndarray, length: int, hop: int) -> list[tuple]:
         rows = [row for row in rows if len(row)]
         rows = rows or [np.zeros(1)]
         for row in rows:
-            padded = np.pad(row, [0, length - len(row)])
-            listed.append((clip, padded.tolist(), -(-len(row) // hop)))
+            mirrored = np.pad(row, [0, length - len(row)], mode="reflect")
+            listed.append((clip, mirrored.tolist(), len(row), -(-len(row) // hop)))
     return listed
 
 
@@ -570,14 +570,14 @@ def test_segments_hold_all_sound_and_count_its_frames(num_samples):
     batch[0] = 0
     expected = expected_segments(batch, 8, 4)
 
-    def triples(batch):
+    def described(batch):
         clips, numbers, weights = signatures.segments(batch, 8, 4)
-        return clips, signatures.cut(batch, clips, numbers, 8), weights
+        return clips, *signatures.cut(batch, clips, numbers, 8), weights
 
     source = tf.data.Dataset.from_tensors(tf.constant(batch))
     for values in (
-        triples(tf.constant(batch)),
-        source.map(triples).get_single_element(),
+        described(tf.constant(batch)),
+        source.map(described).get_single_element(),
     ):
         listed = zip(*(value.numpy().tolist() for value in values), strict=True)
         assert list(listed) == expected
@@ -586,7 +586,9 @@ def test_segments_hold_all_sound_and_count_its_frames(num_samples):
 def test_samples_that_are_no_numbers_count_as_silence():
     batch = tf.constant([[1.0, np.nan, np.inf, 2.0**40]])
     clips, numbers, weights = signatures.segments(batch, 4, 2)
-    assert signatures.cut(batch, clips, numbers, 4).numpy().tolist() == [[1, 0, 0, 0]]
+    rows, lengths = signatures.cut(batch, clips, numbers, 4)
+    assert rows.numpy().tolist() == [[1, 1, 1, 1]]
+    assert lengths.numpy().tolist() == [1]
     assert weights.numpy().tolist() == [1]
 
 

@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     del argv
     table = data_flags.table()
     frontend = params.PRESETS[FLAGS.preset].frontend
+    command.begin_soon()
     summary = data_flags.extract(table, frontend, FLAGS.max_secs)
     return 0 if summary.num_usable else 1
 

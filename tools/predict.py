@@ -78,6 +78,7 @@ def main(argv: list[str]) -> int:
     paths = list(_files(_listed(argv[1:])))
     from genre_tl import serving
 
+    command.begin_soon()
     predictor = serving.Predictor(FLAGS.model)
     outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
     if outputs:
