@@ -13,6 +13,7 @@ import operator
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,7 @@ _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 
 # Segments in one call of the scattering transform, and in a piece of a long file.
 _BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
+_BATCHES_AT_ONCE = 2
 
 _CHANGED = "it changed while it was read; extract again"
 _NOT_FINITE = "its samples are too large to compute with"
@@ -265,13 +267,26 @@ def _scatter(
     segments: Iterator[tuple[str, np.ndarray]], transform: _Transform, length: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Turns `[samples]` into `[frames, paths]`, valid frames only."""
-    while batch := list(itertools.islice(segments, _BATCH_SEGMENTS)):
-        paths, waveforms = zip(*batch, strict=True)
+
+    def prepared(waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         rows = [np.pad(w, [0, length - len(w)], mode="reflect") for w in waveforms]
-        lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
-        outputs = transform(np.stack(rows), lengths).numpy()
-        for path, frames in zip(paths, outputs, strict=True):
-            yield path, frames[frames[:, 0] != scattering.PAD_VALUE]
+        return np.stack(rows), np.array([len(w) for w in waveforms], np.int32)
+
+    batches = iter(lambda: list(itertools.islice(segments, _BATCH_SEGMENTS)), [])
+    # One batch is computed while the next one is read and the last one written.
+    with futures.ThreadPoolExecutor(1) as pool:
+        begun: collections.deque[tuple[Sequence[str], futures.Future[tf.Tensor]]]
+        begun = collections.deque()
+        for batch in itertools.chain(batches, itertools.repeat([])):
+            if batch:
+                paths, waveforms = zip(*batch, strict=True)
+                begun.append((paths, pool.submit(transform, *prepared(waveforms))))
+            if not begun:
+                return
+            if not batch or len(begun) == _BATCHES_AT_ONCE:
+                paths, outputs = begun.popleft()
+                for path, frames in zip(paths, outputs.result().numpy(), strict=True):
+                    yield path, frames[frames[:, 0] != scattering.PAD_VALUE]
 
 
 def _summary(

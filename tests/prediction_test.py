@@ -27,7 +27,7 @@ def noise(num_samples, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, num_samples).astype(np.float32)
 
 
-# In pieces of sixteen segments: less than one, one, and several with all that can happen.
+# In pieces of 16 segments: less than one, one, and several with all that can happen.
 CLIPS = {
     "short": noise(300),
     "one piece": noise(16 * SEGMENT),
