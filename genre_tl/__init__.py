@@ -16,6 +16,7 @@ The data flows through the modules in this order:
   cascade           the same as TensorFlow operations
   scattering        the same as Keras layers, log-scattering frames
   evaluation        scores -> metrics
+  intervals         figures of folds -> means, and how sure they are
   figures           how a picture looks
   plots             metrics -> pictures
   sound_plots       scores over time, scattering -> pictures

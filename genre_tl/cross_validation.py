@@ -235,6 +235,7 @@ def _settings(
             "split": data.split,
             "paths": list(data.table.paths),
             "classes": data.table.classes.tolist(),
+            "groups": list(data.table.groups),
         },
         "vocabulary": list(data.table.vocabulary),
     }
@@ -331,7 +332,7 @@ class _Trainer:
             fold.train,
             self._preset,
             start=self._source if model == "transfer" else None,
-            predict=self._fitter.predict,
+            predict=functools.partial(self._fitter.predict, trained_on=True),
             seed=fold.seed,
         )
         values = self._optimizer

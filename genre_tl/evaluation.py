@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from sklearn import metrics
 
 _ROUNDING = 1e-5  # A float32 softmax may leave [0, 1] by about this much.
@@ -177,9 +176,9 @@ class GenreMetrics:
             "balanced_accuracy": self.balanced_accuracy,
             "genres": {
                 genre: {
-                    "precision": _or_none(precision),
-                    "recall": _or_none(recall),
-                    "f1": _or_none(f1),
+                    "precision": or_none(precision),
+                    "recall": or_none(recall),
+                    "f1": or_none(f1),
                     "support": int(support),
                 }
                 for genre, precision, recall, f1, support in columns
@@ -255,78 +254,9 @@ def genre_metrics(
     return GenreMetrics(tuple(vocabulary), confusion)
 
 
-@dataclasses.dataclass(frozen=True)
-class Mean:
-    """A mean over the folds of repeated cross-validation, and how sure it is.
-
-    Attributes:
-      value: mean over all folds.
-      interval: 95 %, by the corrected resampled t-test of Nadeau and Bengio
-        (2003), as Bouckaert and Frank (2004) use it for repeated folds. Training
-        parts overlap, so folds are not independent: their variance is taken
-        (1 / folds + test clips / all others) times, not 1 / folds times.
-      repeat_stddev: standard deviation of the repeats' means; NaN of one repeat.
-      repeat_interval: 95 %, by Student's t of the repeats' means. It says what
-        another division of the same clips would change, not what other clips
-        would: it is too narrow for that.
-      num_folds: folds measured.
-    """
-
-    value: float
-    interval: tuple[float, float]
-    repeat_stddev: float
-    repeat_interval: tuple[float, float]
-    num_folds: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns every figure, fit for JSON; None stands for undefined."""
-        return {
-            "value": self.value,
-            "interval": [_or_none(bound) for bound in self.interval],
-            "repeat_stddev": _or_none(self.repeat_stddev),
-            "repeat_interval": [_or_none(bound) for bound in self.repeat_interval],
-            "num_folds": self.num_folds,
-        }
-
-
-def resampled_mean(
-    values: Sequence[float] | np.ndarray,
-    repeats: Sequence[int] | np.ndarray,
-    test_share: float,
-) -> Mean:
-    """Averages a figure of folds, such as accuracy or a difference of accuracies.
-
-    Args:
-      values: of each fold.
-      repeats: which repeat each fold is of.
-      test_share: clips of the test part for each that is not, such as 1 / 9 of ten
-        folds.
-
-    Raises:
-      ValueError: if there is no value.
-    """
-    values, repeats = np.asarray(values, np.float64), np.asarray(repeats)
-    if not values.size:
-        raise ValueError("values is empty: there is not one fold to average")
-    mean = float(values.mean())
-    means = np.array([values[repeats == each].mean() for each in np.unique(repeats)])
-    half = _half_width(values, 1 / len(values) + test_share)
-    spread = _half_width(means, 1 / len(means))
-    return Mean(
-        value=mean,
-        interval=(mean - half, mean + half),
-        repeat_stddev=float(means.std(ddof=1)) if len(means) > 1 else math.nan,
-        repeat_interval=(mean - spread, mean + spread),
-        num_folds=len(values),
-    )
-
-
-def _half_width(values: np.ndarray, share: float) -> float:
-    """Half of Student's 95 % interval; `share` of the variance is the mean's."""
-    if len(values) < 2:
-        return math.nan
-    quantile = stats.t.ppf(0.975, len(values) - 1)
-    return float(quantile * math.sqrt(values.var(ddof=1) * share))
+def or_none(value: float) -> float | None:
+    """Returns a figure, or None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else float(value)
 
 
 def bar_chart(
@@ -414,10 +344,6 @@ def _areas(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     undefined = np.full(len(whole), np.nan)
     return np.divide(part, whole, out=undefined, where=whole > 0)
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _percent(value: float) -> str:

@@ -39,11 +39,16 @@ class Clock:
         self._start, self._steps_secs = time.monotonic(), 0.0
 
     @contextlib.contextmanager
-    def step(self, graph: str = "step") -> Iterator[None]:
-        """Adds what is done inside to the steps; `graph` names what is run."""
+    def step(self, graph: str = "step", *, counts: bool = True) -> Iterator[None]:
+        """Adds what is done inside to the steps.
+
+        Args:
+          graph: names what is run.
+          counts: false where it is run for something else than a step.
+        """
         begin = time.monotonic()
         yield
-        if graph in self._traced:
+        if counts and graph in self._traced:
             self._steps_secs += time.monotonic() - begin
         self._traced.add(graph)
 
@@ -216,7 +221,7 @@ class Fitter:
         Raises:
           ValueError: if the loss is not finite.
         """
-        models.reseed(self._network, mix(seed, number))
+        models.reseed(self._network, mix(seed, number), self._trained.layers)
         # Not `fit`, which takes longer between the epochs than a small one takes.
         self._trained.reset_metrics()
         num_steps = input_pipeline.num_batches(rows, self._training.batch_size)
@@ -238,7 +243,7 @@ class Fitter:
         segment_frames = self._segment_frames
         crop_frames = self._training.crop_frames
         if self._below:
-            features, labels = self._read(rows), labels[rows]
+            features, labels = self._read(rows, trained_on=True), labels[rows]
             rows, segment_frames, crop_frames = np.arange(len(rows)), 1, 0
         batches = input_pipeline.training_batches(
             features,
@@ -252,11 +257,17 @@ class Fitter:
         )
         return ((x[:, 0] if self._below else x, y) for x, y in batches)
 
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Scores clips, as `fitting.predict` does: float32 `[rows, labels]`."""
+    def predict(self, rows: np.ndarray, *, trained_on: bool = False) -> np.ndarray:
+        """Scores clips, as `fitting.predict` does: float32 `[rows, labels]`.
+
+        Args:
+          rows: which clips.
+          trained_on: whether the steps of an epoch take them too; the time in fixed
+            layers is then counted as a step's.
+        """
         batches, segments = self._pieces(rows)
         if self._below:
-            vectors = self._read(rows).frames
+            vectors = self._read(rows, trained_on=trained_on).frames
             batches = iter(np.split(vectors, range(_BATCH, len(vectors), _BATCH)))
         return _mean_scores(self._trained, batches, segments)
 
@@ -270,13 +281,13 @@ class Fitter:
             segment_frames=self._segment_frames,
         )
 
-    def _read(self, rows: np.ndarray) -> input_pipeline.Features:
+    def _read(self, rows: np.ndarray, *, trained_on: bool) -> input_pipeline.Features:
         """Returns what the head reads of the rows: a frame for each segment."""
         new = np.array([row for row in rows if row not in self._vectors], np.int64)
         if self._below and len(new):
             batches, segments = self._pieces(new)
             # What the steps of all epochs would do again and again.
-            with self._clock.step("vectors"):
+            with self._clock.step("vectors", counts=trained_on):
                 read = [self._below.predict_on_batch(frames) for frames in batches]
             cuts = np.flatnonzero(np.diff(segments.clips)) + 1
             pieces = np.split(np.concatenate(read), cuts)

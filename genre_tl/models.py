@@ -385,10 +385,11 @@ def _with_head(
     return keras.Model(network.input, head(network.output), name=name)
 
 
-def reseed(network: keras.Model, seed: int) -> None:
-    """Sets the state of every dropout layer as a function of `seed` alone."""
+def reseed(network: keras.Model, seed: int, layers: Sequence[Any] = ()) -> None:
+    """Sets the state of dropout layers, all or those given, by `seed` alone."""
     for number, layer in enumerate(network.layers):
-        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+        is_wanted = not layers or layer in layers
+        if is_wanted and isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
             state = np.random.SeedSequence([seed, number]).generate_state(2)
             layer.seed_generator.state.assign(state)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genre_tl import cross_validation, evaluation, plots, records, runs
+from genre_tl import cross_validation, evaluation, intervals, plots, records, runs
 
 _NAMES = {
     "transfer": "transfer",
@@ -88,7 +88,8 @@ def _of_model(
     scores = np.eye(len(vocabulary))[predicted]
     pooled = evaluation.genre_metrics(classes[test], scores, vocabulary)
     figures: dict[str, Any] = {
-        "accuracy": _mean(record, [line["accuracy"] for line in lines], lines),
+        "accuracy": _mean(record, [line["accuracy"] for line in lines], lines)
+        | _by_clips(record, [_is_right(record, lines)]),
         "recall": dict(zip(vocabulary, pooled.recall.tolist(), strict=True)),
         "confusion": pooled.confusion.tolist(),
     }
@@ -113,7 +114,35 @@ def _mean(
 
     repeats = [line["repeat"] for line in lines]
     shares = float(np.mean([share(line) for line in lines]))
-    return evaluation.resampled_mean(values, repeats, shares).to_dict()
+    return intervals.resampled_mean(values, repeats, shares).to_dict()
+
+
+def _is_right(record: records.Record, lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Returns 0 or 1 for each repeat and clip, NaN where a clip was not tested."""
+    classes = np.array(record.settings["data"]["classes"])
+    num_repeats = max(line["repeat"] for line in lines) + 1
+    is_right = np.full([num_repeats, len(classes)], np.nan)
+    for line in lines:
+        hits = np.array(line["predicted"]) == classes[line["test"]]
+        is_right[line["repeat"], line["test"]] = hits
+    return is_right
+
+
+def _by_clips(
+    record: records.Record, is_right: Sequence[np.ndarray]
+) -> dict[str, list[float | None]]:
+    """Returns the bootstrap's interval of an accuracy, or a difference of two."""
+    num_repeats = min(map(len, is_right))
+    values = is_right[0][:num_repeats]
+    if len(is_right) > 1:
+        values = values - is_right[1][:num_repeats]
+    groups = np.array(record.settings["data"]["groups"])
+    tested = ~np.isnan(values).all(axis=0)
+    values = values[:, tested]
+    # A repeat that is not finished has not tested all clips that others have.
+    values = values[~np.isnan(values).any(axis=1)]
+    bounds = intervals.crossed_interval(values, groups[tested]) if len(values) else ()
+    return {"clips_interval": [*bounds] or [None, None]}
 
 
 def _difference(
@@ -123,7 +152,9 @@ def _difference(
 ) -> dict[str, Any]:
     both = sorted(ours.keys() & theirs.keys())
     values = [ours[key]["accuracy"] - theirs[key]["accuracy"] for key in both]
-    return _mean(record, values, [ours[key] for key in both])
+    lines = [[folds[key] for key in both] for folds in (ours, theirs)]
+    is_right = [_is_right(record, of_model) for of_model in lines]
+    return _mean(record, values, lines[0]) | _by_clips(record, is_right)
 
 
 def _time(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -151,8 +182,9 @@ def _head(record: records.Record) -> str:
 
 def _table(figures: Mapping[str, Any]) -> str:
     rows = [
-        "| | accuracy | 95 % interval | by repeats alone | std over repeats | folds |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| | accuracy | 95 % interval | by bootstrap | by repeats alone "
+        "| std over repeats | folds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for model, of_model in figures["models"].items():
         rows.append(_row(_NAMES[model], of_model["accuracy"], "{:.1f} %"))
@@ -169,6 +201,7 @@ def _row(name: str, mean: Mapping[str, Any], form: str) -> str:
         name,
         percent(mean["value"]),
         percent(*mean["interval"]),
+        percent(*mean["clips_interval"]),
         percent(*mean["repeat_interval"]),
         percent(mean["repeat_stddev"]).lstrip("+"),
         mean["num_folds"],
@@ -280,9 +313,11 @@ def _method(record: records.Record) -> str:
         "that counts is made once, at the end. The SVM takes the mean frame of a "
         "clip, standardised on the training clips, with C = 10. Intervals are those "
         "of the corrected resampled t-test (Nadeau and Bengio, 2003), which allows "
-        "for folds that share training clips; those by repeats alone (Student's t of "
-        "the repeats' means) say what another division of the same clips would "
-        "change, and not what other clips would. Differences are paired by fold."
+        "for folds that share training clips, and is wide where they are few; those "
+        "by bootstrap draw groups of clips and finished repeats anew (Owen, 2007) and "
+        "say what other test clips and divisions would change; those by repeats alone "
+        "(Student's t of the repeats' means) what another division of the same clips "
+        "would. Differences are paired, by fold and by clip."
     )
 
 

@@ -23,6 +23,7 @@ def record(folder, lines, *, curves=True, **settings):
                 "split": "folds",
                 "paths": list("1234"),
                 "classes": [0, 0, 1, 1],
+                "groups": list("1234"),
             },
             "vocabulary": GENRES,
             **settings,
@@ -67,13 +68,27 @@ def test_the_figures_are_those_of_the_folds(tmp_path):
     # Two differences, -1 and -0.5: t(1) * sqrt(0.125 * (1 / 2 + 1)).
     low, high = difference["interval"]
     assert (high - low) / 2 == pytest.approx(12.7062 * 0.125**0.5 * 1.5**0.5, 1e-4)
+    # By clip: -1, 0, -1, -1.
+    low, high = difference["clips_interval"]
+    assert low == -1 and -0.5 <= high <= 0
+    assert transfer["accuracy"]["clips_interval"] == [0, 0.75]
     assert figures["time"] == {"steps": 12.0, "other": 4.0}
+
+
+def test_the_bootstrap_takes_the_repeats_that_have_tested_all_clips(tmp_path):
+    made = record(tmp_path, [("random", 0, [0, 1]), ("random", 1, [0, 1])])
+    unfinished = {**made.lines[0], "repeat": 1, "accuracy": 0.0, "predicted": [1, 0]}
+    made.add(unfinished)
+    accuracy = reports.summary(made)["models"]["random"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(2 / 3)
+    assert accuracy["clips_interval"] == [1, 1]
 
 
 def test_differences_are_taken_over_the_folds_that_both_have(tmp_path):
     figures = reports.summary(record(tmp_path, WORSE[:3]))
     assert figures["differences"]["transfer - random"]["value"] == -1.0
     assert figures["differences"]["transfer - random"]["num_folds"] == 1
+    assert figures["differences"]["transfer - random"]["clips_interval"] == [-1, -1]
 
 
 def test_a_report_warns_in_words_where_transfer_does_worse(tmp_path):
