@@ -213,7 +213,7 @@ def test_a_run_ended_by_sigkill_ends_like_an_undisturbed_one(
     tmp_path, root, pretrained
 ):
     call = "training_test._pretrain(folder)"
-    assert kill_again_and_again(call, root, tmp_path, 4) > 0
+    assert kill_again_and_again(call, root, tmp_path, 3) > 0
     _pretrain(tmp_path)
     assert _history(tmp_path) == _history(pretrained[0])
     ours, theirs = (
