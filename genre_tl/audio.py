@@ -303,7 +303,7 @@ def _blocks(sound: soundfile.SoundFile, wanted: int) -> Iterator[np.ndarray]:
             samples = block[: np.flatnonzero(block.any(axis=1)).max(initial=-1) + 1]
         if not np.isfinite(samples).all():
             raise ValueError("it holds samples that are NaN or infinite")
-        yield samples.mean(axis=1)
+        yield samples.mean(axis=1) if sound.channels > 1 else samples[:, 0]
         wanted -= len(samples) if len(samples) == len(block) else wanted
 
 

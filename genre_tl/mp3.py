@@ -181,11 +181,8 @@ def _frames(file: BinaryIO, most: int | None) -> Iterator[tuple[int, bytes]]:
             if stream is None and base + start - begin > _SEARCH_BYTES:
                 return
             end = start + num_bytes
-            # Out of step, one header may be chance: ask for a second behind it.
-            second = _HEADER.match(data, end)
-            follows = end == len(data) or (second and _frame(second[0])[1] == this)
             in_step = base + start == expected and end <= len(data)
-            if stream in (None, this) and (in_step or follows):
+            if stream in (None, this) and (in_step or _is_followed(data, end, this)):
                 yield base + start, data[start:end]
                 stream, at, expected = this, end, base + end
             else:
@@ -193,6 +190,15 @@ def _frames(file: BinaryIO, most: int | None) -> Iterator[tuple[int, bytes]]:
         if not block:
             return
         at = found.start() if found else max(at, len(data) - _HEADER_BYTES + 1)
+
+
+def _is_followed(data: bytes, end: int, this: tuple[int, int]) -> bool:
+    """Whether the data end behind a frame, or another of its stream is there.
+
+    Out of step, one header may be chance.
+    """
+    second = _HEADER.match(data, end)
+    return end == len(data) or (bool(second) and _frame(second[0])[1] == this)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -93,7 +93,9 @@ def stream(
         before, first = first, max(start // num_out - guard, 0)
         num_wanted = (-(-stop // num_out) + guard - first) * num_in
         held = _filled(held[(first - before) * num_in :], blocks, num_wanted)
-        waveform = _graph()(held[:num_wanted], rate_in_hz, rate_out_hz).numpy()
+        waveform = held[:num_wanted]
+        if rate_in_hz != rate_out_hz:
+            waveform = _graph()(waveform, rate_in_hz, rate_out_hz).numpy()
         piece = waveform[start - first * num_out : stop - first * num_out]
         if len(piece):
             yield piece
