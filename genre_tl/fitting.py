@@ -199,6 +199,11 @@ class Fitter:
         """Lets go of what was computed with weights that were there before."""
         self._vectors.clear()
 
+    def take(self, network: keras.Model) -> None:
+        """Takes the weights of the same network at another time."""
+        self._network.set_weights(network.get_weights())
+        self.forget()
+
     def epoch(
         self,
         rows: np.ndarray,

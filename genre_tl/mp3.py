@@ -198,7 +198,7 @@ def _is_followed(data: bytes, end: int, this: tuple[int, int]) -> bool:
     Out of step, one header may be chance.
     """
     second = _HEADER.match(data, end)
-    return end == len(data) or (bool(second) and _frame(second[0])[1] == this)
+    return end == len(data) or (second is not None and _frame(second[0])[1] == this)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -190,7 +190,7 @@ class Run:
                 for name, value in row.items():
                     tf.summary.scalar(name, value, step=len(self._history))
                 progress.on_epoch(row, time.monotonic() - start)
-        return self._finish(measure)
+        return self._finish(fitter, measure)
 
     def _fitter(self, network: keras.Model) -> fitting.Fitter:
         return fitting.Fitter(
@@ -255,15 +255,6 @@ class Run:
             if isinstance(value, float)
         }
 
-    def _scores(
-        self, network: keras.Model, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # Labels and scores, both [rows, labels].
-        scores = fitting.predict(
-            network, self._data.features, rows, segment_frames=self._segment_frames
-        )
-        return self._data.table.labels[rows], scores
-
     def _commit(self, network: keras.Model, row: dict[str, float]) -> None:
         # The history is what says that an epoch is done, so it is written last.
         epoch = len(self._history) + 1
@@ -275,9 +266,10 @@ class Run:
             if path not in map(self._checkpoint, kept):
                 path.unlink()
 
-    def _finish(self, measure: Measure) -> dict[str, Any]:
+    def _finish(self, fitter: fitting.Fitter, measure: Measure) -> dict[str, Any]:
         epoch = best_epoch(self._history, self._monitor)
         network = models.load(self._checkpoint(epoch))
+        fitter.take(network)
         network.trainable = True  # For whoever goes on with it.
         columns = {name: [r[name] for r in self._history] for name in self._history[0]}
         plots.learning_curves(
@@ -285,7 +277,7 @@ class Run:
         )
         self._record |= {"epochs": len(self._history), "best_epoch": epoch}
         self._record["metrics"] = {
-            part: measure(*self._scores(network, rows))
+            part: measure(self._data.table.labels[rows], fitter.predict(rows))
             for part, rows in (("valid", self._data.valid), ("test", self._data.test))
             if len(rows)
         }
