@@ -125,13 +125,14 @@ def _parts(model: str, names: Sequence[str]) -> None:
     _, scoring = _cpu(lambda: predictor.scores(waveforms))
     size = params.Frontend().segment_samples
     layer = scattering.LogScattering.from_params(params.Frontend())
-    spec = tf.TensorSpec([None, size], tf.float32)
-    graph = tf.function(layer, [spec], autograph=False).get_concrete_function()
-    batch = tf.random.normal([_BATCH_SEGMENTS, size])
-    graph(batch)
+    layer.build((None, size))
+    # Mirrored already, as an export and the extraction cut segments.
+    batch = tf.random.normal([_BATCH_SEGMENTS, size]), tf.fill([_BATCH_SEGMENTS], size)
+    graph = tf.function(layer.of_mirrored, autograph=False)
+    graph(*batch)
     num_segments = sum(math.ceil(len(each) / size) for each in waveforms)
     count = -(-num_segments // _BATCH_SEGMENTS)
-    _, scatter = _cpu(lambda: [graph(batch).numpy() for _ in range(count)])
+    _, scatter = _cpu(lambda: [graph(*batch).numpy() for _ in range(count)])
     scatter *= num_segments / (count * _BATCH_SEGMENTS)
     parts = {
         "decoding": reading - resample,
