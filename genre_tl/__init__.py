@@ -23,6 +23,7 @@ The data flows through the modules in this order:
   feature_store     frames on disk: shards, index, checksums
   extraction        files -> feature store
   input_pipeline    feature store -> batches
+  gru               the recurrent layer
   models            frames -> GRU backbone -> tags or genres
   inference         a trained network as plain functions of its weights
   fitting           training by epochs, scores

@@ -291,7 +291,7 @@ def keras_scores(
     """Scores clips without anything of the export; on the CPU, as it was called."""
     scores = []
     with tf.device("CPU:0"):
-        network = models.portable(network)
+        network = models.uncompiled(network, is_portable=True)
         frames_of = scattering.LogScattering.from_params(frontend)
         scores_of = tf.function(
             lambda rows: network(frames_of(rows), training=False),

@@ -6,7 +6,10 @@ What an epoch does depends on the seed, its number and the weights before it alo
 from __future__ import annotations
 
 import contextlib
+import os
+import pathlib
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,10 +17,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import input_pipeline, models, params
+from genre_tl import gru, input_pipeline, models, params
+
+_Path = str | os.PathLike[str]
 
 OnStep = Callable[[int, int], None]
 """Called after a training step with the steps done in the epoch, and its steps."""
+
+_Scorer = Callable[[np.ndarray], tf.Tensor]
 
 
 # Segments that are scored at once.
@@ -61,7 +68,6 @@ class Clock:
         }
 
 
-@keras.saving.register_keras_serializable(package="genre_tl")
 class Adam(keras.optimizers.Adam):
     """Adam with learning rates of their own for what has to do with the layers.
 
@@ -126,11 +132,6 @@ class Adam(keras.optimizers.Adam):
             learning_rate = learning_rate * rates
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, fit for JSON."""
-        names = ("backbone_rate", "states_rate", "num_inputs", "head_pull")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
 
 def _is_of_head(variable: keras.Variable) -> bool:
     return variable.path.split("/")[-2] == models.HEAD
@@ -140,7 +141,7 @@ def compiled(network: keras.Model, training: params.Training, loss: str) -> kera
     """Compiles a network for a `Fitter` and returns it."""
     reads_input = any(layer.name == "joined" for layer in network.layers)
     for layer in network.layers:
-        if isinstance(layer, models.GRU):
+        if isinstance(layer, gru.GRU):
             layer.trainable = training.backbone_rate > 0
     optimizer = Adam(
         learning_rate=training.learning_rate,
@@ -158,6 +159,48 @@ def compiled(network: keras.Model, training: params.Training, loss: str) -> kera
 def _compile(network: keras.Model, optimizer: Adam, loss: str) -> None:
     # On a CPU, XLA took longer to compile the recurrence, and to run it.
     network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    # A step that finds every variable there need not be traced a second time.
+    nothing = np.zeros([1, *network.output_shape[1:]], np.float32)
+    network.compute_metrics(None, nothing, nothing)
+    network.reset_metrics()
+
+
+def save_state(network: keras.Model, path: _Path) -> None:
+    """Writes weights and optimizer of a compiled network, whole or not at all.
+
+    Args:
+      network: as `compiled` gave it.
+      path: ends in `.npz`.
+    """
+    partial = pathlib.Path(f"{os.fspath(path)}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, *(variable.numpy() for variable in _variables(network)))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def restore_state(network: keras.Model, path: _Path) -> None:
+    """Sets weights and optimizer to what `save_state` wrote of the same network.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is damaged, or of another network.
+    """
+    try:
+        with np.load(path) as file:
+            values = [file[name] for name in file.files]
+        for variable, value in zip(_variables(network), values, strict=True):
+            variable.assign(value)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: not a whole state of this network: {error}"
+        ) from error
+
+
+def _variables(network: keras.Model) -> list[keras.Variable]:
+    return [*network.variables, *network.optimizer.variables]
 
 
 class Fitter:
@@ -188,21 +231,18 @@ class Fitter:
         self._network, self._features, self._labels = network, features, labels
         self._training, self._segment_frames = training, segment_frames
         self._clock = clock
-        self._below: keras.Model | None = None
+        self._below: _Scorer | None = None
         self._trained = network
         self._vectors: dict[int, np.ndarray] = {}  # [segments, units] of a row
         if not training.backbone_rate:
-            self._below, self._trained = models.divided(network)
+            below, self._trained = models.divided(network)
             _compile(self._trained, network.optimizer, network.loss)
+            self._below = _scorer(below)
+        self._scores = _scorer(self._trained)
 
     def forget(self) -> None:
         """Lets go of what was computed with weights that were there before."""
         self._vectors.clear()
-
-    def take(self, network: keras.Model) -> None:
-        """Takes the weights of the same network at another time."""
-        self._network.set_weights(network.get_weights())
-        self.forget()
 
     def epoch(
         self,
@@ -274,7 +314,7 @@ class Fitter:
         if self._below:
             vectors = self._read(rows, trained_on=trained_on).frames
             batches = iter(np.split(vectors, range(_BATCH, len(vectors), _BATCH)))
-        return _mean_scores(self._trained, batches, segments)
+        return _mean_scores(self._scores, batches, segments)
 
     def _pieces(
         self, rows: np.ndarray
@@ -292,8 +332,10 @@ class Fitter:
         if self._below and len(new):
             batches, segments = self._pieces(new)
             # What the steps of all epochs would do again and again.
-            with self._clock.step("vectors", counts=trained_on):
-                read = [self._below.predict_on_batch(frames) for frames in batches]
+            read = []
+            for frames in batches:
+                with self._clock.step("vectors", counts=trained_on):
+                    read.append(self._below(frames).numpy())
             cuts = np.flatnonzero(np.diff(segments.clips)) + 1
             pieces = np.split(np.concatenate(read), cuts)
             self._vectors.update(zip(new.tolist(), pieces, strict=True))
@@ -327,15 +369,23 @@ def predict(
     batches, segments = input_pipeline.evaluation_batches(
         features, rows, batch_size=_BATCH, segment_frames=segment_frames
     )
-    return _mean_scores(network, batches, segments)
+    return _mean_scores(_scorer(network), batches, segments)
+
+
+def _scorer(network: keras.Model) -> _Scorer:
+    """Returns a graph of inference that is traced once, for batches of any size."""
+    inputs = tf.TensorSpec(network.input_shape, tf.float32)
+    return tf.function(
+        lambda batch: network(batch, training=False), input_signature=[inputs]
+    )
 
 
 def _mean_scores(
-    network: keras.Model,
+    scorer: _Scorer,
     batches: Iterator[np.ndarray],
     segments: input_pipeline.Segments,
 ) -> np.ndarray:
-    scores = [network.predict_on_batch(batch) for batch in batches]
+    scores = [scorer(batch).numpy() for batch in batches]
     return input_pipeline.mean_scores(np.concatenate(scores), segments)
 
 

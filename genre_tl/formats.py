@@ -77,7 +77,7 @@ def write_keras(
 
     Args, Raises: as for `write_tflite`.
     """
-    network = models.portable(network)
+    network = models.uncompiled(network, is_portable=True)
     waveform = keras.layers.Input((frontend.segment_samples,), name="waveform")
     frames_of = scattering.LogScattering.from_params(frontend)
     classifier = keras.Model(waveform, network(frames_of(waveform)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import optimize, special
 
-from genre_tl import params, scattering
+from genre_tl import gru, params, scattering
 
 HEAD = "head"
 
@@ -71,163 +71,6 @@ class Standardize(keras.layers.Layer):
         self.stddev.assign(np.maximum(np.sqrt(variance), self._MIN_STDDEV))
 
 
-@keras.saving.register_keras_serializable(package="genre_tl")
-class GRU(keras.layers.GRU):
-    """`keras.layers.GRU` with a faster loop on a CPU; the same weights and results.
-
-    Keras multiplies the input with its kernel, and sums the gradient of either
-    kernel, step by step. Here the steps of a sequence do so together, and only the
-    recurrence itself is a loop, with its gradient written down. Where cuDNN can be
-    used, or with options that the network does not need, Keras's own loop runs.
-    """
-
-    def inner_loop(
-        self,
-        sequences: tf.Tensor,
-        initial_state: list[tf.Tensor],
-        mask: tf.Tensor | None,
-        training: bool = False,
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Returns last output, all outputs and last state, as Keras asks for."""
-        if not self._is_plain() or self._finds_cudnn():
-            return super().inner_loop(sequences, initial_state, mask, training)
-        if mask is None:
-            mask = tf.ones(tf.shape(sequences)[:2], tf.bool)
-        cell = self.cell
-        steps = tf.transpose(sequences, [1, 0, 2])
-        gates = tf.tensordot(steps, cell.kernel, 1) + cell.bias[0]
-        keep = tf.transpose(mask)[:, :, tf.newaxis]  # [frames, batch, 1]
-        # Only what is trained needs the gradient, and an export must not hold it.
-        recur = _differentiable(keep) if training else _recur(keep)
-        states, *_ = recur(
-            gates,
-            tf.convert_to_tensor(cell.recurrent_kernel),
-            tf.convert_to_tensor(cell.bias[1]),
-            initial_state[0],
-        )
-        return states[-1], tf.transpose(states, [1, 0, 2]), [states[-1]]
-
-    def _is_plain(self) -> bool:
-        return (
-            self.activation is keras.activations.tanh
-            and self.recurrent_activation is keras.activations.sigmoid
-            and self.use_bias
-            and self.reset_after
-            and not (self.dropout or self.recurrent_dropout or self.go_backwards)
-        )
-
-    def _finds_cudnn(self) -> bool:
-        return bool(self.use_cudnn and tf.config.list_logical_devices("GPU"))
-
-
-def _recur(keep: tf.Tensor) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Returns the loop over frames (Cho et al. 2014, with `reset_after`).
-
-    The loop takes the input's part of the gates `[frames, batch, 3 units]`, the
-    recurrent kernel `[units, 3 units]`, its bias `[3 units]` and the first state
-    `[batch, units]`. It returns, each `[frames, batch, ...]`, the states, update
-    and reset gates together, candidates, and the candidates' recurrent part.
-
-    Args:
-      keep: bool `[frames, batch, 1]`; where false, the state stays as it was.
-    """
-
-    def loop(
-        gates: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, state: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        units = kernel.shape[0]
-
-        def step(
-            frame: tf.Tensor, state: tf.Tensor, *kept: tf.TensorArray
-        ) -> tuple[Any, ...]:
-            given, recurrent = gates[frame], tf.matmul(state, kernel) + bias
-            opened = tf.sigmoid(given[:, : 2 * units] + recurrent[:, : 2 * units])
-            recurrent = recurrent[:, 2 * units :]
-            candidate = tf.tanh(given[:, 2 * units :] + opened[:, units:] * recurrent)
-            new = candidate + opened[:, :units] * (state - candidate)
-            new = tf.where(keep[frame], new, state)
-            values = (new, opened, candidate, recurrent)
-            written = (a.write(frame, v) for a, v in zip(kept, values, strict=True))
-            return frame + 1, new, *written
-
-        frames = tf.shape(gates)[0]
-        arrays = [tf.TensorArray(gates.dtype, frames) for _ in range(4)]
-        last = tf.while_loop(
-            lambda frame, *_: frame < frames, step, (0, state, *arrays)
-        )
-        return tuple(array.stack() for array in last[2:])
-
-    return loop
-
-
-def _differentiable(keep: tf.Tensor) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Returns the loop of `_recur` with a gradient, of the states alone."""
-
-    @tf.custom_gradient
-    def loop(
-        gates: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, state: tf.Tensor
-    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor, ...]]]:
-        saved = _recur(keep)(gates, kernel, bias, state)
-        states, opened, candidate, recurrent = saved
-
-        def gradient(upstream: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
-            before = tf.concat([state[tf.newaxis], states[:-1]], axis=0)
-            update, reset = tf.split(opened, 2, axis=2)
-            # Of the state after a frame, by each gate; nothing flows where padded.
-            valid = tf.cast(keep, gates.dtype)
-            by_update = valid * (before - candidate) * update * (1 - update)
-            by_candidate = valid * (1 - update) * (1 - candidate**2)
-            by_reset = by_candidate * recurrent * reset * (1 - reset)
-            slopes = tf.concat([by_update, by_reset, by_candidate * reset], axis=2)
-            carried = tf.where(keep, update, 1)
-            total, of_first = _backward(upstream, slopes, carried, kernel)
-            total = tf.tile(total, [1, 1, 3])
-            # All frames and clips in one product, where Keras adds up by frame.
-            of_recurrent = tf.reshape(total * slopes, [-1, kernel.shape[1]])
-            before = tf.reshape(before, [-1, kernel.shape[0]])
-            return (
-                total * tf.concat([by_update, by_reset, by_candidate], axis=2),
-                tf.matmul(before, of_recurrent, transpose_a=True),
-                tf.reduce_sum(of_recurrent, axis=0),
-                of_first,
-            )
-
-        return saved, gradient
-
-    return loop
-
-
-def _backward(
-    upstream: tf.Tensor, slopes: tf.Tensor, carried: tf.Tensor, kernel: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Runs back through the frames.
-
-    Args:
-      upstream: gradient of each state by what follows the layer.
-      slopes: of the state by the recurrent part, `[frames, batch, 3 units]`.
-      carried: share of the state before that stays, `[frames, batch, units]`.
-      kernel: the recurrent kernel, `[units, 3 units]`.
-
-    Returns:
-      Gradients of every state, all that follows considered, and of the first one.
-    """
-    frames = tf.shape(upstream)[0]
-
-    def step(
-        frame: tf.Tensor, gradient: tf.Tensor, totals: tf.TensorArray
-    ) -> tuple[Any, ...]:
-        total = gradient + upstream[frame]
-        gates = tf.tile(total, [1, 3]) * slopes[frame]
-        # In this order the product takes a CPU a third of the time.
-        product = tf.transpose(tf.matmul(kernel, gates, transpose_b=True))
-        return frame - 1, total * carried[frame] + product, totals.write(frame, total)
-
-    totals = tf.TensorArray(upstream.dtype, frames)
-    begin = (frames - 1, tf.zeros_like(upstream[0]), totals)
-    _, first, totals = tf.while_loop(lambda frame, *_: frame >= 0, step, begin)
-    return totals.stack(), first
-
-
 def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Model:
     """Builds frames -> vector, without a head.
 
@@ -258,7 +101,7 @@ def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Mod
     for number in range(1, model.num_layers + 1):
         keeps_all = number < model.num_layers or model.readout != "last"
         name = f"gru_{number}"
-        layers.append(GRU(model.num_units, return_sequences=keeps_all, name=name))
+        layers.append(gru.GRU(model.num_units, return_sequences=keeps_all, name=name))
         if number < model.num_layers:
             layers.append(_dropout(model, number))
     last = _dropout(model, model.num_layers)
@@ -278,7 +121,7 @@ def _joined_means(frames: tf.Tensor, layers: list[keras.layers.Layer]) -> tf.Ten
     hidden = frames
     for layer in layers:
         hidden = layer(hidden)
-        if isinstance(layer, (Standardize, GRU)):
+        if isinstance(layer, (Standardize, gru.GRU)):
             name = f"mean_{len(means)}"
             means.append(keras.layers.GlobalAveragePooling1D(name=name)(hidden))
     return keras.layers.Concatenate(name="joined")(means)
@@ -394,18 +237,40 @@ def reseed(network: keras.Model, seed: int, layers: Sequence[Any] = ()) -> None:
             layer.seed_generator.state.assign(state)
 
 
-def portable(network: keras.Model) -> keras.Model:
-    """Returns a copy for inference that runs on any device.
+def redraw(network: keras.Model, seed: int) -> None:
+    """Draws the weights of all recurrent layers anew, as a new network has them.
 
-    Keras puts cuDNN operations into a graph that is traced where a GPU is in
-    sight; such a graph does not run without one.
+    Args:
+      network: it is changed; its head is not.
+      seed: all that the weights depend on.
+    """
+    layers = [layer for layer in network.layers if isinstance(layer, keras.layers.GRU)]
+    seeds = np.random.SeedSequence(seed).generate_state(2 * len(layers)).tolist()
+    for layer, of_inputs, of_states in zip(
+        layers, seeds[::2], seeds[1::2], strict=True
+    ):
+        inputs, states, biases = layer.get_weights()
+        inputs = keras.initializers.GlorotUniform(of_inputs)(inputs.shape)
+        states = keras.initializers.Orthogonal(seed=of_states)(states.shape)
+        layer.set_weights([inputs, states, np.zeros_like(biases)])
+
+
+def uncompiled(network: keras.Model, *, is_portable: bool = False) -> keras.Model:
+    """Returns a copy without optimizer, all of whose layers can be trained.
+
+    Args:
+      network: the model; it stays as it is.
+      is_portable: for inference on any device. Keras puts cuDNN operations into a
+        graph that is traced where a GPU is in sight; such a graph does not run
+        without one.
     """
     config = network.get_config()
     for layer in config["layers"]:
-        if layer["class_name"] == "GRU":
+        if is_portable and layer["class_name"] == "GRU":
             layer["config"]["use_cudnn"] = False
     copy = type(network).from_config(config)
     copy.set_weights(network.get_weights())
+    copy.trainable = True
     return copy
 
 
@@ -413,7 +278,7 @@ def save(network: keras.Model, path: _Path) -> None:
     """Writes a `.keras` file, whole or not at all.
 
     Args:
-      network: the model, with its optimizer if it is compiled.
+      network: the model.
       path: ends in `.keras`.
     """
     target = pathlib.Path(path)
@@ -426,12 +291,11 @@ def save(network: keras.Model, path: _Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: _Path, *, compiled: bool = False) -> keras.Model:
+def load(path: _Path) -> keras.Model:
     """Reads what `save` wrote: every weight must be there, and no other.
 
     Args:
       path: a `.keras` file.
-      compiled: also restore the optimizer, to go on training.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -440,6 +304,6 @@ def load(path: _Path, *, compiled: bool = False) -> keras.Model:
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such model; train one first")
     try:
-        return keras.saving.load_model(path, compile=compiled)
+        return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a complete model file: {error}") from error

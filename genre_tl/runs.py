@@ -178,9 +178,9 @@ class Run:
             return self._record
         progress = progress or Progress()
         self._checkpoints.mkdir(exist_ok=True)
-        network = self._restore() or fitting.compiled(
-            new_network(), self._training, _LOSSES[self._kind]
-        )
+        network = fitting.compiled(new_network(), self._training, _LOSSES[self._kind])
+        if self._history:
+            fitting.restore_state(network, self._checkpoint(len(self._history)))
         fitter = self._fitter(network)
         with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
             while not self._has_ended():
@@ -190,7 +190,7 @@ class Run:
                 for name, value in row.items():
                     tf.summary.scalar(name, value, step=len(self._history))
                 progress.on_epoch(row, time.monotonic() - start)
-        return self._finish(fitter, measure)
+        return self._finish(network, fitter, measure)
 
     def _fitter(self, network: keras.Model) -> fitting.Fitter:
         return fitting.Fitter(
@@ -202,13 +202,8 @@ class Run:
             clock=self._clock,
         )
 
-    def _restore(self) -> keras.Model | None:
-        if not self._history:
-            return None
-        return models.load(self._checkpoint(len(self._history)), compiled=True)
-
     def _checkpoint(self, epoch: int) -> pathlib.Path:
-        return self._checkpoints / f"epoch-{epoch:04d}.keras"
+        return self._checkpoints / f"epoch-{epoch:04d}.npz"
 
     def _has_ended(self) -> bool:
         return len(self._history) >= self._training.max_epochs or is_stable(
@@ -258,19 +253,20 @@ class Run:
     def _commit(self, network: keras.Model, row: dict[str, float]) -> None:
         # The history is what says that an epoch is done, so it is written last.
         epoch = len(self._history) + 1
-        models.save(network, self._checkpoint(epoch))
+        fitting.save_state(network, self._checkpoint(epoch))
         self._history.append(row)
         _write_text(self._folder / "history.csv", _to_csv(self._history))
         kept = {epoch, best_epoch(self._history, self._monitor)}
-        for path in self._checkpoints.glob("epoch-*.keras"):
+        for path in self._checkpoints.glob("epoch-*.npz"):
             if path not in map(self._checkpoint, kept):
                 path.unlink()
 
-    def _finish(self, fitter: fitting.Fitter, measure: Measure) -> dict[str, Any]:
+    def _finish(
+        self, network: keras.Model, fitter: fitting.Fitter, measure: Measure
+    ) -> dict[str, Any]:
         epoch = best_epoch(self._history, self._monitor)
-        network = models.load(self._checkpoint(epoch))
-        fitter.take(network)
-        network.trainable = True  # For whoever goes on with it.
+        # Layers that are fixed are the same in each, and so is what they gave.
+        fitting.restore_state(network, self._checkpoint(epoch))
         columns = {name: [r[name] for r in self._history] for name in self._history[0]}
         plots.learning_curves(
             columns, self._folder / "curves.png", title=self._folder.name
@@ -283,7 +279,7 @@ class Run:
         }
         self._record["time"] = self._clock.to_dict()
         write_json(self._folder / "run.json", self._record)
-        models.save(network, self._folder / "model.keras")
+        models.save(models.uncompiled(network), self._folder / "model.keras")
         for path in self._checkpoints.iterdir():
             path.unlink()
         self._checkpoints.rmdir()

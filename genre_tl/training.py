@@ -218,9 +218,7 @@ def begin(
     """
     genres = table.vocabulary
     if start is None:
-        sizes = features.frames.shape[1], len(genres)
-        fresh = models.classifier(preset.model, *sizes, seed=seed)
-        network.set_weights(fresh.get_weights())
+        models.redraw(network, seed)
     # Of a few clips a head learns more if it does not begin with an opinion.
     head = network.get_layer(models.HEAD)
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])

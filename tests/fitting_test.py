@@ -1,6 +1,6 @@
 import dataclasses
+import operator
 
-import keras
 import numpy as np
 import pytest
 import training_test
@@ -79,20 +79,36 @@ def test_the_head_is_pulled_to_where_it_began_and_nothing_else_is():
     np.testing.assert_array_equal(head.numpy(), held)
 
 
-def test_the_optimizer_comes_back_with_its_rates_and_anchors(tmp_path):
+def test_the_optimizer_comes_back_with_its_anchors(tmp_path):
     network, _ = _network(backbone_rate=0.25, head_pull=2.0)
     began = network.get_layer("head").kernel.numpy()
     _step(network)
-    models.save(network, tmp_path / "model.keras")
-    again = models.load(tmp_path / "model.keras", compiled=True)
-    assert isinstance(again.optimizer, keras.optimizers.Adam)
-    assert again.optimizer.backbone_rate == 0.25
-    for ours, theirs in zip(
-        again.optimizer.variables, network.optimizer.variables, strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+    fitting.save_state(network, tmp_path / "state.npz")
+    again, _ = _network(backbone_rate=0.25, head_pull=2.0)
+    again.get_layer("head").kernel.assign(began + 1)
+    fitting.restore_state(again, tmp_path / "state.npz")
+    assert int(again.optimizer.iterations) == 1
+    for attribute in ("variables", "optimizer.variables"):
+        read = operator.attrgetter(attribute)
+        for ours, theirs in zip(read(again), read(network), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
     anchors = again.optimizer._anchors
     np.testing.assert_array_equal(anchors["head/kernel"], began)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+@pytest.mark.parametrize("size", [0, 100, 2000])
+def test_a_state_that_is_damaged_is_named(tmp_path, size):
+    network, _ = _network()
+    fitting.save_state(network, tmp_path / "state.npz")
+    whole = (tmp_path / "state.npz").read_bytes()
+    (tmp_path / "state.npz").write_bytes(whole[:size])
+    with pytest.raises(ValueError, match=r"state\.npz: not a whole state"):
+        fitting.restore_state(network, tmp_path / "state.npz")
+    other, _ = _network(head_pull=1.0)
+    (tmp_path / "state.npz").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"state\.npz: not a whole state"):
+        fitting.restore_state(other, tmp_path / "state.npz")
 
 
 def test_fixed_layers_stay_and_scores_are_those_of_the_whole_network():

@@ -43,10 +43,10 @@ def _stock(network: keras.Model) -> keras.Model:
     """Returns the same network of Keras's own GRU layers, with the same weights."""
     import keras
 
-    from genre_tl import models
+    from genre_tl import gru
 
     def stock(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if not isinstance(layer, models.GRU):
+        if not isinstance(layer, gru.GRU):
             return type(layer).from_config(layer.get_config())
         return keras.layers.GRU.from_config(layer.get_config())
 
