@@ -10,6 +10,7 @@ takes what the one has learned to the other (Song et al. 2017, section 3).
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import zipfile
@@ -238,21 +239,32 @@ def reseed(network: keras.Model, seed: int, layers: Sequence[Any] = ()) -> None:
 
 
 def redraw(network: keras.Model, seed: int) -> None:
-    """Draws the weights of all recurrent layers anew, as a new network has them.
+    """Draws the weights of all recurrent layers anew, as Keras spreads them.
+
+    Takes a fraction of the time that Keras's own initializers take.
 
     Args:
       network: it is changed; its head is not.
       seed: all that the weights depend on.
     """
     layers = [layer for layer in network.layers if isinstance(layer, keras.layers.GRU)]
-    seeds = np.random.SeedSequence(seed).generate_state(2 * len(layers)).tolist()
-    for layer, of_inputs, of_states in zip(
-        layers, seeds[::2], seeds[1::2], strict=True
-    ):
-        inputs, states, biases = layer.get_weights()
-        inputs = keras.initializers.GlorotUniform(of_inputs)(inputs.shape)
-        states = keras.initializers.Orthogonal(seed=of_states)(states.shape)
-        layer.set_weights([inputs, states, np.zeros_like(biases)])
+    for number, layer in enumerate(layers):
+        cell, key = layer.cell, tf.constant([seed, 2 * number], tf.int64)
+        bound = math.sqrt(6 / sum(cell.kernel.shape))  # Glorot and Bengio 2010.
+        cell.kernel.assign(
+            tf.random.stateless_uniform(cell.kernel.shape, key, -bound, bound)
+        )
+        cell.recurrent_kernel.assign(
+            _orthonormal_rows(cell.recurrent_kernel.shape, key + [0, 1])
+        )
+        cell.bias.assign(tf.zeros_like(cell.bias))
+
+
+def _orthonormal_rows(shape: tuple[int, int], key: tf.Tensor) -> tf.Tensor:
+    """Draws a matrix whose rows stand upright on each other (Saxe et al. 2014)."""
+    rows = tf.random.stateless_normal(shape, key)
+    triangle = tf.linalg.cholesky(tf.matmul(rows, rows, transpose_b=True))
+    return tf.linalg.triangular_solve(triangle, rows)
 
 
 def uncompiled(network: keras.Model, *, is_portable: bool = False) -> keras.Model:
