@@ -25,7 +25,6 @@ _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 
 # Segments in one call of the scattering transform, and in a piece of a long file.
 _BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
-_BATCHES_AT_ONCE = 2
 
 _CHANGED = "it changed while it was read; extract again"
 _NOT_FINITE = "its samples are too large to compute with"
@@ -275,16 +274,14 @@ def _scatter(
     batches = iter(lambda: list(itertools.islice(segments, _BATCH_SEGMENTS)), [])
     # One batch is computed while the next one is read and the last one written.
     with futures.ThreadPoolExecutor(1) as pool:
-        begun: collections.deque[tuple[Sequence[str], futures.Future[tf.Tensor]]]
-        begun = collections.deque()
-        for batch in itertools.chain(batches, itertools.repeat([])):
+        begun: tuple[Sequence[str], futures.Future[tf.Tensor]] | None = None
+        for batch in itertools.chain(batches, [[]]):
+            before, begun = begun, None
             if batch:
                 paths, waveforms = zip(*batch, strict=True)
-                begun.append((paths, pool.submit(transform, *prepared(waveforms))))
-            if not begun:
-                return
-            if not batch or len(begun) == _BATCHES_AT_ONCE:
-                paths, outputs = begun.popleft()
+                begun = paths, pool.submit(transform, *prepared(waveforms))
+            if before:
+                paths, outputs = before
                 for path, frames in zip(paths, outputs.result().numpy(), strict=True):
                     yield path, frames[frames[:, 0] != scattering.PAD_VALUE]
 

@@ -25,6 +25,7 @@ OnStep = Callable[[int, int], None]
 """Called after a training step with the steps done in the epoch, and its steps."""
 
 _Scorer = Callable[[np.ndarray], tf.Tensor]
+_Vectors = tuple[input_pipeline.Features, input_pipeline.Segments]
 
 
 # Segments that are scored at once.
@@ -233,7 +234,7 @@ class Fitter:
         self._clock = clock
         self._below: _Scorer | None = None
         self._trained = network
-        self._vectors: dict[int, np.ndarray] = {}  # [segments, units] of a row
+        self._vectors: dict[bytes, _Vectors] = {}  # By the rows they are of.
         if not training.backbone_rate:
             below, self._trained = models.divided(network)
             _compile(self._trained, network.optimizer, network.loss)
@@ -288,7 +289,7 @@ class Fitter:
         segment_frames = self._segment_frames
         crop_frames = self._training.crop_frames
         if self._below:
-            features, labels = self._read(rows, trained_on=True), labels[rows]
+            (features, _), labels = self._read(rows, trained_on=True), labels[rows]
             rows, segment_frames, crop_frames = np.arange(len(rows)), 1, 0
         batches = input_pipeline.training_batches(
             features,
@@ -310,11 +311,10 @@ class Fitter:
           trained_on: whether the steps of an epoch take them too; the time in fixed
             layers is then counted as a step's.
         """
-        batches, segments = self._pieces(rows)
         if self._below:
-            vectors = self._read(rows, trained_on=trained_on).frames
-            batches = iter(np.split(vectors, range(_BATCH, len(vectors), _BATCH)))
-        return _mean_scores(self._scores, batches, segments)
+            vectors, segments = self._read(rows, trained_on=trained_on)
+            return _mean_scores(self._scores, iter([vectors.frames]), segments)
+        return _mean_scores(self._scores, *self._pieces(rows))
 
     def _pieces(
         self, rows: np.ndarray
@@ -326,26 +326,24 @@ class Fitter:
             segment_frames=self._segment_frames,
         )
 
-    def _read(self, rows: np.ndarray, *, trained_on: bool) -> input_pipeline.Features:
+    def _read(self, rows: np.ndarray, *, trained_on: bool) -> _Vectors:
         """Returns what the head reads of the rows: a frame for each segment."""
-        new = np.array([row for row in rows if row not in self._vectors], np.int64)
-        if self._below and len(new):
-            batches, segments = self._pieces(new)
-            # What the steps of all epochs would do again and again.
+        key = np.asarray(rows, np.int64).tobytes()
+        if self._below and key not in self._vectors:
+            batches, segments = self._pieces(rows)
             read = []
             for frames in batches:
+                # What the steps of all epochs would do again and again.
                 with self._clock.step("vectors", counts=trained_on):
                     read.append(self._below(frames).numpy())
-            cuts = np.flatnonzero(np.diff(segments.clips)) + 1
-            pieces = np.split(np.concatenate(read), cuts)
-            self._vectors.update(zip(new.tolist(), pieces, strict=True))
-        vectors = [self._vectors[row] for row in rows]
-        counts = np.array([len(pieces) for pieces in vectors])
-        return input_pipeline.Features(
-            np.concatenate(vectors),
-            np.cumsum(counts) - counts,
-            tuple((1,) * count for count in counts),
-        )
+            counts = np.bincount(segments.clips)
+            vectors = input_pipeline.Features(
+                np.concatenate(read),
+                np.cumsum(counts) - counts,
+                tuple((1,) * count for count in counts),
+            )
+            self._vectors[key] = vectors, segments
+        return self._vectors[key]
 
 
 def predict(
