@@ -33,9 +33,9 @@ _BATCH = 32
 
 
 class Clock:
-    """Tells the time in training steps from all the rest.
+    """Tells the time in training steps, and in scoring, from all the rest.
 
-    The first step of a graph traces it, so it counts as rest.
+    The first call of a graph traces it, so it counts as rest.
     """
 
     def __init__(self) -> None:
@@ -44,29 +44,28 @@ class Clock:
 
     def restart(self) -> None:
         """Begins to count anew; what was traced stays so."""
-        self._start, self._steps_secs = time.monotonic(), 0.0
+        self._start = time.monotonic()
+        self._secs = {"steps": 0.0, "evaluation": 0.0}
 
     @contextlib.contextmanager
-    def step(self, graph: str = "step", *, counts: bool = True) -> Iterator[None]:
-        """Adds what is done inside to the steps.
+    def runs(self, graph: str, *, of: str) -> Iterator[None]:
+        """Adds what is done inside to `steps` or `evaluation`.
 
         Args:
           graph: names what is run.
-          counts: false where it is run for something else than a step.
+          of: which of the two.
         """
         begin = time.monotonic()
         yield
-        if counts and graph in self._traced:
-            self._steps_secs += time.monotonic() - begin
+        if graph in self._traced:
+            self._secs[of] += time.monotonic() - begin
         self._traced.add(graph)
 
     def to_dict(self) -> dict[str, float]:
-        """Returns the seconds in `steps`, and all `other` ones since the start."""
-        total = time.monotonic() - self._start
-        return {
-            "steps": round(self._steps_secs, 3),
-            "other": round(total - self._steps_secs, 3),
-        }
+        """Returns seconds since the start: `steps`, `evaluation`, all `other`."""
+        other = time.monotonic() - self._start - sum(self._secs.values())
+        secs = self._secs | {"other": other}
+        return {part: round(value, 3) for part, value in secs.items()}
 
 
 class Adam(keras.optimizers.Adam):
@@ -272,7 +271,7 @@ class Fitter:
         self._trained.reset_metrics()
         num_steps = input_pipeline.num_batches(rows, self._training.batch_size)
         for done, batch in enumerate(self._batches(rows, seed, number), start=1):
-            with self._clock.step():
+            with self._clock.runs("step", of="steps"):
                 logs = self._trained.train_on_batch(*batch, return_dict=True)
             on_step(done, num_steps)
         if not np.isfinite(logs["loss"]):
@@ -289,7 +288,7 @@ class Fitter:
         segment_frames = self._segment_frames
         crop_frames = self._training.crop_frames
         if self._below:
-            (features, _), labels = self._read(rows, trained_on=True), labels[rows]
+            (features, _), labels = self._read(rows, of="steps"), labels[rows]
             rows, segment_frames, crop_frames = np.arange(len(rows)), 1, 0
         batches = input_pipeline.training_batches(
             features,
@@ -311,10 +310,14 @@ class Fitter:
           trained_on: whether the steps of an epoch take them too; the time in fixed
             layers is then counted as a step's.
         """
+        of = "steps" if trained_on else "evaluation"
         if self._below:
-            vectors, segments = self._read(rows, trained_on=trained_on)
-            return _mean_scores(self._scores, iter([vectors.frames]), segments)
-        return _mean_scores(self._scores, *self._pieces(rows))
+            vectors, segments = self._read(rows, of=of)
+            batches = iter([vectors.frames])
+        else:
+            batches, segments = self._pieces(rows)
+        with self._clock.runs("scores", of=of):
+            return _mean_scores(self._scores, batches, segments)
 
     def _pieces(
         self, rows: np.ndarray
@@ -326,7 +329,7 @@ class Fitter:
             segment_frames=self._segment_frames,
         )
 
-    def _read(self, rows: np.ndarray, *, trained_on: bool) -> _Vectors:
+    def _read(self, rows: np.ndarray, *, of: str) -> _Vectors:
         """Returns what the head reads of the rows: a frame for each segment."""
         key = np.asarray(rows, np.int64).tobytes()
         if self._below and key not in self._vectors:
@@ -334,7 +337,7 @@ class Fitter:
             read = []
             for frames in batches:
                 # What the steps of all epochs would do again and again.
-                with self._clock.step("vectors", counts=trained_on):
+                with self._clock.runs("vectors", of=of):
                     read.append(self._below(frames).numpy())
             counts = np.bincount(segments.clips)
             vectors = input_pipeline.Features(

@@ -160,7 +160,7 @@ def _difference(
 def _time(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {
         part: round(sum(x["time"][part] for x in lines if x["model"] != "svm"), 1)
-        for part in ("steps", "other")
+        for part in ("steps", "evaluation", "other")
     }
 
 
@@ -327,8 +327,9 @@ def _spent(figures: Mapping[str, Any]) -> str:
     if not total:
         return ""
     return (
-        f"Time of the networks: {total:.0f} s, of which {time['other'] / total:.0%} "
-        "outside training steps."
+        f"Time of the networks: {total:.0f} s, {time['steps'] / total:.0%} of it in "
+        f"training steps, {time['evaluation'] / total:.0%} in scoring, "
+        f"{time['other'] / total:.0%} in all else."
     )
 
 

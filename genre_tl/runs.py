@@ -4,7 +4,7 @@ A run lives in a folder:
 
   run.json      what was run: kind, preset, seed, data, split, command, versions;
                 at the end also the metrics, and since the last start the
-                seconds in training steps and all others
+                seconds in training steps, in scoring and all others
   history.csv   a row for each finished epoch
   curves.png    the same as a picture
   logs/         for TensorBoard

@@ -141,19 +141,22 @@ def test_what_was_read_with_other_weights_is_forgotten_when_asked():
     assert np.abs(expected - before).max() > 1e-3
 
 
-def test_a_clock_leaves_out_the_step_that_traces():
+def test_a_clock_leaves_out_the_call_that_traces():
     clock = fitting.Clock()
-    with clock.step():
-        pass
-    assert clock.to_dict()["steps"] == 0.0
-    with clock.step("another graph"):
-        pass
-    assert clock.to_dict()["steps"] == 0.0
-    with clock.step():
+    for graph, of in (("step", "steps"), ("scores", "evaluation")):
+        with clock.runs(graph, of=of):
+            training_test.time.sleep(0.05)
+        assert clock.to_dict()[of] == 0.0
+    assert clock.to_dict()["other"] >= 0.1
+    with clock.runs("step", of="steps"):
         training_test.time.sleep(0.05)
-    assert clock.to_dict()["steps"] >= 0.05
+    with clock.runs("step", of="evaluation"):
+        training_test.time.sleep(0.1)
+    secs = clock.to_dict()
+    assert secs["steps"] >= 0.05 and secs["evaluation"] >= 0.1
     clock.restart()
-    assert clock.to_dict() == {"steps": 0.0, "other": pytest.approx(0, abs=0.05)}
+    small = pytest.approx(0, abs=0.05)
+    assert clock.to_dict() == {"steps": 0.0, "evaluation": 0.0, "other": small}
 
 
 def test_a_seed_is_a_function_of_all_numbers_in_their_order():

@@ -40,7 +40,7 @@ def record(folder, lines, *, curves=True, **settings):
             "accuracy": sum(right) / 2,
             "test": test,
             "predicted": predicted,
-            "time": {"steps": 3.0, "other": 1.0},
+            "time": {"steps": 3.0, "evaluation": 0.5, "other": 1.0},
         }
         if history:
             line["history"] = {"accuracy": history[0], "test_accuracy": history[0]}
@@ -72,7 +72,7 @@ def test_the_figures_are_those_of_the_folds(tmp_path):
     low, high = difference["clips_interval"]
     assert low == -1 and -0.5 <= high <= 0
     assert transfer["accuracy"]["clips_interval"] == [0, 0.75]
-    assert figures["time"] == {"steps": 12.0, "other": 4.0}
+    assert figures["time"] == {"steps": 12.0, "evaluation": 2.0, "other": 4.0}
 
 
 def test_the_bootstrap_takes_the_repeats_that_have_tested_all_clips(tmp_path):
@@ -98,7 +98,7 @@ def test_a_report_warns_in_words_where_transfer_does_worse(tmp_path):
         assert "Warning: transfer does not help here: 75.0 points below" in where
     assert "for this plot alone" in text
     assert "never reaches" in text
-    assert "25% outside training steps" in text
+    assert "18 s, 67% of it in training steps, 11% in scoring, 22% in all else." in text
     assert json.loads((tmp_path / "report.json").read_text())["models"].keys() == {
         "transfer",
         "random",
