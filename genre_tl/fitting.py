@@ -28,6 +28,8 @@ _Scorer = Callable[[np.ndarray], tf.Tensor]
 _Vectors = tuple[input_pipeline.Features, input_pipeline.Segments]
 
 
+_ANEW = "training cannot go on: give another --run_dir, or remove this one"
+
 # Segments that are scored at once.
 _BATCH = 32
 
@@ -193,10 +195,11 @@ def restore_state(network: keras.Model, path: _Path) -> None:
             values = [file[name] for name in file.files]
         for variable, value in zip(_variables(network), values, strict=True):
             variable.assign(value)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: missing; {_ANEW}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: not a whole state of this network: {error}"
-        ) from error
+        message = f"{path}: not a whole state of this network ({error}); {_ANEW}"
+        raise ValueError(message) from error
 
 
 def _variables(network: keras.Model) -> list[keras.Variable]:

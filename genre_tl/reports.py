@@ -211,7 +211,7 @@ def _row(name: str, mean: Mapping[str, Any], form: str) -> str:
 
 def _warnings(figures: Mapping[str, Any]) -> list[str]:
     mean = figures["differences"].get("transfer - random")
-    if mean is None or mean["value"] >= 0:
+    if mean is None or round(100 * mean["value"], 1) >= 0:
         return []
     points = f"{-100 * mean['value']:.1f} points"
     high = mean["interval"][1]

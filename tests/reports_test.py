@@ -127,6 +127,11 @@ def test_without_a_loss_there_is_no_warning_and_the_epoch_is_told(tmp_path):
     assert "(50.0%, epoch 2) at epoch 1" in text
 
 
+def test_rounding_is_no_loss():
+    even = {"value": -1e-17, "interval": [-0.1, 0.1]}
+    assert reports._warnings({"differences": {"transfer - random": even}}) == []
+
+
 def test_nothing_finished_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no fold"):
         reports.write(record(tmp_path, []))

@@ -177,6 +177,18 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment)
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_run_without_its_checkpoint_says_what_to_do(tmp_path):
+    with pytest.raises(_Killed):
+        _pretrain(tmp_path, progress=_kill_after(2, 1))
+    checkpoint = tmp_path / "checkpoints" / "epoch-0001.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"epoch-0001\.npz: not a whole .*--run_dir"):
+        _pretrain(tmp_path)
+    checkpoint.unlink()
+    with pytest.raises(FileNotFoundError, match=r"0001\.npz: missing; .*--run_dir"):
+        _pretrain(tmp_path)
+
+
 def kill_again_and_again(call, root, folder, longest_secs):
     """Runs a program of its own, and ends it with SIGKILL at a random moment.
 
