@@ -21,8 +21,8 @@ def run(repeats: int) -> None:
 
     preset = params.PRESETS["default"]
     ours = models.tagger(preset.model, _PATHS, _TAGS)
-    fitting.compiled(ours, preset.pretrain, "binary_crossentropy")
     theirs = _stock(ours)
+    fitting.compiled(ours, preset.pretrain, "binary_crossentropy")
     theirs.compile("adam", "binary_crossentropy", jit_compile=False)
     rows = []
     for frames in (preset.pretrain.crop_frames, preset.frontend.segment_frames):
