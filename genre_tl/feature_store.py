@@ -24,13 +24,12 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params
+from genre_tl import files, params
 
 # To be raised when the same parameters no longer give the same features.
 _FORMAT = 1
 
 _PARAMS, _INDEX, _SHARDS, _LOCK = "params.json", "index.csv", "shards", "lock"
-_UNFINISHED = ".part"
 
 _Result = TypeVar("_Result")
 
@@ -145,7 +144,7 @@ class Store:
         path = self.folder / _SHARDS / name
         path.parent.mkdir(exist_ok=True)
         rows = []
-        with _whole(path) as unfinished, _record_writer(unfinished) as write:
+        with files.whole(path) as unfinished, _record_writer(unfinished) as write:
             for row, segments in results:
                 if segments:
                     frames = sum(map(len, segments))
@@ -164,7 +163,7 @@ class Store:
         self.index.update((row.path, row) for row in rows)
         names = [field.name for field in dataclasses.fields(Row)]
         with (
-            _whole(self.folder / _INDEX) as unfinished,
+            files.whole(self.folder / _INDEX) as unfinished,
             _open_text(unfinished, "w") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
@@ -248,7 +247,7 @@ def create(
     if (folder / _PARAMS).exists():
         _check(folder, _values(frontend) | {"max_secs": max_secs})
         return
-    own = {_LOCK, _PARAMS + _UNFINISHED}
+    own = {_LOCK, _PARAMS + files.UNFINISHED}
     foreign = {entry.name for entry in folder.iterdir()} - own
     if foreign:
         raise ValueError(
@@ -256,7 +255,7 @@ def create(
             "empty folder for the features"
         )
     values = _values(frontend) | {"max_secs": max_secs, "num_paths": num_paths}
-    with _whole(folder / _PARAMS) as unfinished:
+    with files.whole(folder / _PARAMS) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
 
 
@@ -310,21 +309,6 @@ def _check(folder: pathlib.Path, values: dict[str, Any]) -> dict[str, Any]:
             "the parameters they were made with, or another folder"
         )
     return held
-
-
-@contextlib.contextmanager
-def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a file to write beside `path`, which it replaces in the end."""
-    unfinished = path.with_name(path.name + _UNFINISHED)
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            # A full disk does not say where it is.
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 def _open_text(path: pathlib.Path, mode: str) -> Any:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import gru, input_pipeline, models, params
+from genre_tl import files, gru, input_pipeline, models, params
 
 _Path = str | os.PathLike[str]
 
@@ -26,7 +26,6 @@ OnStep = Callable[[int, int], None]
 
 _Scorer = Callable[[np.ndarray], tf.Tensor]
 _Vectors = tuple[input_pipeline.Features, input_pipeline.Segments]
-
 
 _ANEW = "training cannot go on: give another --run_dir, or remove this one"
 
@@ -174,13 +173,8 @@ def save_state(network: keras.Model, path: _Path) -> None:
       network: as `compiled` gave it.
       path: ends in `.npz`.
     """
-    partial = pathlib.Path(f"{os.fspath(path)}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, *(variable.numpy() for variable in _variables(network)))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(pathlib.Path(path)) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, *(variable.numpy() for variable in _variables(network)))
 
 
 def restore_state(network: keras.Model, path: _Path) -> None:

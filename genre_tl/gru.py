@@ -1,7 +1,7 @@
 """Keras's recurrent layer with a loop that is faster on a CPU.
 
-Two matrices for all frames together, one product a frame, and a gradient written down
-for it (Cho et al. 2014, with `reset_after` as cuDNN has it).
+The input's part of the gates is one product for all frames; only the recurrence is a
+loop, and its gradient is written down (Cho et al. 2014, with `reset_after`).
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def redraw(network: keras.Model, seed: int) -> None:
 
 
 def _orthonormal_rows(shape: tuple[int, int], key: tf.Tensor) -> tf.Tensor:
-    """Draws a matrix whose rows stand upright on each other (Saxe et al. 2014)."""
+    """Draws a matrix of orthonormal rows, any as likely (Saxe et al. 2014)."""
     rows = tf.random.stateless_normal(shape, key)
     triangle = tf.linalg.cholesky(tf.matmul(rows, rows, transpose_b=True))
     return tf.linalg.triangular_solve(triangle, rows)

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from genre_tl import cross_validation, evaluation, intervals, plots, records, runs
+from genre_tl import (
+    cross_validation,
+    evaluation,
+    files,
+    intervals,
+    plots,
+    records,
+    runs,
+)
 
 _NAMES = {
     "transfer": "transfer",
@@ -338,6 +346,5 @@ def _percent(share: float) -> str:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text.rstrip() + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with files.whole(path) as unfinished:
+        unfinished.write_text(text.rstrip() + "\n", encoding="utf-8")

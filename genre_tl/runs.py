@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 
 import genre_tl
-from genre_tl import datasets, fitting, input_pipeline, models, params, plots
+from genre_tl import datasets, files, fitting, input_pipeline, models, params, plots
 
 History = list[dict[str, float]]
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
@@ -386,6 +386,5 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with files.whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
