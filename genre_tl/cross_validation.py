@@ -324,7 +324,8 @@ class _Trainer:
 
     def _reset(self, model: str, fold: Fold) -> None:
         """Sets weights, statistics and optimizer as if there had been no fold."""
-        self._fitter.forget()
+        # A pre-trained network's layers are the same in every fold, if they are fixed.
+        self._fitter.forget(layers="source" if model == "transfer" else "")
         training.begin(
             self._network,
             self._data.features,

@@ -25,12 +25,14 @@ OnStep = Callable[[int, int], None]
 """Called after a training step with the steps done in the epoch, and its steps."""
 
 _Scorer = Callable[[np.ndarray], tf.Tensor]
+_Steps = Callable[[np.ndarray, np.ndarray], dict[str, tf.Tensor]]
 _Vectors = tuple[input_pipeline.Features, input_pipeline.Segments]
 
 _ANEW = "training cannot go on: give another --run_dir, or remove this one"
 
-# Segments that are scored at once.
-_BATCH = 32
+# Segments that are scored at once: the weights of a layer are read from memory for
+# each frame of a batch, so a larger one takes a CPU less time a clip.
+_BATCH = 96
 
 
 class Clock:
@@ -203,8 +205,8 @@ def _variables(network: keras.Model) -> list[keras.Variable]:
 class Fitter:
     """Trains a network by epochs, and scores clips with it.
 
-    Where the recurrent layers are fixed, what the head reads of a clip is computed
-    once and kept: `forget` it when weights are set from outside.
+    Where the recurrent layers are fixed, what they give of a clip is computed once
+    and kept: `forget` it when weights are set from outside.
 
     Args:
       network: as `compiled` gave it; it is changed.
@@ -231,15 +233,24 @@ class Fitter:
         self._below: _Scorer | None = None
         self._trained = network
         self._vectors: dict[bytes, _Vectors] = {}  # By the rows they are of.
+        self._of_all: dict[str, _Vectors] = {}  # By the name of the layers.
+        self._layers = ""
         if not training.backbone_rate:
             below, self._trained = models.divided(network)
             _compile(self._trained, network.optimizer, network.loss)
             self._below = _scorer(below)
         self._scores = _scorer(self._trained)
+        self._all_steps = _all_steps(self._trained)
 
-    def forget(self) -> None:
-        """Lets go of what was computed with weights that were there before."""
+    def forget(self, *, layers: str = "") -> None:
+        """Lets go of what was computed with weights that were there before.
+
+        Args:
+          layers: a name of the fixed layers that are there now, if they will be there
+            again: what they give of all clips is then computed once.
+        """
         self._vectors.clear()
+        self._layers = layers
 
     def epoch(
         self,
@@ -263,20 +274,35 @@ class Fitter:
         Raises:
           ValueError: if the loss is not finite.
         """
-        models.reseed(self._network, mix(seed, number), self._trained.layers)
-        # Not `fit`, which takes longer between the epochs than a small one takes.
-        self._trained.reset_metrics()
+        network = self._trained
+        models.reseed(self._network, mix(seed, number), network.layers)
         num_steps = input_pipeline.num_batches(rows, self._training.batch_size)
-        for done, batch in enumerate(self._batches(rows, seed, number), start=1):
+        batches = self._batches(rows, seed, number)
+        logs: list[dict[str, Any]] = []
+        if self._below:
+            # A step of the head alone takes less time than to call it.
+            together = [np.stack(arrays) for arrays in zip(*batches, strict=True)]
+            network.reset_metrics()
             with self._clock.runs("step", of="steps"):
-                logs = self._trained.train_on_batch(*batch, return_dict=True)
-            on_step(done, num_steps)
-        if not np.isfinite(logs["loss"]):
+                logs.append(self._all_steps(*together))
+            on_step(num_steps, num_steps)
+        else:
+            # Not `fit`, which takes longer between the epochs than a small one takes.
+            for done, batch in enumerate(batches, start=1):
+                network.reset_metrics()  # Some versions of Keras do so by themselves.
+                with self._clock.runs("step", of="steps"):
+                    logs.append(network.train_on_batch(*batch, return_dict=True))
+                on_step(done, num_steps)
+        means = {
+            name: float(np.mean([step[name] for step in logs]))
+            for name in ("loss", "accuracy")
+        }
+        if not np.isfinite(means["loss"]):
             raise ValueError(
-                f"the loss of epoch {number} is {logs['loss']}: lower "
+                f"the loss of epoch {number} is {means['loss']}: lower "
                 "--learning_rate, in another --run_dir"
             )
-        return {name: float(logs[name]) for name in ("loss", "accuracy")}
+        return means
 
     def _batches(
         self, rows: np.ndarray, seed: int, number: int
@@ -327,23 +353,48 @@ class Fitter:
         )
 
     def _read(self, rows: np.ndarray, *, of: str) -> _Vectors:
-        """Returns what the head reads of the rows: a frame for each segment."""
+        """Returns what fixed layers give of the rows: a frame for each segment."""
         key = np.asarray(rows, np.int64).tobytes()
-        if self._below and key not in self._vectors:
-            batches, segments = self._pieces(rows)
-            read = []
-            for frames in batches:
-                # What the steps of all epochs would do again and again.
-                with self._clock.runs("vectors", of=of):
-                    read.append(self._below(frames).numpy())
-            counts = np.bincount(segments.clips)
-            vectors = input_pipeline.Features(
-                np.concatenate(read),
-                np.cumsum(counts) - counts,
-                tuple((1,) * count for count in counts),
-            )
-            self._vectors[key] = vectors, segments
+        if key not in self._vectors:
+            if self._layers:
+                self._vectors[key] = self._pick(rows, of=of)
+            else:
+                self._vectors[key] = self._compute(rows, of=of)
         return self._vectors[key]
+
+    def _compute(self, rows: np.ndarray, *, of: str) -> _Vectors:
+        assert self._below
+        batches, segments = self._pieces(rows)
+        read = []
+        for frames in batches:
+            # What the steps of all epochs would do again and again.
+            with self._clock.runs("vectors", of=of):
+                read.append(self._below(frames).numpy())
+        return _one_a_segment(np.concatenate(read), segments), segments
+
+    def _pick(self, rows: np.ndarray, *, of: str) -> _Vectors:
+        # All clips in the same batches, whichever are asked for first: a product of
+        # matrices may differ in its last bit with the size of a batch.
+        if self._layers not in self._of_all:
+            everything = np.arange(len(self._features.starts))
+            self._of_all[self._layers] = self._compute(everything, of=of)
+        vectors, segments = self._of_all[self._layers]
+        picked = [np.flatnonzero(segments.clips == row) for row in rows]
+        clips = np.repeat(np.arange(len(rows)), list(map(len, picked)))
+        chosen = np.concatenate(picked)
+        segments = input_pipeline.Segments(clips, segments.frames[chosen])
+        return _one_a_segment(vectors.frames[chosen], segments), segments
+
+
+def _one_a_segment(
+    vectors: np.ndarray, segments: input_pipeline.Segments
+) -> input_pipeline.Features:
+    """Returns vectors as clips of as many segments of one frame."""
+    counts = np.bincount(segments.clips)
+    starts = np.cumsum(counts) - counts
+    return input_pipeline.Features(
+        vectors, starts, tuple((1,) * count for count in counts)
+    )
 
 
 def predict(
@@ -368,6 +419,21 @@ def predict(
         features, rows, batch_size=_BATCH, segment_frames=segment_frames
     )
     return _mean_scores(_scorer(network), batches, segments)
+
+
+def _all_steps(network: keras.Model) -> _Steps:
+    """Returns a graph of an epoch's steps, for `[steps, batch, ...]` of each."""
+
+    def run(inputs: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logs = {"loss": 0.0, "accuracy": 0.0}
+        for step in tf.range(tf.shape(inputs)[0]):
+            logs = network.train_step((inputs[step], labels[step]))
+        return logs
+
+    shapes = network.input_shape, network.output_shape
+    return tf.function(
+        run, input_signature=[tf.TensorSpec((None, *shape)) for shape in shapes]
+    )
 
 
 def _scorer(network: keras.Model) -> _Scorer:

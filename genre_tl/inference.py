@@ -52,6 +52,7 @@ class Network(tf.Module):
     def __init__(self, network: keras.Model) -> None:
         super().__init__()
         self._grus: list[_Gru] = []
+        self._statistics: list[list[tf.Variable]] = []
         self._reads_mean = self._reads_all = False
         for layer in network.layers:
             self._take(layer)
@@ -59,7 +60,7 @@ class Network(tf.Module):
 
     def _take(self, layer: keras.layers.Layer) -> None:
         if isinstance(layer, models.Standardize):
-            self._standardize = [tf.Variable(w) for w in layer.get_weights()]
+            self._statistics.append([tf.Variable(w) for w in layer.get_weights()])
         elif isinstance(layer, keras.layers.GRU) and _is_plain(layer):
             self._grus.append(_Gru(*map(tf.Variable, layer.get_weights())))
         elif isinstance(layer, keras.layers.GlobalAveragePooling1D):
@@ -85,13 +86,18 @@ class Network(tf.Module):
         Args:
           frames: float32 `[batch, frames, paths]`, the number of frames static.
         """
-        mean, stddev = self._standardize
         # [frames, batch, paths]: a loop takes a frame of all clips.
-        frames = tf.transpose((frames - mean) / stddev, [1, 0, 2])
+        frames = tf.transpose(frames, [1, 0, 2])
+        # The head has statistics of its own where it reads the frames.
+        for_layers, for_head = (
+            (frames - mean[: frames.shape[2]]) / stddev[: frames.shape[2]]
+            for mean, stddev in (self._statistics[0], self._statistics[-1])
+        )
         count = math.ceil(frames.shape[0] / _BLOCK_FRAMES)
         size = math.ceil(frames.shape[0] / count)
-        blocks = [frames[at : at + size] for at in range(0, frames.shape[0], size)]
-        read = [frames]
+        starts = range(0, frames.shape[0], size)
+        blocks = [for_layers[at : at + size] for at in starts]
+        read = [for_head]
         for gru in self._grus:
             blocks = _run(gru, blocks)
             read.append(tf.concat(blocks, 0))

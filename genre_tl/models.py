@@ -25,6 +25,7 @@ from scipy import optimize, special
 from genre_tl import gru, params, scattering
 
 HEAD = "head"
+_BEFORE_LAYERS = "standardize"
 
 _Path = str | os.PathLike[str]
 
@@ -67,9 +68,33 @@ class Standardize(keras.layers.Layer):
         return input_shape
 
     def set_statistics(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Sets mean and variance, each `[paths]`."""
-        self.mean.assign(mean)
-        self.stddev.assign(np.maximum(np.sqrt(variance), self._MIN_STDDEV))
+        """Sets mean and variance, each `[paths]`, of the first so many features."""
+        rest = self.mean.shape[0] - len(mean)
+        stddev = np.maximum(np.sqrt(variance), self._MIN_STDDEV)
+        self.mean.assign(np.pad(mean, (0, rest)))
+        self.stddev.assign(np.pad(stddev, (0, rest), constant_values=1))
+
+
+def standardize(
+    network: keras.Model,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    *,
+    is_for_layers: bool = True,
+) -> None:
+    """Sets the statistics of frames that a network goes by.
+
+    Args:
+      network: it is changed.
+      mean: of each path, `[paths]`.
+      variance: of each path, `[paths]`.
+      is_for_layers: whether the recurrent layers go by them too, and not only the
+        head where it reads the input.
+    """
+    for layer in network.layers:
+        is_before_layers = layer.name == _BEFORE_LAYERS
+        if isinstance(layer, Standardize) and (is_for_layers or not is_before_layers):
+            layer.set_statistics(mean, variance)
 
 
 def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Model:
@@ -97,7 +122,7 @@ def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Mod
     frames = keras.layers.Input((None, num_paths), name="frames")
     layers: list[keras.layers.Layer] = [
         keras.layers.Masking(scattering.PAD_VALUE, name="masking"),
-        Standardize(name="standardize"),
+        Standardize(name=_BEFORE_LAYERS),
     ]
     for number in range(1, model.num_layers + 1):
         keeps_all = number < model.num_layers or model.readout != "last"
@@ -122,10 +147,13 @@ def _joined_means(frames: tf.Tensor, layers: list[keras.layers.Layer]) -> tf.Ten
     hidden = frames
     for layer in layers:
         hidden = layer(hidden)
-        if isinstance(layer, (Standardize, gru.GRU)):
+        if isinstance(layer, (keras.layers.Masking, gru.GRU)):
             name = f"mean_{len(means)}"
             means.append(keras.layers.GlobalAveragePooling1D(name=name)(hidden))
-    return keras.layers.Concatenate(name="joined")(means)
+    joined = keras.layers.Concatenate(name="joined")(means)
+    # Apart from that of the frames, so that a head can go by the statistics of a
+    # collection that the layers do not know.
+    return Standardize(name="standardize_joined")(joined)
 
 
 def tagger(
@@ -153,6 +181,8 @@ def carry_over(
 ) -> None:
     """Gives a classifier the recurrent layers of a tagger.
 
+    They come with the statistics of the frames that they were trained on.
+
     Args:
       tagger: the pre-trained model.
       network: of the same layers; it is changed.
@@ -164,7 +194,7 @@ def carry_over(
       ValueError: if a layer is missing or has another size.
     """
     for layer in network.layers:
-        if isinstance(layer, keras.layers.GRU):
+        if isinstance(layer, keras.layers.GRU) or layer.name == _BEFORE_LAYERS:
             layer.set_weights(tagger.get_layer(layer.name).get_weights())
     source, target = (each.get_layer(HEAD).get_weights() for each in (tagger, network))
     columns = {_plain(tag): column for column, tag in enumerate(tags)}
@@ -206,16 +236,19 @@ def calibrate(network: keras.Model, scores: np.ndarray, labels: np.ndarray) -> N
 
 
 def divided(network: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Divides a network into what the head reads, and the head.
+    """Divides a network into what recurs, and the head.
 
     Returns:
-      Two models of its very layers: frames to `[batch, units]`, without dropout,
-      and that to scores, with dropout.
+      Two models of its very layers: frames to `[batch, units]`, and that to scores,
+      by way of the head's own standardisation and dropout.
     """
-    dropout, head = network.layers[-2:]
-    below = keras.Model(network.inputs, dropout.input, name="below")
-    vectors = keras.layers.Input(dropout.input.shape[1:], name="vectors")
-    return below, keras.Model(vectors, head(dropout(vectors)), name="above")
+    has_own = isinstance(network.layers[-3], Standardize)
+    layers = network.layers[-3 if has_own else -2 :]
+    below = keras.Model(network.input, layers[0].input, name="below")
+    scores = vectors = keras.layers.Input(layers[0].input.shape[1:], name="vectors")
+    for layer in layers:
+        scores = layer(scores)
+    return below, keras.Model(vectors, scores, name="above")
 
 
 def _with_head(

@@ -61,7 +61,9 @@ def pretrain(
         network = models.tagger(
             preset.model, data.features.frames.shape[1], num_tags, seed=seed
         )
-        return _standardized(network, data.features, data.train)
+        statistics = input_pipeline.frame_statistics(data.features, data.train)
+        models.standardize(network, *statistics)
+        return network
 
     def measure(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         figures = evaluation.tagging_metrics(
@@ -87,8 +89,8 @@ def finetune(
 ) -> dict[str, Any]:
     """Trains a genre classifier, or goes on with it.
 
-    Standardisation is estimated anew on the training clips: a source collection
-    seldom sounds like the target.
+    Standardisation is estimated anew on the training clips, but for recurrent layers
+    that are fixed: a source collection seldom sounds like the target.
 
     Args:
       run_dir: the run's folder; made if absent.
@@ -210,33 +212,28 @@ def begin(
       network: it is changed; what it was before has no effect.
       features: of the table's rows.
       table: of genres.
-      train: the rows to learn from; the statistics for standardising are theirs.
+      train: the rows to learn from; the statistics for standardising are theirs,
+        but for fixed layers that are taken over, which bring their own.
       preset: `model` and `finetune` are used.
       start: what to take over; None for random weights.
       predict: rows to the network's scores, as it is when called.
       seed: of the weights that are not taken over.
     """
-    genres = table.vocabulary
-    if start is None:
-        models.redraw(network, seed)
     # Of a few clips a head learns more if it does not begin with an opinion.
     head = network.get_layer(models.HEAD)
     head.set_weights([np.zeros_like(weight) for weight in head.get_weights()])
-    _standardized(network, features, train)
+    statistics = input_pipeline.frame_statistics(features, train)
     if start is None:
+        models.redraw(network, seed)
+        models.standardize(network, *statistics)
         return
     tags = start.tags if preset.finetune.named_head else ()
-    models.carry_over(start.tagger, network, tags=tags, genres=genres)
+    models.carry_over(start.tagger, network, tags=tags, genres=table.vocabulary)
+    # Layers that learn get used to the new collection; fixed ones see what they know.
+    learns = preset.finetune.backbone_rate > 0
+    models.standardize(network, *statistics, is_for_layers=learns)
     if tags:
         models.calibrate(network, predict(train), table.labels[train])
-
-
-def _standardized(
-    network: keras.Model, features: input_pipeline.Features, train: np.ndarray
-) -> keras.Model:
-    mean, variance = input_pipeline.frame_statistics(features, train)
-    network.get_layer("standardize").set_statistics(mean, variance)
-    return network
 
 
 def check_start(start: str | os.PathLike[str], preset: params.Preset) -> None:

@@ -208,8 +208,16 @@ def test_with_fixed_layers_folds_do_not_depend_on_what_ran_before(tmp_path, star
     whole = _run(
         tmp_path / "whole", preset=preset, plan=plan, compared=both, start=start
     )
-    alone = _run(tmp_path / "alone", preset=preset, plan=plan)
     theirs = _results(whole)
     assert len(theirs) == 6
-    for key, line in _results(alone).items():
-        assert line == theirs[key]
+    for model in both:
+        folder = tmp_path / model
+        alone = _run(folder, preset=preset, plan=plan, compared=(model,), start=start)
+        assert len(alone.lines) == 3
+        for key, line in _results(alone).items():
+            assert line == theirs[key]
+        # What is left of a run that was stopped.
+        lines = (folder / "folds.jsonl").read_text().splitlines(keepends=True)
+        (folder / "folds.jsonl").write_text("".join(lines[1:]))
+        again = _run(folder, preset=preset, plan=plan, compared=(model,), start=start)
+        assert _results(again) == _results(alone)

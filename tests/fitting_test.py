@@ -23,13 +23,13 @@ def _network(**changes):
     return fitting.compiled(network, training, "categorical_crossentropy"), training
 
 
-def _fitter(network, training, clock=None):
+def _fitter(network, training, clock=None, segment_frames=12):
     return fitting.Fitter(
         network,
         DATA.features,
         DATA.table.labels,
         training,
-        segment_frames=12,
+        segment_frames=segment_frames,
         clock=clock or fitting.Clock(),
     )
 
@@ -127,18 +127,56 @@ def test_fixed_layers_stay_and_scores_are_those_of_the_whole_network():
     np.testing.assert_allclose(fitter.predict(DATA.test), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_loss_and_accuracy_are_means_over_the_whole_epoch(rate):
+    network, training = _network(backbone_rate=rate, learning_rate=0.0)
+    for layer in network.layers:
+        if layer.name.startswith("dropout"):
+            layer.rate = 0.0
+    whole = dataclasses.replace(training, crop_frames=0, batch_size=4)
+    rows = np.arange(16)
+    # No clip is longer, so each is one segment, seen whole.
+    row = _fitter(network, whole, segment_frames=40).epoch(rows, seed=0, number=1)
+    scores = fitting.predict(network, DATA.features, rows, segment_frames=40)
+    classes = DATA.table.classes[rows]
+    losses = -np.log(scores[rows, classes])
+    assert np.ptp(losses.reshape(4, 4).mean(axis=1)) > 0.1
+    assert row["loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    assert row["accuracy"] == np.mean(scores.argmax(axis=1) == classes)
+
+
 def test_what_was_read_with_other_weights_is_forgotten_when_asked():
     network, training = _network(backbone_rate=0.0)
     fitter = _fitter(network, training)
     before = fitter.predict(DATA.test)
-    network.get_layer("standardize").set_statistics(
-        np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0)
-    )
-    np.testing.assert_array_equal(fitter.predict(DATA.test), before)
+    models.standardize(network, np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0))
     fitter.forget()
     expected = fitting.predict(network, DATA.features, DATA.test, segment_frames=12)
     np.testing.assert_allclose(fitter.predict(DATA.test), expected, atol=1e-6)
     assert np.abs(expected - before).max() > 1e-3
+
+
+def test_layers_that_come_again_by_name_are_not_passed_through_again():
+    network, training = _network(backbone_rate=0.0)
+    clock = fitting.Clock()
+    fitter = _fitter(network, training, clock)
+    rows = DATA.test[::-1]
+
+    def expected():
+        return fitting.predict(network, DATA.features, rows, segment_frames=12)
+
+    layer = network.get_layer("gru_1")
+    known, other = layer.get_weights(), [w + 0.1 for w in layer.get_weights()]
+    for weights, layers in ((known, "known"), (other, ""), (known, "known")):
+        layer.set_weights(weights)
+        # The head has statistics and weights of its own each time.
+        mean = np.random.default_rng(0).normal(size=NUM_PATHS)
+        models.standardize(network, mean, np.ones(NUM_PATHS), is_for_layers=False)
+        fitter.forget(layers=layers)
+        np.testing.assert_allclose(fitter.predict(rows), expected(), atol=1e-6)
+    layer.set_weights(other)
+    fitter.forget(layers="known")
+    assert np.abs(fitter.predict(rows) - expected()).max() > 1e-3
 
 
 def test_a_clock_leaves_out_the_call_that_traces():

@@ -23,9 +23,9 @@ def network_of(readout: str, kind: str) -> keras.Sequential:
                 ]
             )
     generator = np.random.default_rng(2)
-    network.get_layer("standardize").set_statistics(
-        generator.normal(0, 1, NUM_PATHS), generator.uniform(0.5, 2, NUM_PATHS)
-    )
+    for is_for_layers in (True, False):
+        mean, variance = generator.uniform(0.5, 2, [2, NUM_PATHS])
+        models.standardize(network, mean, variance, is_for_layers=is_for_layers)
     return network
 
 

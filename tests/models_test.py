@@ -42,14 +42,46 @@ def test_last_read_out_is_the_state_after_the_last_valid_frame():
 def test_the_head_sees_the_means_of_the_input_and_of_every_layer():
     network = _tagger("all")
     clips = _clips(12, 5)
-    parts = [network.get_layer("standardize"), *(_gru(network, n) for n in (1, 2, 3))]
-    outputs = keras.Model(network.input, [part.output for part in parts])(clips)
+    parts = [_gru(network, number).output for number in (1, 2, 3)]
+    outputs = [clips, *keras.Model(network.input, parts)(clips)]
     joined = [
         np.concatenate([np.mean(y[clip, :length], axis=0) for y in outputs])
         for clip, length in enumerate((12, 5))
     ]
-    backbone = keras.Model(network.input, network.get_layer("joined").output)
-    np.testing.assert_allclose(backbone(clips), joined, atol=1e-6)
+    np.testing.assert_allclose(_vectors(network, clips), joined, atol=1e-6)
+
+
+def _vectors(network, clips):
+    """Returns what the head reads."""
+    layer = network.get_layer("standardize_joined")
+    return keras.Model(network.input, layer.output)(clips).numpy()
+
+
+def test_the_head_may_go_by_statistics_that_the_layers_do_not():
+    network, clips = _tagger("all"), _clips(12, 5)
+    before = _vectors(network, clips)
+    mean, variance = np.arange(NUM_PATHS) + 1.0, np.full(NUM_PATHS, 4.0)
+    models.standardize(network, mean, variance, is_for_layers=False)
+    apart = _vectors(network, clips)
+    np.testing.assert_allclose(
+        apart[:, :NUM_PATHS], (before[:, :NUM_PATHS] - mean) / 2, atol=1e-6
+    )
+    np.testing.assert_array_equal(apart[:, NUM_PATHS:], before[:, NUM_PATHS:])
+    models.standardize(network, mean, variance)
+    both = _vectors(network, clips)
+    np.testing.assert_array_equal(both[:, :NUM_PATHS], apart[:, :NUM_PATHS])
+    assert np.abs(both - apart)[:, NUM_PATHS:].max() > 0.01
+
+
+def test_a_network_is_divided_where_the_recurrent_layers_end():
+    for readout in ("all", "mean", "last"):
+        network, clips = _tagger(readout), _clips(12, 5)
+        below, above = models.divided(network)
+        vectors = below(clips)
+        np.testing.assert_allclose(above(vectors), network(clips), atol=1e-6)
+        ones = np.ones(NUM_PATHS)
+        models.standardize(network, ones, ones, is_for_layers=False)
+        np.testing.assert_array_equal(below(clips), vectors)
 
 
 def _gru(network, number):
@@ -95,14 +127,12 @@ def test_weights_drawn_anew_are_spread_like_those_of_a_new_network():
         np.testing.assert_array_equal(once, again)
 
 
-def test_what_is_carried_over_is_the_recurrent_layers_alone():
+def test_what_is_carried_over_is_the_recurrent_layers_and_their_standardisation():
     tagger, classifier, other = _tagger(), _classifier(), _classifier()
-    tagger.get_layer("standardize").set_statistics(
-        np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0)
-    )
+    models.standardize(tagger, np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0))
     models.carry_over(tagger, classifier)
     for layer in classifier.layers:
-        is_carried = layer.name.startswith("gru")
+        is_carried = layer.name.startswith("gru") or layer.name == "standardize"
         theirs = (tagger if is_carried else other).get_layer(layer.name).get_weights()
         for one, two in zip(layer.get_weights(), theirs, strict=True):
             np.testing.assert_array_equal(one, two)
@@ -213,9 +243,7 @@ def test_a_path_that_never_varies_is_not_amplified():
 
 def test_a_file_brings_back_the_same_model(tmp_path):
     network = _tagger()
-    network.get_layer("standardize").set_statistics(
-        np.arange(NUM_PATHS), np.ones(NUM_PATHS)
-    )
+    models.standardize(network, np.arange(NUM_PATHS), np.ones(NUM_PATHS))
     models.save(network, tmp_path / "model.keras")
     again = models.load(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(_clips(12, 5)), network(_clips(12, 5)))

@@ -47,9 +47,8 @@ def sensitive(network: keras.Sequential) -> keras.Sequential:
             layer.set_weights([3 * weight for weight in layer.get_weights()])
     generator = np.random.default_rng(5)
     num_paths = network.input_shape[-1]
-    network.get_layer("standardize").set_statistics(
-        generator.normal(-4, 1, num_paths), generator.uniform(2, 6, num_paths)
-    )
+    statistics = generator.normal(-4, 1, num_paths), generator.uniform(2, 6, num_paths)
+    models.standardize(network, *statistics)
     return network
 
 

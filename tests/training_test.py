@@ -285,12 +285,27 @@ def test_genres_that_are_tags_begin_with_the_tags_head(tmp_path, pretrained, nam
     assert np.ptp(favoured) < 1e-3
 
 
-def test_standardisation_is_that_of_the_training_clips(tmp_path):
-    once = dataclasses.replace(TINY.finetune, max_epochs=1)
+@pytest.mark.parametrize(
+    ("rate", "has_start", "is_theirs"),
+    [(1.0, False, False), (0.0, False, False), (1.0, True, False), (0.0, True, True)],
+)
+def test_standardisation_is_that_of_the_training_clips_or_of_fixed_layers(
+    tmp_path, pretrained, rate, has_start, is_theirs
+):
+    once = dataclasses.replace(TINY.finetune, max_epochs=1, backbone_rate=rate)
     data = _data(False, seed=5)
-    training.finetune(tmp_path, data, dataclasses.replace(TINY, finetune=once))
-    mean, _ = (
-        models.load(tmp_path / "model.keras").get_layer("standardize").get_weights()
+    preset = dataclasses.replace(TINY, finetune=once)
+    start = pretrained[0] if has_start else None
+    training.finetune(tmp_path, data, preset, start=start)
+    network = models.load(tmp_path / "model.keras")
+    tagger = models.load(pretrained[0] / "model.keras")
+    of_layers, of_head, theirs = (
+        each.get_layer(name).get_weights()[0]
+        for each, name in (
+            (network, "standardize"),
+            (network, "standardize_joined"),
+            (tagger, "standardize"),
+        )
     )
     frames = np.concatenate(
         [
@@ -302,7 +317,10 @@ def test_standardisation_is_that_of_the_training_clips(tmp_path):
             )
         ]
     )
-    np.testing.assert_allclose(mean, frames.mean(axis=0), atol=1e-4)
+    mean = frames.mean(axis=0)
+    np.testing.assert_allclose(of_head[:NUM_PATHS], mean, atol=1e-4)
+    np.testing.assert_allclose(of_layers, theirs if is_theirs else mean, atol=1e-4)
+    assert np.abs(theirs - mean).max() > 0.01
 
 
 def test_evaluation_agrees_with_the_run(finetuned):
