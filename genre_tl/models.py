@@ -244,7 +244,7 @@ def divided(network: keras.Model) -> tuple[keras.Model, keras.Model]:
     """
     has_own = isinstance(network.layers[-3], Standardize)
     layers = network.layers[-3 if has_own else -2 :]
-    below = keras.Model(network.input, layers[0].input, name="below")
+    below = keras.Model(network.inputs[0], layers[0].input, name="below")
     scores = vectors = keras.layers.Input(layers[0].input.shape[1:], name="vectors")
     for layer in layers:
         scores = layer(scores)

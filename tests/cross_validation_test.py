@@ -193,7 +193,7 @@ def test_a_published_split_is_taken_as_it_is():
 
 def test_a_run_killed_at_random_ends_like_an_undisturbed_one(tmp_path, root, whole):
     call = "cross_validation_test._run(folder)"
-    assert training_test.kill_again_and_again(call, root, tmp_path, 3) > 0
+    assert training_test.kill_again_and_again(call, root, tmp_path, 1.5) > 0
     record = _run(tmp_path)
     theirs = _results(whole)
     assert _results(record) == {k: x for k, x in theirs.items() if k[0] == "random"}
