@@ -10,9 +10,11 @@ takes what the one has learned to the other (Song et al. 2017, section 3).
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pathlib
+import textwrap
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -351,4 +353,22 @@ def load(path: _Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a complete model file: {error}") from error
+        # Keras may print a whole configuration.
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        message = f"{path}: not a complete model file{_of_version(path)}: {reason}"
+        raise ValueError(message) from error
+
+
+def _of_version(path: _Path) -> str:
+    """Returns which Keras wrote a file that does not load, if it was another."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            version = json.loads(file.read("metadata.json"))["keras_version"]
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile):
+        return ""
+    if version == keras.__version__:
+        return ""
+    return (
+        f", or not for Keras {keras.__version__} (it was written by {version}: "
+        f"`pip install keras=={version}`, or train anew)"
+    )

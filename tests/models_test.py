@@ -1,3 +1,6 @@
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -262,6 +265,23 @@ def test_a_damaged_file_is_named(tmp_path, size):
     (tmp_path / "model.keras").write_bytes(whole[:size])
     with pytest.raises(ValueError, match=r"model\.keras: not a complete"):
         models.load(tmp_path / "model.keras")
+
+
+def test_a_file_of_a_newer_keras_is_told_from_a_damaged_one(tmp_path):
+    models.save(_tagger(), tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    parts["metadata.json"] = json.dumps({"keras_version": "3.99.0"}).encode()
+    config = parts["config.json"].decode()
+    parts["config.json"] = config.replace(
+        '"gain": ', '"unheard_of": 1, "gain": '
+    ).encode()
+    with zipfile.ZipFile(tmp_path / "newer.keras", "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    with pytest.raises(ValueError, match=r"newer\.keras.*keras==3\.99\.0") as caught:
+        models.load(tmp_path / "newer.keras")
+    assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
 def test_reseeding_repeats_dropout():
