@@ -27,6 +27,7 @@ The data flows through the modules in this order:
   gru               the recurrent layer
   models            frames -> GRU backbone -> tags or genres
   inference         a trained network as plain functions of its weights
+  learning          optimizer, checkpoints
   fitting           training by epochs, scores
   runs              a training run: its folder, epochs, resumption
   training          pretrain, finetune, evaluate

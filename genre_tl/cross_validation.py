@@ -21,6 +21,7 @@ from genre_tl import (
     datasets,
     fitting,
     input_pipeline,
+    learning,
     models,
     params,
     records,
@@ -353,7 +354,7 @@ class _Trainer:
             self._data.features.frames.shape[1],
             len(self._data.table.vocabulary),
         )
-        return fitting.compiled(network, self._training, "categorical_crossentropy")
+        return learning.compiled(network, self._training, "categorical_crossentropy")
 
     @functools.cached_property
     def _fitter(self) -> fitting.Fitter:

@@ -37,7 +37,16 @@ import numpy as np
 import tensorflow as tf
 
 import genre_tl
-from genre_tl import datasets, files, fitting, input_pipeline, models, params, plots
+from genre_tl import (
+    datasets,
+    files,
+    fitting,
+    input_pipeline,
+    learning,
+    models,
+    params,
+    plots,
+)
 
 History = list[dict[str, float]]
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
@@ -178,9 +187,9 @@ class Run:
             return self._record
         progress = progress or Progress()
         self._checkpoints.mkdir(exist_ok=True)
-        network = fitting.compiled(new_network(), self._training, _LOSSES[self._kind])
+        network = learning.compiled(new_network(), self._training, _LOSSES[self._kind])
         if self._history:
-            fitting.restore_state(network, self._checkpoint(len(self._history)))
+            learning.restore_state(network, self._checkpoint(len(self._history)))
         fitter = self._fitter(network)
         with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
             while not self._has_ended():
@@ -253,7 +262,7 @@ class Run:
     def _commit(self, network: keras.Model, row: dict[str, float]) -> None:
         # The history is what says that an epoch is done, so it is written last.
         epoch = len(self._history) + 1
-        fitting.save_state(network, self._checkpoint(epoch))
+        learning.save_state(network, self._checkpoint(epoch))
         self._history.append(row)
         _write_text(self._folder / "history.csv", _to_csv(self._history))
         kept = {epoch, best_epoch(self._history, self._monitor)}
@@ -266,7 +275,7 @@ class Run:
     ) -> dict[str, Any]:
         epoch = best_epoch(self._history, self._monitor)
         # Layers that are fixed are the same in each, and so is what they gave.
-        fitting.restore_state(network, self._checkpoint(epoch))
+        learning.restore_state(network, self._checkpoint(epoch))
         columns = {name: [r[name] for r in self._history] for name in self._history[0]}
         plots.learning_curves(
             columns, self._folder / "curves.png", title=self._folder.name

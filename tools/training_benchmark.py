@@ -17,12 +17,12 @@ _BATCH, _PATHS, _TAGS = 32, 643, 188
 
 def run(repeats: int) -> None:
     """Prints the times of a step of pre-training with the default preset."""
-    from genre_tl import fitting, models, params
+    from genre_tl import learning, models, params
 
     preset = params.PRESETS["default"]
     ours = models.tagger(preset.model, _PATHS, _TAGS)
     theirs = _stock(ours)
-    fitting.compiled(ours, preset.pretrain, "binary_crossentropy")
+    learning.compiled(ours, preset.pretrain, "binary_crossentropy")
     theirs.compile("adam", "binary_crossentropy", jit_compile=False)
     rows = []
     for frames in (preset.pretrain.crop_frames, preset.frontend.segment_frames):
