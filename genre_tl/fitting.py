@@ -17,7 +17,8 @@ import tensorflow as tf
 from genre_tl import input_pipeline, learning, models, params
 
 OnStep = Callable[[int, int], None]
-"""Called after a training step with the steps done in the epoch, and its steps."""
+"""Called with the steps done in the epoch, and its steps: after each, or where the
+recurrent layers are fixed after all of them."""
 
 _Scorer = Callable[[np.ndarray], tf.Tensor]
 _Steps = Callable[[np.ndarray, np.ndarray], dict[str, tf.Tensor]]
@@ -44,17 +45,18 @@ class Clock:
         self._secs = {"steps": 0.0, "evaluation": 0.0}
 
     @contextlib.contextmanager
-    def runs(self, graph: str, *, of: str) -> Iterator[None]:
+    def runs(self, graph: str, *, of: str, share: float = 1.0) -> Iterator[None]:
         """Adds what is done inside to `steps` or `evaluation`.
 
         Args:
           graph: names what is run.
           of: which of the two.
+          share: how much of it; what is left counts as rest.
         """
         begin = time.monotonic()
         yield
         if graph in self._traced:
-            self._secs[of] += time.monotonic() - begin
+            self._secs[of] += share * (time.monotonic() - begin)
         self._traced.add(graph)
 
     def to_dict(self) -> dict[str, float]:
@@ -108,8 +110,8 @@ class Fitter:
         """Lets go of what was computed with weights that were there before.
 
         Args:
-          layers: a name of the fixed layers that are there now, if they will be there
-            again: what they give of all clips is then computed once.
+          layers: a name of the fixed layers that are there next, if they were there
+            before or will be again: what they give of all clips is computed once.
         """
         self._vectors.clear()
         self._layers = layers
@@ -225,13 +227,13 @@ class Fitter:
                 self._vectors[key] = self._compute(rows, of=of)
         return self._vectors[key]
 
-    def _compute(self, rows: np.ndarray, *, of: str) -> _Vectors:
+    def _compute(self, rows: np.ndarray, *, of: str, share: float = 1.0) -> _Vectors:
         assert self._below
         batches, segments = self._pieces(rows)
         read = []
         for frames in batches:
             # What the steps of all epochs would do again and again.
-            with self._clock.runs("vectors", of=of):
+            with self._clock.runs("vectors", of=of, share=share):
                 read.append(self._below(frames).numpy())
         return _one_a_segment(np.concatenate(read), segments), segments
 
@@ -240,7 +242,8 @@ class Fitter:
         # matrices may differ in its last bit with the size of a batch.
         if self._layers not in self._of_all:
             everything = np.arange(len(self._features.starts))
-            self._of_all[self._layers] = self._compute(everything, of=of)
+            share = len(rows) / len(everything)
+            self._of_all[self._layers] = self._compute(everything, of=of, share=share)
         vectors, segments = self._of_all[self._layers]
         picked = [np.flatnonzero(segments.clips == row) for row in rows]
         clips = np.repeat(np.arange(len(rows)), list(map(len, picked)))

@@ -80,28 +80,27 @@ class Network(tf.Module):
         """Returns what the head reads the mean or last of, `[batch, frames, units]`.
 
         The last layer's states, or the standardised frames and all layers' states
-        joined. What is padding must be at the end of a clip: states before it do not
-        depend on it, and those of it mean nothing.
+        joined and standardised as the head wants them. What is padding must be at the
+        end of a clip: states before it do not depend on it, and those of it mean
+        nothing.
 
         Args:
           frames: float32 `[batch, frames, paths]`, the number of frames static.
         """
         # [frames, batch, paths]: a loop takes a frame of all clips.
         frames = tf.transpose(frames, [1, 0, 2])
-        # The head has statistics of its own where it reads the frames.
-        for_layers, for_head = (
-            (frames - mean[: frames.shape[2]]) / stddev[: frames.shape[2]]
-            for mean, stddev in (self._statistics[0], self._statistics[-1])
-        )
+        (mean, stddev), *of_head = self._statistics
+        frames = (frames - mean) / stddev
         count = math.ceil(frames.shape[0] / _BLOCK_FRAMES)
         size = math.ceil(frames.shape[0] / count)
-        starts = range(0, frames.shape[0], size)
-        blocks = [for_layers[at : at + size] for at in starts]
-        read = [for_head]
+        blocks = [frames[at : at + size] for at in range(0, frames.shape[0], size)]
+        read = [frames]
         for gru in self._grus:
             blocks = _run(gru, blocks)
             read.append(tf.concat(blocks, 0))
         joined = tf.concat(read, 2) if self._reads_all else read[-1]
+        for mean, stddev in of_head:
+            joined = (joined - mean) / stddev
         return tf.transpose(joined, [1, 0, 2])
 
     def read_out(self, states: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:

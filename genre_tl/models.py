@@ -4,6 +4,8 @@ Frames of a clip go in, scores come out:
 
   masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> head
 
+With the read-out of all layers a second standardisation stands before the head.
+
 `tagger` has a sigmoid for every tag, `classifier` a softmax over genres; `carry_over`
 takes what the one has learned to the other (Song et al. 2017, section 3).
 """
@@ -27,19 +29,19 @@ from scipy import optimize, special
 from genre_tl import gru, params, scattering
 
 HEAD = "head"
-_BEFORE_LAYERS = "standardize"
+_BEFORE_LAYERS, _BEFORE_HEAD = "standardize", "standardize_joined"
 
 _Path = str | os.PathLike[str]
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
 class Standardize(keras.layers.Layer):
-    """Subtracts each path's mean and divides by its standard deviation.
+    """Subtracts each feature's mean and divides by its standard deviation.
 
     The statistics are weights: they travel with the model and are set by
-    `set_statistics`, from training clips alone.
+    `standardize`, from training clips alone.
 
-    Input and output: `[batch, frames, paths]`.
+    Input and output: `[..., features]`.
     """
 
     # A path that never varies in training says nothing: do not amplify it.
@@ -70,11 +72,9 @@ class Standardize(keras.layers.Layer):
         return input_shape
 
     def set_statistics(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Sets mean and variance, each `[paths]`, of the first so many features."""
-        rest = self.mean.shape[0] - len(mean)
-        stddev = np.maximum(np.sqrt(variance), self._MIN_STDDEV)
-        self.mean.assign(np.pad(mean, (0, rest)))
-        self.stddev.assign(np.pad(stddev, (0, rest), constant_values=1))
+        """Sets mean and variance, each `[features]`."""
+        self.mean.assign(mean)
+        self.stddev.assign(np.maximum(np.sqrt(variance), self._MIN_STDDEV))
 
 
 def standardize(
@@ -93,10 +93,21 @@ def standardize(
       is_for_layers: whether the recurrent layers go by them too, and not only the
         head where it reads the input.
     """
-    for layer in network.layers:
-        is_before_layers = layer.name == _BEFORE_LAYERS
-        if isinstance(layer, Standardize) and (is_for_layers or not is_before_layers):
-            layer.set_statistics(mean, variance)
+    layer = network.get_layer(_BEFORE_LAYERS)
+    if is_for_layers:
+        layer.set_statistics(mean, variance)
+    for joined in network.layers:
+        if joined.name == _BEFORE_HEAD:
+            # It reads the mean of frames that the other has standardised: of frames
+            # as they are, float32 would lose too much of paths that hardly vary.
+            rest = (0, joined.mean.shape[0] - len(mean))
+            shift, ratio = np.zeros(len(mean)), np.ones(len(mean))
+            if not is_for_layers:
+                shift = (mean - layer.mean.numpy()) / layer.stddev.numpy()
+                ratio = variance / np.square(layer.stddev.numpy())
+            joined.set_statistics(
+                np.pad(shift, rest), np.pad(ratio, rest, constant_values=1)
+            )
 
 
 def backbone(model: params.Model, num_paths: int, *, seed: int = 0) -> keras.Model:
@@ -149,13 +160,12 @@ def _joined_means(frames: tf.Tensor, layers: list[keras.layers.Layer]) -> tf.Ten
     hidden = frames
     for layer in layers:
         hidden = layer(hidden)
-        if isinstance(layer, (keras.layers.Masking, gru.GRU)):
+        if isinstance(layer, (Standardize, gru.GRU)):
             name = f"mean_{len(means)}"
             means.append(keras.layers.GlobalAveragePooling1D(name=name)(hidden))
     joined = keras.layers.Concatenate(name="joined")(means)
-    # Apart from that of the frames, so that a head can go by the statistics of a
-    # collection that the layers do not know.
-    return Standardize(name="standardize_joined")(joined)
+    # So a head can go by the statistics of a collection that the layers do not know.
+    return Standardize(name=_BEFORE_HEAD)(joined)
 
 
 def tagger(

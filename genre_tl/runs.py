@@ -63,7 +63,8 @@ class Data:
     Attributes:
       features: frames of every row of the table.
       table: paths and labels.
-      train: rows to learn from; standardisation comes from them too.
+      train: rows to learn from; standardisation comes from them too, but for fixed
+        layers that were taken over.
       valid: rows to choose the epoch by; may be empty.
       test: rows read once, when training has ended; may be empty.
       split: what to call this division in reports.
@@ -82,7 +83,8 @@ class Progress:
     """How a run tells what it does; each is called with plain numbers.
 
     Attributes:
-      on_step: after a training step: epoch from 1, steps done in it, steps.
+      on_step: after a training step, or after all of an epoch where the recurrent
+        layers are fixed: epoch from 1, steps done in it, steps.
       on_epoch: after an epoch: its row of the history and its seconds.
     """
 

@@ -89,8 +89,8 @@ def finetune(
 ) -> dict[str, Any]:
     """Trains a genre classifier, or goes on with it.
 
-    Standardisation is estimated anew on the training clips, but for recurrent layers
-    that are fixed: a source collection seldom sounds like the target.
+    Standardisation is estimated anew on the training clips: a source collection
+    seldom sounds like the target. Fixed layers that are taken over keep theirs.
 
     Args:
       run_dir: the run's folder; made if absent.

@@ -1,4 +1,5 @@
 import dataclasses
+import operator
 
 import learning_test
 import numpy as np
@@ -71,9 +72,8 @@ def test_what_was_read_with_other_weights_is_forgotten_when_asked():
 
 def test_layers_that_come_again_by_name_are_not_passed_through_again():
     network, training = learning_test.compiled(backbone_rate=0.0)
-    clock = fitting.Clock()
-    fitter = _fitter(network, training, clock)
-    rows = DATA.test[::-1]
+    fitter, rows = _fitter(network, training), DATA.test[::-1]
+    random = np.random.default_rng(0)
 
     def expected():
         return fitting.predict(network, DATA.features, rows, segment_frames=12)
@@ -83,13 +83,40 @@ def test_layers_that_come_again_by_name_are_not_passed_through_again():
     for weights, layers in ((known, "known"), (other, ""), (known, "known")):
         layer.set_weights(weights)
         # The head has statistics and weights of its own each time.
-        mean = np.random.default_rng(0).normal(size=NUM_PATHS)
+        mean = random.normal(size=NUM_PATHS)
         models.standardize(network, mean, np.ones(NUM_PATHS), is_for_layers=False)
+        network.get_layer("head").kernel.assign_add(
+            random.normal(size=[NUM_PATHS + 16, 3])
+        )
         fitter.forget(layers=layers)
         np.testing.assert_allclose(fitter.predict(rows), expected(), atol=1e-6)
     layer.set_weights(other)
     fitter.forget(layers="known")
     assert np.abs(fitter.predict(rows) - expected()).max() > 1e-3
+
+
+def test_an_epoch_of_the_head_in_one_call_is_its_steps_one_by_one():
+    settings = {"backbone_rate": 0.0, "head_pull": 3.0, "states_rate": 0.5}
+    one, training = learning_test.compiled(**settings)
+    other, _ = learning_test.compiled(**settings)
+    told = []
+    for number in (1, 2):
+        _fitter(one, training).epoch(
+            DATA.train, seed=5, number=number, on_step=lambda *done: told.append(done)
+        )
+        # By hand, with the same batches and the same dropout.
+        fitter = _fitter(other, training)
+        models.reseed(other, fitting.mix(5, number), fitter._trained.layers)
+        batches = list(fitter._batches(DATA.train, 5, number))
+        for batch in batches:
+            fitter._trained.train_on_batch(*batch)
+    assert told == [(len(batches), len(batches))] * 2 and len(batches) > 1
+    assert int(one.optimizer.iterations) == 2 * len(batches)
+    assert one.get_layer("dropout_1").rate > 0
+    for attribute in ("variables", "optimizer.variables"):
+        ours, theirs = (operator.attrgetter(attribute)(n) for n in (one, other))
+        for mine, yours in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(mine, yours, rtol=1e-6, atol=1e-7)
 
 
 def test_a_clock_leaves_out_the_call_that_traces():
@@ -103,7 +130,10 @@ def test_a_clock_leaves_out_the_call_that_traces():
         training_test.time.sleep(0.05)
     with clock.runs("step", of="evaluation"):
         training_test.time.sleep(0.1)
+    with clock.runs("step", of="evaluation", share=0.0):
+        training_test.time.sleep(0.05)
     secs = clock.to_dict()
+    assert secs["evaluation"] < 0.15 and secs["other"] >= 0.15
     assert secs["steps"] >= 0.05 and secs["evaluation"] >= 0.1
     clock.restart()
     small = pytest.approx(0, abs=0.05)

@@ -46,7 +46,9 @@ def test_the_head_sees_the_means_of_the_input_and_of_every_layer():
     network = _tagger("all")
     clips = _clips(12, 5)
     parts = [_gru(network, number).output for number in (1, 2, 3)]
-    outputs = [clips, *keras.Model(network.input, parts)(clips)]
+    mean, variance = np.linspace(-1, 1, NUM_PATHS), np.full(NUM_PATHS, 4.0)
+    models.standardize(network, mean, variance)
+    outputs = [(clips - mean) / 2, *keras.Model(network.input, parts)(clips)]
     joined = [
         np.concatenate([np.mean(y[clip, :length], axis=0) for y in outputs])
         for clip, length in enumerate((12, 5))
@@ -62,18 +64,33 @@ def _vectors(network, clips):
 
 def test_the_head_may_go_by_statistics_that_the_layers_do_not():
     network, clips = _tagger("all"), _clips(12, 5)
+    theirs = np.linspace(2, 3, NUM_PATHS), np.linspace(0.5, 9, NUM_PATHS)
+    models.standardize(network, *theirs)
     before = _vectors(network, clips)
-    mean, variance = np.arange(NUM_PATHS) + 1.0, np.full(NUM_PATHS, 4.0)
-    models.standardize(network, mean, variance, is_for_layers=False)
+    ours = np.arange(NUM_PATHS) + 1.0, np.full(NUM_PATHS, 4.0)
+    models.standardize(network, *ours, is_for_layers=False)
     apart = _vectors(network, clips)
-    np.testing.assert_allclose(
-        apart[:, :NUM_PATHS], (before[:, :NUM_PATHS] - mean) / 2, atol=1e-6
-    )
     np.testing.assert_array_equal(apart[:, NUM_PATHS:], before[:, NUM_PATHS:])
-    models.standardize(network, mean, variance)
+    models.standardize(network, *ours)
     both = _vectors(network, clips)
-    np.testing.assert_array_equal(both[:, :NUM_PATHS], apart[:, :NUM_PATHS])
+    np.testing.assert_allclose(both[:, :NUM_PATHS], apart[:, :NUM_PATHS], atol=1e-6)
     assert np.abs(both - apart)[:, NUM_PATHS:].max() > 0.01
+    # Nothing is left of the statistics that were there apart.
+    for number, neutral in enumerate((0, 1)):
+        weights = network.get_layer("standardize_joined").get_weights()[number]
+        np.testing.assert_array_equal(weights, neutral)
+
+
+def test_a_path_that_hardly_varies_is_read_as_exactly_as_others():
+    # At the floor of the logarithm, as what a narrow band leaves empty.
+    network, floor = _tagger("all"), np.log(1e-5)
+    noise = np.random.default_rng(0).normal(size=[1, 59, NUM_PATHS])
+    clips = (floor + 0.01 * noise).astype("float32")
+    mean, variance = clips[0].mean(axis=0, dtype=np.float64), np.full(NUM_PATHS, 1e-4)
+    models.standardize(network, mean, variance)
+    expected = (clips[0].astype(np.float64) - mean).mean(axis=0) / 0.01
+    found = _vectors(network, clips)[0, :NUM_PATHS]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_network_is_divided_where_the_recurrent_layers_end():

@@ -177,6 +177,37 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment)
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("has_start", [True, False])
+def test_fine_tuning_of_fixed_layers_goes_on_where_it_was_killed(
+    tmp_path, pretrained, has_start
+):
+    fixed = dataclasses.replace(
+        TINY.finetune, backbone_rate=0.0, head_pull=5.0, max_epochs=4
+    )
+    preset = dataclasses.replace(TINY, finetune=fixed)
+    start = pretrained[0] if has_start else None
+    # All steps of an epoch are told at once.
+    num_steps = -(-len(_data(False).train) // fixed.batch_size)
+    with pytest.raises(_Killed):
+        training.finetune(
+            tmp_path / "killed",
+            _data(False),
+            preset,
+            start=start,
+            progress=_kill_after(3, num_steps),
+        )
+    assert len(_history(tmp_path / "killed")) == 2
+    for name in ("killed", "whole"):
+        training.finetune(tmp_path / name, _data(False), preset, start=start)
+    assert _history(tmp_path / "killed") == _history(tmp_path / "whole")
+    ours, theirs = (
+        models.load(tmp_path / name / "model.keras").get_weights()
+        for name in ("killed", "whole")
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_run_without_its_checkpoint_says_what_to_do(tmp_path):
     with pytest.raises(_Killed):
         _pretrain(tmp_path, progress=_kill_after(2, 1))
@@ -299,14 +330,10 @@ def test_standardisation_is_that_of_the_training_clips_or_of_fixed_layers(
     training.finetune(tmp_path, data, preset, start=start)
     network = models.load(tmp_path / "model.keras")
     tagger = models.load(pretrained[0] / "model.keras")
-    of_layers, of_head, theirs = (
-        each.get_layer(name).get_weights()[0]
-        for each, name in (
-            (network, "standardize"),
-            (network, "standardize_joined"),
-            (tagger, "standardize"),
-        )
+    of_layers, theirs = (
+        each.get_layer("standardize").get_weights() for each in (network, tagger)
     )
+    of_head = network.get_layer("standardize_joined").get_weights()
     frames = np.concatenate(
         [
             data.features.frames[start : start + count]
@@ -318,9 +345,12 @@ def test_standardisation_is_that_of_the_training_clips_or_of_fixed_layers(
         ]
     )
     mean = frames.mean(axis=0)
-    np.testing.assert_allclose(of_head[:NUM_PATHS], mean, atol=1e-4)
-    np.testing.assert_allclose(of_layers, theirs if is_theirs else mean, atol=1e-4)
-    assert np.abs(theirs - mean).max() > 0.01
+    # The head reads frames that the layers' statistics have been taken out of.
+    read = of_head[0][:NUM_PATHS] * of_layers[1] + of_layers[0]
+    np.testing.assert_allclose(read, mean, atol=1e-4)
+    expected = theirs[0] if is_theirs else mean
+    np.testing.assert_allclose(of_layers[0], expected, atol=1e-4)
+    assert np.abs(theirs[0] - mean).max() > 0.01
 
 
 def test_evaluation_agrees_with_the_run(finetuned):
