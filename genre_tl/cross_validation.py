@@ -200,12 +200,10 @@ def cross_validate(
         raise ValueError("transfer needs a start: give a finished pre-training run")
     start = start if "transfer" in compared else None
     progress = progress or Progress()
-    work = [
-        (model, fold)
-        for fold in divide(data.table, plan, data.parts)
-        for model in compared
-    ]
+    folds = divide(data.table, plan, data.parts)
+    work = [(model, fold) for fold in folds for model in compared]
     record = records.Record(folder, _settings(data, preset, plan, start))
+    record.check({(f.repeat, f.number): f.test.tolist() for f in folds})
     trainer = _Trainer(data, preset, plan, start, progress)
     done = sum(record.has(m, fold.repeat, fold.number) for m, fold in work)
     for model, fold in work:

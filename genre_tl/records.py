@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genre_tl import runs
@@ -81,6 +81,26 @@ class Record:
         """Whether a fold has finished."""
         key = (model, repeat, fold)
         return any((r["model"], r["repeat"], r["fold"]) == key for r in self.lines)
+
+    def check(self, tests: Mapping[tuple[int, int], Sequence[int]]) -> None:
+        """Makes sure that finished folds are those that are planned.
+
+        Args:
+          tests: repeat and fold to the rows of its test clips.
+
+        Raises:
+          ValueError: if a finished fold had others.
+        """
+        for line in self.lines:
+            planned = tests.get((line["repeat"], line["fold"]), line["test"])
+            if list(planned) != line["test"]:
+                theirs = self.settings["versions"]["scikit-learn"]
+                raise ValueError(
+                    f"{self.folder}: fold {line['fold']} of repeat {line['repeat']} "
+                    "had other test clips; scikit-learn divides differently from one "
+                    f"version to another: go on with {theirs}, or give another "
+                    "--output_dir"
+                )
 
     def add(self, line: dict[str, Any]) -> None:
         """Writes a finished fold; it is on the disk when this returns."""

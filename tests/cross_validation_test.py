@@ -139,6 +139,17 @@ def test_a_folder_of_other_settings_is_refused(whole, change, named):
         _run(whole.folder, **change)
 
 
+def test_folds_that_were_divided_otherwise_are_not_mixed_with_others(tmp_path):
+    plan = dataclasses.replace(PLAN, num_repeats=1)
+    _run(tmp_path, plan=plan, compared=("svm",))
+    path = tmp_path / "folds.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[1]["test"], lines[2]["test"] = lines[2]["test"], lines[1]["test"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r"fold 1 of repeat 0 .*scikit-learn"):
+        _run(tmp_path, plan=plan, compared=("random",))
+
+
 def test_another_start_is_refused(tmp_path, whole):
     other = tmp_path / "other"
     training_test._pretrain(other, seed=9)
