@@ -27,7 +27,8 @@ The data flows through the modules in this order:
   gru               the recurrent layer
   models            frames -> GRU backbone -> tags or genres
   inference         a trained network as plain functions of its weights
-  learning          optimizer, checkpoints
+  learning          optimizer, graphs of steps, checkpoints
+  head_pull         how far a head may leave the tags it begins with
   fitting           training by epochs, scores
   runs              a training run: its folder, epochs, resumption
   training          pretrain, finetune, evaluate

@@ -98,7 +98,7 @@ def divide(
         for number, tested in enumerate(
             [parts["test"]]
             if parts
-            else splits.folds(table, plan.num_folds, fitting.mix(plan.seed, repeat))
+            else splits.folds(table, plan.num_folds, learning.mix(plan.seed, repeat))
         )
     ]
 
@@ -111,7 +111,7 @@ def _fold(
     test: np.ndarray,
     parts: Mapping[str, np.ndarray] | None,
 ) -> Fold:
-    seed = fitting.mix(plan.seed, repeat, number)
+    seed = learning.mix(plan.seed, repeat, number)
     valid = test[:0]
     if parts:
         train = parts["train"]
@@ -310,7 +310,9 @@ class _Trainer:
             _, kept, weights = best
             self._network.set_weights(weights)
         columns = {name: [row[name] for row in history] for name in history[0]}
-        return self._classes(fold.test), {"epoch": kept, "history": columns}
+        told = {"epoch": kept, "history": columns}
+        pull = learning.head_pull(self._network)
+        return self._classes(fold.test), told | {"head_pull": pull}
 
     def _epoch(self, fold: Fold, number: int) -> dict[str, float]:
         return self._fitter.epoch(fold.train, seed=fold.seed, number=number)
@@ -340,6 +342,7 @@ class _Trainer:
         for variable, value in pairs:
             variable.assign(value)
         self._network.optimizer.anchor(self._network)
+        self._fitter.choose_pull(fold.train, self._data.table, seed=fold.seed)
 
     @functools.cached_property
     def _source(self) -> training.Start | None:

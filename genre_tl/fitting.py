@@ -6,22 +6,20 @@ What an epoch does depends on the seed, its number and the weights before it alo
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from genre_tl import input_pipeline, learning, models, params
+from genre_tl import datasets, head_pull, input_pipeline, learning, models, params
 
 OnStep = Callable[[int, int], None]
 """Called with the steps done in the epoch, and its steps: after each, or where the
 recurrent layers are fixed after all of them."""
 
-_Scorer = Callable[[np.ndarray], tf.Tensor]
-_Steps = Callable[[np.ndarray, np.ndarray], dict[str, tf.Tensor]]
 _Vectors = tuple[input_pipeline.Features, input_pipeline.Segments]
 
 # Segments that are scored at once: the weights of a layer are read from memory for
@@ -94,7 +92,7 @@ class Fitter:
         self._network, self._features, self._labels = network, features, labels
         self._training, self._segment_frames = training, segment_frames
         self._clock = clock
-        self._below: _Scorer | None = None
+        self._below: learning.Scorer | None = None
         self._trained = network
         self._vectors: dict[bytes, _Vectors] = {}  # By the rows they are of.
         self._of_all: dict[str, _Vectors] = {}  # By the name of the layers.
@@ -102,9 +100,9 @@ class Fitter:
         if not training.backbone_rate:
             below, self._trained = models.divided(network)
             learning.compile_with(self._trained, network.optimizer, network.loss)
-            self._below = _scorer(below)
-        self._scores = _scorer(self._trained)
-        self._all_steps = _all_steps(self._trained)
+            self._below = learning.scorer(below)
+        self._scores = learning.scorer(self._trained)
+        self._all_steps = learning.all_steps(self._trained)
 
     def forget(self, *, layers: str = "") -> None:
         """Lets go of what was computed with weights that were there before.
@@ -115,6 +113,40 @@ class Fitter:
         """
         self._vectors.clear()
         self._layers = layers
+
+    def choose_pull(
+        self, rows: np.ndarray, table: datasets.Dataset, *, seed: int
+    ) -> None:
+        """Sets the optimizer's `head_pull` by inner folds, where that is to be done.
+
+        That is where `head_pulls` are given, the recurrent layers are fixed, and the
+        head begins with weights of tags; one that begins at zero has no opinion.
+
+        Args:
+          rows: the clips to train on.
+          table: of all clips.
+          seed: of the run or fold.
+        """
+        begins = self._network.get_layer(models.HEAD).get_weights()
+        if not (self._below and self._training.head_pulls and begins[0].any()):
+            return
+        vectors, segments = self._read(rows, of="steps")
+        opinion = self.predict(rows, trained_on=True)
+        with self._clock.runs("choice", of="steps"):
+            pull = self._chooser.choose(
+                vectors,
+                segments,
+                table.select(rows),
+                begins=begins,
+                opinion=opinion,
+                seed=seed,
+            )
+        if pull is not None:
+            self._network.optimizer.head_pull.assign(pull)
+
+    @functools.cached_property
+    def _chooser(self) -> head_pull.Chooser:
+        return head_pull.Chooser(self._trained, self._training)
 
     def epoch(
         self,
@@ -139,7 +171,7 @@ class Fitter:
           ValueError: if the loss is not finite.
         """
         network = self._trained
-        models.reseed(self._network, mix(seed, number), network.layers)
+        models.reseed(self._network, learning.mix(seed, number), network.layers)
         num_steps = input_pipeline.num_batches(rows, self._training.batch_size)
         batches = self._batches(rows, seed, number)
         logs: list[dict[str, Any]] = []
@@ -284,41 +316,13 @@ def predict(
     batches, segments = input_pipeline.evaluation_batches(
         features, rows, batch_size=_BATCH, segment_frames=segment_frames
     )
-    return _mean_scores(_scorer(network), batches, segments)
-
-
-def _all_steps(network: keras.Model) -> _Steps:
-    """Returns a graph of an epoch's steps, for `[steps, batch, ...]` of each."""
-
-    def run(inputs: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        logs = {"loss": 0.0, "accuracy": 0.0}
-        for step in tf.range(tf.shape(inputs)[0]):
-            logs = network.train_step((inputs[step], labels[step]))
-        return logs
-
-    shapes = network.input_shape, network.output_shape
-    return tf.function(
-        run, input_signature=[tf.TensorSpec((None, *shape)) for shape in shapes]
-    )
-
-
-def _scorer(network: keras.Model) -> _Scorer:
-    """Returns a graph of inference that is traced once, for batches of any size."""
-    inputs = tf.TensorSpec(network.input_shape, tf.float32)
-    return tf.function(
-        lambda batch: network(batch, training=False), input_signature=[inputs]
-    )
+    return _mean_scores(learning.scorer(network), batches, segments)
 
 
 def _mean_scores(
-    scorer: _Scorer,
+    scorer: learning.Scorer,
     batches: Iterator[np.ndarray],
     segments: input_pipeline.Segments,
 ) -> np.ndarray:
     scores = [scorer(batch).numpy() for batch in batches]
     return input_pipeline.mean_scores(np.concatenate(scores), segments)
-
-
-def mix(*numbers: int) -> int:
-    """Returns a seed that is a function of all the numbers, in their order."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,11 +1,11 @@
-"""How a network learns: its optimizer, and what a checkpoint holds of both."""
+"""How a network learns: its optimizer, its graphs, and what a checkpoint holds."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import files, gru, models, params
+
+Scorer = Callable[[np.ndarray], tf.Tensor]
+Steps = Callable[[np.ndarray, np.ndarray], dict[str, tf.Tensor]]
 
 _Path = str | os.PathLike[str]
 
@@ -29,7 +32,8 @@ class Adam(keras.optimizers.Adam):
       num_inputs: how many of the head's weights read the input itself; 0 for a
         head that has one learning rate.
       head_pull: each step takes the head `learning_rate * head_pull` of the way back
-        to where `anchor` found it.
+        to where `anchor` found it: one number, or one for each of its outputs. It is
+        a variable that may be set. None never pulls.
       **kwargs: as Keras has them.
     """
 
@@ -39,24 +43,30 @@ class Adam(keras.optimizers.Adam):
         backbone_rate: float = 1.0,
         states_rate: float = 1.0,
         num_inputs: int = 0,
-        head_pull: float = 0.0,
+        head_pull: float | np.ndarray | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.backbone_rate = backbone_rate
         self.states_rate = states_rate
         self.num_inputs = num_inputs
-        self.head_pull = head_pull
+        self.head_pull: Any = head_pull
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes room for the moments, and for where the head begins."""
         is_new = not self.built
         super().build(variables)
-        if is_new:
+        if not is_new:
+            return
+        self._anchors = {}
+        if self.head_pull is not None:
+            pull = self.add_variable(np.shape(self.head_pull), name="head_pull")
+            pull.assign(self.head_pull)
+            self.head_pull = pull
             self._anchors = {
                 variable.path: self.add_variable_from_reference(variable, "anchor")
                 for variable in variables
-                if _is_of_head(variable) and self.head_pull
+                if _is_of_head(variable)
             }
 
     def anchor(self, network: keras.Model) -> None:
@@ -76,7 +86,7 @@ class Adam(keras.optimizers.Adam):
             learning_rate = learning_rate * self.backbone_rate
         if path in self._anchors:
             way = variable - self._anchors[path].value
-            self.assign_sub(variable, learning_rate * self.head_pull * way)
+            self.assign_sub(variable, learning_rate * self.head_pull.value * way)
         if self.num_inputs and path.endswith(f"{models.HEAD}/kernel"):
             rates = np.full([variable.shape[0], 1], self.states_rate, np.float32)
             rates[: self.num_inputs] = 1
@@ -90,21 +100,36 @@ def _is_of_head(variable: keras.Variable) -> bool:
 
 def compiled(network: keras.Model, training: params.Training, loss: str) -> keras.Model:
     """Compiles a network for a `Fitter` and returns it."""
-    reads_input = any(layer.name == "joined" for layer in network.layers)
     for layer in network.layers:
         if isinstance(layer, gru.GRU):
             layer.trainable = training.backbone_rate > 0
-    optimizer = Adam(
+    reads_input = any(layer.name == "joined" for layer in network.layers)
+    num_inputs = network.input_shape[-1] if reads_input else 0
+    is_pulled = bool(training.head_pull or training.head_pulls)
+    optimizer = adam(training, num_inputs, training.head_pull if is_pulled else None)
+    optimizer.anchor(network)
+    compile_with(network, optimizer, loss)
+    return network
+
+
+def adam(
+    training: params.Training, num_inputs: int, head_pull: float | np.ndarray | None
+) -> Adam:
+    """Returns the optimizer of a training; the last two as `Adam` has them."""
+    return Adam(
         learning_rate=training.learning_rate,
         global_clipnorm=training.clip_norm or None,
         backbone_rate=training.backbone_rate,
         states_rate=training.states_rate,
-        num_inputs=network.input_shape[-1] if reads_input else 0,
-        head_pull=training.head_pull,
+        num_inputs=num_inputs,
+        head_pull=head_pull,
     )
-    optimizer.anchor(network)
-    compile_with(network, optimizer, loss)
-    return network
+
+
+def head_pull(network: keras.Model) -> float:
+    """Returns how strongly the head of a compiled network is pulled; 0 for not."""
+    pull = network.optimizer.head_pull
+    return 0.0 if pull is None else float(pull)
 
 
 def compile_with(network: keras.Model, optimizer: Adam, loss: str) -> None:
@@ -115,6 +140,33 @@ def compile_with(network: keras.Model, optimizer: Adam, loss: str) -> None:
     nothing = np.zeros([1, *network.output_shape[1:]], np.float32)
     network.compute_metrics(None, nothing, nothing)
     network.reset_metrics()
+
+
+def all_steps(network: keras.Model) -> Steps:
+    """Returns a graph of many steps of a compiled network.
+
+    It takes inputs and labels, `[steps, batch, ...]` of each, and returns `loss` and
+    `accuracy`, the means over the steps since the network's metrics were reset.
+    """
+
+    def run(inputs: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        logs = {"loss": 0.0, "accuracy": 0.0}
+        for step in tf.range(tf.shape(inputs)[0]):
+            logs = network.train_step((inputs[step], labels[step]))
+        return logs
+
+    shapes = network.input_shape, network.output_shape
+    return tf.function(
+        run, input_signature=[tf.TensorSpec((None, *shape)) for shape in shapes]
+    )
+
+
+def scorer(network: keras.Model) -> Scorer:
+    """Returns a graph of inference that is traced once, for batches of any size."""
+    inputs = tf.TensorSpec(network.input_shape, tf.float32)
+    return tf.function(
+        lambda batch: network(batch, training=False), input_signature=[inputs]
+    )
 
 
 def save_state(network: keras.Model, path: _Path) -> None:
@@ -149,3 +201,8 @@ def restore_state(network: keras.Model, path: _Path) -> None:
 
 def _variables(network: keras.Model) -> list[keras.Variable]:
     return [*network.variables, *network.optimizer.variables]
+
+
+def mix(*numbers: int) -> int:
+    """Returns a seed that is a function of all the numbers, in their order."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -222,7 +222,9 @@ def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def calibrate(network: keras.Model, scores: np.ndarray, labels: np.ndarray) -> None:
+def calibrated(
+    weights: Sequence[np.ndarray], scores: np.ndarray, labels: np.ndarray
+) -> list[np.ndarray]:
     """Makes a head that knows genres by their tags fit for a new collection.
 
     Its bias is shifted until the clips favour no genre on the whole, and all is
@@ -230,9 +232,12 @@ def calibrate(network: keras.Model, scores: np.ndarray, labels: np.ndarray) -> N
     collection are to be trusted in another is learned, in a single number.
 
     Args:
-      network: a classifier; its head is changed.
+      weights: of the head of a classifier, kernel and bias.
       scores: its probabilities of the clips to learn from, `[clips, genres]`.
       labels: of the clips, `[clips, genres]`.
+
+    Returns:
+      Its new weights.
     """
     scores = np.log(np.maximum(scores, 1e-7))
     shift = scores.mean(axis=0)
@@ -242,9 +247,8 @@ def calibrate(network: keras.Model, scores: np.ndarray, labels: np.ndarray) -> N
         return float(np.mean(special.logsumexp(logits, 1) - (logits * labels).sum(1)))
 
     slope = optimize.minimize_scalar(cost, bounds=(0, 4), method="bounded").x
-    kernel, bias = network.get_layer(HEAD).get_weights()
-    bias = bias - shift + shift.mean()
-    network.get_layer(HEAD).set_weights([slope * kernel, slope * bias])
+    kernel, bias = weights
+    return [slope * kernel, slope * (bias - shift + shift.mean())]
 
 
 def divided(network: keras.Model) -> tuple[keras.Model, keras.Model]:

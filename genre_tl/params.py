@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,6 +98,9 @@ class Training:
         states, and not the input; with read-out `all`.
       head_pull: each step takes the head `learning_rate * head_pull` of the way back
         to where it began.
+      head_pulls: where the recurrent layers are fixed, and the head begins with tags'
+        weights, the one of these that is best on inner folds of the training clips
+        is taken instead; none takes `head_pull`.
       named_head: whether a genre that is also a tag begins with the tag's weights
         in the head; else the head begins at random. Of fine-tuning with transfer.
     """
@@ -111,6 +115,7 @@ class Training:
     backbone_rate: float = 1.0
     states_rate: float = 1.0
     head_pull: float = 0.0
+    head_pulls: tuple[float, ...] = ()
     named_head: bool = True
 
 
@@ -128,11 +133,12 @@ class Preset:
         backbone_rate=0.0,
         states_rate=0.2,
         head_pull=10.0,
+        head_pulls=(0.0, 10.0, 40.0, 160.0),
     )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers and strings, fit for JSON."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> Preset:
@@ -144,9 +150,14 @@ class Preset:
         return cls(
             frontend=Frontend(**values["frontend"]),
             model=Model(**values["model"]),
-            pretrain=Training(**values["pretrain"]),
-            finetune=Training(**values["finetune"]),
+            pretrain=_training(values["pretrain"]),
+            finetune=_training(values["finetune"]),
         )
+
+
+def _training(values: Mapping[str, Any]) -> Training:
+    lists: dict[str, Any] = {"head_pulls": tuple(values.get("head_pulls", ()))}
+    return Training(**{**values, **lists})
 
 
 PRESETS: Mapping[str, Preset] = {

@@ -193,6 +193,8 @@ class Run:
         if self._history:
             learning.restore_state(network, self._checkpoint(len(self._history)))
         fitter = self._fitter(network)
+        if not self._history:
+            fitter.choose_pull(self._data.train, self._data.table, seed=self._seed)
         with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
             while not self._has_ended():
                 start = time.monotonic()
@@ -283,6 +285,7 @@ class Run:
             columns, self._folder / "curves.png", title=self._folder.name
         )
         self._record |= {"epochs": len(self._history), "best_epoch": epoch}
+        self._record["head_pull"] = learning.head_pull(network)
         self._record["metrics"] = {
             part: measure(self._data.table.labels[rows], fitter.predict(rows))
             for part, rows in (("valid", self._data.valid), ("test", self._data.test))

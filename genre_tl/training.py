@@ -233,7 +233,10 @@ def begin(
     learns = preset.finetune.backbone_rate > 0
     models.standardize(network, *statistics, is_for_layers=learns)
     if tags:
-        models.calibrate(network, predict(train), table.labels[train])
+        opinion = predict(train)
+        head.set_weights(
+            models.calibrated(head.get_weights(), opinion, table.labels[train])
+        )
 
 
 def check_start(start: str | os.PathLike[str], preset: params.Preset) -> None:

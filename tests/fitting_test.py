@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import training_test
 
-from genre_tl import fitting, models
+from genre_tl import fitting, learning, models
 
 NUM_PATHS = training_test.NUM_PATHS
 DATA = training_test._data(False)
@@ -106,7 +106,7 @@ def test_an_epoch_of_the_head_in_one_call_is_its_steps_one_by_one():
         )
         # By hand, with the same batches and the same dropout.
         fitter = _fitter(other, training)
-        models.reseed(other, fitting.mix(5, number), fitter._trained.layers)
+        models.reseed(other, learning.mix(5, number), fitter._trained.layers)
         batches = list(fitter._batches(DATA.train, 5, number))
         for batch in batches:
             fitter._trained.train_on_batch(*batch)
@@ -138,8 +138,3 @@ def test_a_clock_leaves_out_the_call_that_traces():
     clock.restart()
     small = pytest.approx(0, abs=0.05)
     assert clock.to_dict() == {"steps": 0.0, "evaluation": 0.0, "other": small}
-
-
-def test_a_seed_is_a_function_of_all_numbers_in_their_order():
-    seeds = {fitting.mix(1, 2), fitting.mix(2, 1), fitting.mix(1), fitting.mix(1, 2)}
-    assert len(seeds) == 3

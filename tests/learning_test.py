@@ -98,3 +98,13 @@ def test_a_state_that_is_damaged_is_named(tmp_path, size):
     (tmp_path / "state.npz").write_bytes(whole)
     with pytest.raises(ValueError, match=r"state\.npz: not a whole state"):
         learning.restore_state(other, tmp_path / "state.npz")
+
+
+def test_a_seed_is_a_function_of_all_numbers_in_their_order():
+    seeds = {
+        learning.mix(1, 2),
+        learning.mix(2, 1),
+        learning.mix(1),
+        learning.mix(1, 2),
+    }
+    assert len(seeds) == 3

@@ -45,7 +45,8 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "head_pull",
     None,
-    "How strongly the head is pulled back to where it began, instead of the preset's.",
+    "How strongly the head is pulled back to where it began, instead of the preset's, "
+    "or of what inner folds of the training clips would choose.",
 )
 flags.DEFINE_float("dropout", None, "Fraction dropped, instead of the preset's.")
 
@@ -62,6 +63,8 @@ def preset(kind: str) -> params.Preset:
         for name in (*_TRAINING, *_FINER)
         if FLAGS[name].value is not None
     }
+    if FLAGS.head_pull is not None:
+        changes["head_pulls"] = ()
     if FLAGS.dropout is not None:
         model = dataclasses.replace(chosen.model, dropout=FLAGS.dropout)
         chosen = dataclasses.replace(chosen, model=model)

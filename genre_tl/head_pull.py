@@ -1,0 +1,129 @@
+"""How hard a head is held to where it begins: chosen on inner folds.
+
+The tags of a source that is close to the target are better than what a few clips
+teach; those of a distant one are not. The training clips can tell: heads that are
+pulled differently learn from some of them, and are asked for the others. No group of
+clips is divided, or each would know the clips it is asked for by their kin.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+
+from genre_tl import datasets, input_pipeline, learning, models, params, splits
+
+_MOST_FOLDS = 5
+
+
+class Chooser:
+    """Trains the heads of all inner folds and pulls at once, as a single wide one.
+
+    Args:
+      head: from what fixed layers give to genres, compiled; it is not changed.
+      training: `head_pulls` are what there is to choose from.
+    """
+
+    def __init__(self, head: keras.Model, training: params.Training) -> None:
+        self._training = training
+        self._shape = _MOST_FOLDS, len(training.head_pulls), head.output_shape[-1]
+        hidden = vectors = keras.layers.Input(head.input_shape[1:])
+        for layer in head.layers[1:-1]:
+            hidden = layer(hidden)
+        heads = keras.layers.Dense(math.prod(self._shape), name=models.HEAD)
+        logits = keras.layers.Reshape(self._shape)(heads(hidden))
+        self._network = keras.Model(vectors, keras.layers.Softmax()(logits))
+        pulls = np.tile(np.repeat(training.head_pulls, self._shape[-1]), _MOST_FOLDS)
+        optimizer = learning.adam(training, head.optimizer.num_inputs, pulls)
+        optimizer.anchor(self._network)
+        learning.compile_with(self._network, optimizer, "categorical_crossentropy")
+        self._steps = learning.all_steps(self._network)
+        self._scores = learning.scorer(self._network)
+        self._fresh = [variable.numpy() for variable in optimizer.variables]
+
+    def choose(
+        self,
+        vectors: input_pipeline.Features,
+        segments: input_pipeline.Segments,
+        table: datasets.Dataset,
+        *,
+        begins: list[np.ndarray],
+        opinion: np.ndarray,
+        seed: int,
+    ) -> float | None:
+        """Returns the pull with the least log loss on clips that were held out.
+
+        Args:
+          vectors: what the fixed layers give of the training clips.
+          segments: which clip each is of, and how long.
+          table: the training clips.
+          begins: the head's kernel and bias.
+          opinion: what the head says of the clips as it begins, `[clips, genres]`.
+          seed: of folds, order and dropout.
+
+        Returns:
+          One of `head_pulls`; None where a genre has too few clips to hold some out.
+        """
+        folds = _folds(table, seed)
+        if len(folds) < 2:
+            return None
+        fold_of = np.zeros(len(table), np.int64)
+        # From labels that are all zero, as for folds there are not, nothing is learned.
+        labels = np.zeros([len(table), *self._shape], np.float32)
+        weights = [np.zeros([*w.shape[:-1], *self._shape], np.float32) for w in begins]
+        for number, held_out in enumerate(folds):
+            fold_of[held_out] = number
+            labels[:, number] = table.labels[:, np.newaxis]
+            labels[held_out, number] = 0
+            learned = np.delete(np.arange(len(table)), held_out)
+            begin = models.calibrated(begins, opinion[learned], table.labels[learned])
+            for wide, narrow in zip(weights, begin, strict=True):
+                wide[..., number, :, :] = narrow[..., np.newaxis, :]
+        self._train(
+            [w.reshape(*w.shape[:-3], -1) for w in weights], vectors, labels, seed
+        )
+        scores = self._scores(vectors.frames).numpy()
+        scores = input_pipeline.mean_scores(scores.reshape(len(scores), -1), segments)
+        clips = np.arange(len(table))
+        held = scores.reshape(-1, *self._shape)[clips, fold_of, :, table.classes]
+        losses = -np.log(np.maximum(held, 1e-7)).mean(axis=0)
+        return float(self._training.head_pulls[int(losses.argmin())])
+
+    def _train(
+        self,
+        weights: list[np.ndarray],
+        vectors: input_pipeline.Features,
+        labels: np.ndarray,
+        seed: int,
+    ) -> None:
+        network, training = self._network, self._training
+        network.get_layer(models.HEAD).set_weights(weights)
+        variables = network.optimizer.variables
+        for variable, value in zip(variables, self._fresh, strict=True):
+            variable.assign(value)
+        network.optimizer.anchor(network)
+        for epoch in range(1, training.max_epochs + 1):
+            models.reseed(network, learning.mix(seed, epoch))
+            batches = input_pipeline.training_batches(
+                vectors,
+                labels,
+                np.arange(len(labels)),
+                batch_size=training.batch_size,
+                segment_frames=1,
+                crop_frames=0,
+                seed=seed,
+                epoch=epoch,
+            )
+            frames, wanted = (np.stack(arrays) for arrays in zip(*batches, strict=True))
+            self._steps(frames[:, :, 0], wanted)
+
+
+def _folds(table: datasets.Dataset, seed: int) -> list[np.ndarray]:
+    """Returns the rows of as many inner folds as the clips allow; may be none."""
+    groups = np.array(table.groups)
+    genres = range(len(table.vocabulary))
+    counts = [len(set(groups[table.classes == genre])) for genre in genres]
+    num_folds = min(_MOST_FOLDS, *counts)
+    return splits.folds(table, num_folds, seed) if num_folds > 1 else []
