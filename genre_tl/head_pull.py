@@ -12,6 +12,7 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from genre_tl import datasets, input_pipeline, learning, models, params, splits
 
@@ -38,7 +39,7 @@ class Chooser:
         pulls = np.tile(np.repeat(training.head_pulls, self._shape[-1]), _MOST_FOLDS)
         optimizer = learning.adam(training, head.optimizer.num_inputs, pulls)
         optimizer.anchor(self._network)
-        learning.compile_with(self._network, optimizer, "categorical_crossentropy")
+        learning.compile_with(self._network, optimizer, _cross_entropy)
         self._steps = learning.all_steps(self._network)
         self._scores = learning.scorer(self._network)
         self._fresh = [variable.numpy() for variable in optimizer.variables]
@@ -53,7 +54,9 @@ class Chooser:
         opinion: np.ndarray,
         seed: int,
     ) -> float | None:
-        """Returns the pull with the least log loss on clips that were held out.
+        """Returns the pull whose heads tell clips best that they have not learned.
+
+        Best is the least log loss that a single slope of the logits can give.
 
         Args:
           vectors: what the fixed layers give of the training clips.
@@ -86,10 +89,13 @@ class Chooser:
         )
         scores = self._scores(vectors.frames).numpy()
         scores = input_pipeline.mean_scores(scores.reshape(len(scores), -1), segments)
-        clips = np.arange(len(table))
-        held = scores.reshape(-1, *self._shape)[clips, fold_of, :, table.classes]
-        losses = -np.log(np.maximum(held, 1e-7)).mean(axis=0)
-        return float(self._training.head_pulls[int(losses.argmin())])
+        held = scores.reshape(-1, *self._shape)[np.arange(len(table)), fold_of]
+        # A head that is right but too sure of it would lose by the loss as it is.
+        losses = [
+            models.likeliest_slope(np.log(np.maximum(of_pull, 1e-7)), table.labels)[1]
+            for of_pull in np.moveaxis(held, 1, 0)
+        ]
+        return self._training.head_pulls[int(np.argmin(losses))]
 
     def _train(
         self,
@@ -118,6 +124,15 @@ class Chooser:
             )
             frames, wanted = (np.stack(arrays) for arrays in zip(*batches, strict=True))
             self._steps(frames[:, :, 0], wanted)
+
+
+def _cross_entropy(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    """Returns the loss; it has no gradient where labels are all zero.
+
+    Keras's goes by the logits, and takes it for granted that labels add up to one.
+    """
+    logarithms = keras.ops.log(keras.ops.maximum(scores, 1e-7))
+    return -keras.ops.sum(labels * logarithms, axis=-1)
 
 
 def _folds(table: datasets.Dataset, seed: int) -> list[np.ndarray]:

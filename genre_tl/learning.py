@@ -132,7 +132,9 @@ def head_pull(network: keras.Model) -> float:
     return 0.0 if pull is None else float(pull)
 
 
-def compile_with(network: keras.Model, optimizer: Adam, loss: str) -> None:
+def compile_with(
+    network: keras.Model, optimizer: Adam, loss: str | Callable[..., tf.Tensor]
+) -> None:
     """Compiles a network, or a part of it, with an optimizer that is there."""
     # On a CPU, XLA took longer to compile the recurrence, and to run it.
     network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)

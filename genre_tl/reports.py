@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
@@ -80,7 +81,7 @@ def write(
     shown = "\n\n".join(sections[1:])
     sections += [_curves(record, figures), *_by_genre(record, figures)]
     sections += [_source(record, pathlib.Path(start))] if start else []
-    sections += [_method(record), _spent(figures)]
+    sections += [_method(record), _pulls(figures), _spent(figures)]
     _write(record.folder / "report.json", json.dumps(figures, indent=1))
     _write(record.folder / "report.md", "\n\n".join(filter(None, sections)))
     return f"{shown}\n\nwritten: {record.folder}/report.md, report.json, pictures"
@@ -101,6 +102,9 @@ def _of_model(
         "recall": dict(zip(vocabulary, pooled.recall.tolist(), strict=True)),
         "confusion": pooled.confusion.tolist(),
     }
+    pulls = collections.Counter(x["head_pull"] for x in lines if "head_pull" in x)
+    if pulls:
+        figures["head_pulls"] = {f"{p:g}": pulls[p] for p in sorted(pulls)}
     for name in ("accuracy", "val_accuracy", "test_accuracy"):
         if all(name in line.get("history", ()) for line in lines):
             values = [line["history"][name] for line in lines]
@@ -326,6 +330,24 @@ def _method(record: records.Record) -> str:
         "say what other test clips and divisions would change; those by repeats alone "
         "(Student's t of the repeats' means) what another division of the same clips "
         "would. Differences are paired, by fold and by clip."
+    )
+
+
+def _pulls(figures: Mapping[str, Any]) -> str:
+    told = {
+        model: ", ".join(
+            f"{pull} in {count}" for pull, count in of_model["head_pulls"].items()
+        )
+        for model, of_model in figures["models"].items()
+        if "head_pulls" in of_model
+    }
+    if not told:
+        return ""
+    return (
+        "How strongly the head was pulled back to where it began (`head_pull`), in "
+        f"folds: {'; '.join(f'{model} {text}' for model, text in told.items())}. "
+        "Where it begins with tags' weights and the preset has several to choose "
+        "from, inner folds of the training clips chose it, groups kept whole."
     )
 
 

@@ -212,7 +212,9 @@ def test_a_run_killed_at_random_ends_like_an_undisturbed_one(tmp_path, root, who
 
 
 def test_with_fixed_layers_folds_do_not_depend_on_what_ran_before(tmp_path, start):
-    fixed = dataclasses.replace(TINY.finetune, backbone_rate=0.0, head_pull=5.0)
+    fixed = dataclasses.replace(
+        TINY.finetune, backbone_rate=0.0, head_pull=5.0, head_pulls=(0.0, 40.0)
+    )
     preset = dataclasses.replace(TINY, finetune=fixed)
     plan = dataclasses.replace(PLAN, num_repeats=1)
     both = ("transfer", "random")
@@ -221,6 +223,9 @@ def test_with_fixed_layers_folds_do_not_depend_on_what_ran_before(tmp_path, star
     )
     theirs = _results(whole)
     assert len(theirs) == 6
+    for (model, *_), line in theirs.items():
+        chosen = fixed.head_pulls if model == "transfer" else (5.0,)
+        assert line["head_pull"] in chosen
     for model in both:
         folder = tmp_path / model
         alone = _run(folder, preset=preset, plan=plan, compared=(model,), start=start)

@@ -138,3 +138,26 @@ def test_a_clock_leaves_out_the_call_that_traces():
     clock.restart()
     small = pytest.approx(0, abs=0.05)
     assert clock.to_dict() == {"steps": 0.0, "evaluation": 0.0, "other": small}
+
+
+@pytest.mark.parametrize(
+    ("changes", "begins", "is_chosen"),
+    [
+        ({"backbone_rate": 0.0, "head_pulls": (40.0,)}, 1.0, True),
+        ({"backbone_rate": 0.0, "head_pulls": (40.0,)}, 0.0, False),
+        ({"backbone_rate": 0.0, "head_pulls": ()}, 1.0, False),
+        ({"backbone_rate": 1.0, "head_pulls": (40.0,)}, 1.0, False),
+    ],
+)
+def test_a_pull_is_chosen_for_a_head_with_an_opinion_over_fixed_layers(
+    changes, begins, is_chosen
+):
+    network, training = learning_test.compiled(head_pull=5.0, **changes)
+    head = network.get_layer("head")
+    head.set_weights([begins * weight for weight in head.get_weights()])
+    fitter = _fitter(network, training)
+    weights = [w.numpy() for w in network.weights]
+    fitter.choose_pull(DATA.train, DATA.table, seed=1)
+    assert learning.head_pull(network) == (40.0 if is_chosen else 5.0)
+    for old, new in zip(weights, network.weights, strict=True):
+        np.testing.assert_array_equal(old, new)

@@ -42,6 +42,8 @@ def record(folder, lines, *, curves=True, **settings):
             "predicted": predicted,
             "time": {"steps": 3.0, "evaluation": 0.5, "other": 1.0},
         }
+        if model != "svm":
+            line["head_pull"] = 10.0 + 30 * (model == "transfer") * fold
         if history:
             line["history"] = {"accuracy": history[0], "test_accuracy": history[0]}
         made.add(line)

@@ -182,7 +182,11 @@ def test_fine_tuning_of_fixed_layers_goes_on_where_it_was_killed(
     tmp_path, pretrained, has_start
 ):
     fixed = dataclasses.replace(
-        TINY.finetune, backbone_rate=0.0, head_pull=5.0, max_epochs=4
+        TINY.finetune,
+        backbone_rate=0.0,
+        head_pull=5.0,
+        head_pulls=(0.0, 40.0),
+        max_epochs=4,
     )
     preset = dataclasses.replace(TINY, finetune=fixed)
     start = pretrained[0] if has_start else None
@@ -197,8 +201,14 @@ def test_fine_tuning_of_fixed_layers_goes_on_where_it_was_killed(
             progress=_kill_after(3, num_steps),
         )
     assert len(_history(tmp_path / "killed")) == 2
-    for name in ("killed", "whole"):
-        training.finetune(tmp_path / name, _data(False), preset, start=start)
+    pulls = {
+        training.finetune(tmp_path / name, _data(False), preset, start=start)[
+            "head_pull"
+        ]
+        for name in ("killed", "whole")
+    }
+    assert len(pulls) == 1
+    assert pulls < set(fixed.head_pulls) if has_start else pulls == {5.0}
     assert _history(tmp_path / "killed") == _history(tmp_path / "whole")
     ours, theirs = (
         models.load(tmp_path / name / "model.keras").get_weights()

@@ -1,0 +1,157 @@
+"""Heads of vectors that are made up, so that it is known which pull is best."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import training_test
+
+from genre_tl import head_pull, input_pipeline, learning, models, params
+
+GENRES, SIZE, CLIPS = 3, 24, 30
+CLASSES = np.arange(CLIPS) % GENRES
+TRAINING = params.Training(
+    learning_rate=0.02, batch_size=8, max_epochs=12, head_pulls=(0.0, 5.0, 40.0)
+)
+
+
+def _head(pull=0.0):
+    vectors = keras.layers.Input((SIZE,))
+    dropped = keras.layers.Dropout(0.1, name="dropout_1")(vectors)
+    dense = keras.layers.Dense(GENRES, activation="softmax", name=models.HEAD)
+    head = keras.Model(vectors, dense(dropped))
+    optimizer = learning.adam(TRAINING, 0, pull)
+    optimizer.anchor(head)
+    learning.compile_with(head, optimizer, "categorical_crossentropy")
+    return head
+
+
+def _table(groups=None):
+    table = training_test._data(False, num_clips=CLIPS, num_labels=GENRES).table
+    return table if groups is None else dataclasses.replace(table, groups=groups)
+
+
+def _clips(vectors):
+    """Returns them as clips of one segment each."""
+    count = len(vectors)
+    return (
+        input_pipeline.Features(
+            vectors.astype(np.float32), np.arange(count), ((1,),) * count
+        ),
+        input_pipeline.Segments(np.arange(count), np.ones(count, np.int64)),
+    )
+
+
+def _begins(kernel, vectors):
+    """Returns a head that begins so, and what it says of the clips."""
+    begins = [kernel.astype(np.float32), np.zeros(GENRES, np.float32)]
+    scores = np.exp(vectors @ kernel)
+    return {"begins": begins, "opinion": scores / scores.sum(axis=1, keepdims=True)}
+
+
+def _noisy(seed=0):
+    """Vectors that hint at their genre in the first dimensions, among much noise."""
+    vectors = np.random.default_rng(seed).normal(size=(CLIPS, SIZE))
+    vectors[np.arange(CLIPS), CLASSES] += 1.5
+    return vectors
+
+
+RIGHT = np.eye(SIZE, GENRES)
+
+
+@pytest.fixture(scope="module")
+def chooser():
+    return head_pull.Chooser(_head(), TRAINING)
+
+
+def test_tags_that_know_better_than_a_few_clips_are_held_to(chooser):
+    vectors = _noisy()
+    pull = chooser.choose(*_clips(vectors), _table(), **_begins(RIGHT, vectors), seed=1)
+    assert pull == 40
+
+
+def test_tags_that_know_nothing_are_let_go(chooser):
+    vectors = _noisy()
+    vectors[np.arange(CLIPS), 10 + CLASSES] += 6
+    wrong = np.roll(RIGHT, 5, axis=0)
+    pull = chooser.choose(*_clips(vectors), _table(), **_begins(wrong, vectors), seed=1)
+    assert pull == 0
+
+
+def test_what_kin_in_the_training_part_would_give_away_does_not_count(chooser):
+    # A clip is hardly different from two others, which tell its genre.
+    vectors = _noisy() + 3 * np.repeat(
+        np.random.default_rng(5).normal(size=(CLIPS // 3, SIZE)), 3, axis=0
+    )
+    order = np.argsort(CLASSES, kind="stable")
+    vectors = vectors[np.argsort(order)]
+    kin = np.argsort(order) // 3
+    begins = _begins(RIGHT, vectors)
+    pulls = [
+        chooser.choose(*_clips(vectors), _table(groups), **begins, seed=1)
+        for groups in (None, tuple(map(str, kin)))
+    ]
+    assert pulls[0] < pulls[1]
+
+
+def test_a_choice_does_not_depend_on_those_before(chooser):
+    vectors = _noisy(7)
+
+    def choose():
+        begins = _begins(RIGHT, vectors)
+        pull = chooser.choose(*_clips(vectors), _table(), **begins, seed=3)
+        return pull, chooser._network.get_layer(models.HEAD).get_weights()
+
+    ours = choose()
+    other = _noisy(8)
+    chooser.choose(*_clips(other), _table(), **_begins(-RIGHT, other), seed=4)
+    theirs = choose()
+    assert ours[0] == theirs[0]
+    for one, another in zip(ours[1], theirs[1], strict=True):
+        np.testing.assert_array_equal(one, another)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_each_of_the_wide_heads_learns_like_one_alone(chooser, number):
+    vectors, seed = _noisy(), 1
+    table, begins = _table(), _begins(RIGHT, vectors)
+    chooser.choose(*_clips(vectors), table, **begins, seed=seed)
+    wide = chooser._network.get_layer(models.HEAD).get_weights()[0]
+    held_out = head_pull._folds(table, seed)[number]
+    learned = np.delete(np.arange(CLIPS), held_out)
+    # A weight for each clip beside its labels.
+    labels = np.c_[table.labels, np.ones(CLIPS)].astype(np.float32)
+    labels[held_out, -1] = 0
+    for column, pull in enumerate(TRAINING.head_pulls):
+        head = _head(pull)
+        begin = models.calibrated(
+            begins["begins"], begins["opinion"][learned], table.labels[learned]
+        )
+        head.get_layer(models.HEAD).set_weights(begin)
+        head.optimizer.anchor(head)
+        for epoch in range(1, TRAINING.max_epochs + 1):
+            models.reseed(head, learning.mix(seed, epoch))
+            for frames, wanted in input_pipeline.training_batches(
+                _clips(vectors)[0],
+                labels,
+                np.arange(CLIPS),
+                batch_size=TRAINING.batch_size,
+                segment_frames=1,
+                crop_frames=0,
+                seed=seed,
+                epoch=epoch,
+            ):
+                head.train_on_batch(frames[:, 0], wanted[:, :-1], wanted[:, -1])
+        of_it = wide.reshape(SIZE, 5, len(TRAINING.head_pulls), GENRES)
+        expected = head.get_layer(models.HEAD).get_weights()[0]
+        # Gradients are clipped together there: a hair's breadth after many steps.
+        np.testing.assert_allclose(of_it[:, number, column], expected, atol=0.02)
+
+
+def test_a_genre_with_a_single_clip_leaves_no_choice(chooser):
+    vectors = _noisy()
+    kept = np.flatnonzero((CLASSES != 0) | (np.arange(CLIPS) == 0))
+    table = _table().select(kept)
+    begins = _begins(RIGHT, vectors[kept])
+    assert chooser.choose(*_clips(vectors[kept]), table, **begins, seed=1) is None
