@@ -100,6 +100,7 @@ def test_a_report_warns_in_words_where_transfer_does_worse(tmp_path):
         assert "Warning: transfer does not help here: 75.0 points below" in where
     assert "for this plot alone" in text
     assert "never reaches" in text
+    assert "transfer 10 in 1, 40 in 1; random 10 in 2." in text
     assert "18 s, 67% of it in training steps, 11% in scoring, 22% in all else." in text
     assert json.loads((tmp_path / "report.json").read_text())["models"].keys() == {
         "transfer",
