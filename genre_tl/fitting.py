@@ -115,7 +115,12 @@ class Fitter:
         self._layers = layers
 
     def choose_pull(
-        self, rows: np.ndarray, table: datasets.Dataset, *, seed: int
+        self,
+        rows: np.ndarray,
+        table: datasets.Dataset,
+        *,
+        seed: int,
+        on_epoch: head_pull.OnEpoch = lambda done, total: None,
     ) -> None:
         """Sets the optimizer's `head_pull` by inner folds, where that is to be done.
 
@@ -126,6 +131,7 @@ class Fitter:
           rows: the clips to train on.
           table: of all clips.
           seed: of the run or fold.
+          on_epoch: whom to tell, with the epochs of the inner heads done and all.
         """
         begins = self._network.get_layer(models.HEAD).get_weights()
         if not (self._below and self._training.head_pulls and begins[0].any()):
@@ -140,6 +146,7 @@ class Fitter:
                 begins=begins,
                 opinion=opinion,
                 seed=seed,
+                on_epoch=on_epoch,
             )
         if pull is not None:
             self._network.optimizer.head_pull.assign(pull)

@@ -9,12 +9,15 @@ clips is divided, or each would know the clips it is asked for by their kin.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from genre_tl import datasets, input_pipeline, learning, models, params, splits
+
+OnEpoch = Callable[[int, int], None]
 
 _MOST_FOLDS = 5
 
@@ -53,6 +56,7 @@ class Chooser:
         begins: list[np.ndarray],
         opinion: np.ndarray,
         seed: int,
+        on_epoch: OnEpoch = lambda done, total: None,
     ) -> float | None:
         """Returns the pull whose heads tell clips best that they have not learned.
 
@@ -65,6 +69,7 @@ class Chooser:
           begins: the head's kernel and bias.
           opinion: what the head says of the clips as it begins, `[clips, genres]`.
           seed: of folds, order and dropout.
+          on_epoch: whom to tell, with the epochs done and all.
 
         Returns:
           One of `head_pulls`; None where a genre has too few clips to hold some out.
@@ -84,9 +89,8 @@ class Chooser:
             begin = models.calibrated(begins, opinion[learned], table.labels[learned])
             for wide, narrow in zip(weights, begin, strict=True):
                 wide[..., number, :, :] = narrow[..., np.newaxis, :]
-        self._train(
-            [w.reshape(*w.shape[:-3], -1) for w in weights], vectors, labels, seed
-        )
+        weights = [w.reshape(*w.shape[:-3], -1) for w in weights]
+        self._train(weights, vectors, labels, seed, on_epoch)
         scores = self._scores(vectors.frames).numpy()
         scores = input_pipeline.mean_scores(scores.reshape(len(scores), -1), segments)
         held = scores.reshape(-1, *self._shape)[np.arange(len(table)), fold_of]
@@ -103,6 +107,7 @@ class Chooser:
         vectors: input_pipeline.Features,
         labels: np.ndarray,
         seed: int,
+        on_epoch: OnEpoch,
     ) -> None:
         network, training = self._network, self._training
         network.get_layer(models.HEAD).set_weights(weights)
@@ -124,6 +129,7 @@ class Chooser:
             )
             frames, wanted = (np.stack(arrays) for arrays in zip(*batches, strict=True))
             self._steps(frames[:, :, 0], wanted)
+            on_epoch(epoch, training.max_epochs)
 
 
 def _cross_entropy(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -3,8 +3,9 @@
 A run lives in a folder:
 
   run.json      what was run: kind, preset, seed, data, split, command, versions;
-                at the end also the metrics, and since the last start the
-                seconds in training steps, in scoring and all others
+                at the end also the metrics, how strongly the head was pulled,
+                and since the last start the seconds in training steps, in
+                scoring and all others
   history.csv   a row for each finished epoch
   curves.png    the same as a picture
   logs/         for TensorBoard
@@ -84,7 +85,8 @@ class Progress:
 
     Attributes:
       on_step: after a training step, or after all of an epoch where the recurrent
-        layers are fixed: epoch from 1, steps done in it, steps.
+        layers are fixed: epoch from 1, steps done in it, steps. Epoch 0 is what comes
+        before, where inner folds choose how strongly the head is pulled.
       on_epoch: after an epoch: its row of the history and its seconds.
     """
 
@@ -194,7 +196,12 @@ class Run:
             learning.restore_state(network, self._checkpoint(len(self._history)))
         fitter = self._fitter(network)
         if not self._history:
-            fitter.choose_pull(self._data.train, self._data.table, seed=self._seed)
+            fitter.choose_pull(
+                self._data.train,
+                self._data.table,
+                seed=self._seed,
+                on_epoch=functools.partial(progress.on_step, 0),
+            )
         with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
             while not self._has_ended():
                 start = time.monotonic()

@@ -85,7 +85,8 @@ def progress(num_epochs: int, figures: Mapping[str, str]) -> runs.Progress:
 
     def on_step(epoch: int, done: int, total: int) -> None:
         if is_terminal:
-            text = f"\r\033[Kepoch {epoch}: step {done} of {total}"
+            what = f"epoch {epoch}: step" if epoch else "inner folds: epoch"
+            text = f"\r\033[K{what} {done} of {total}"
             print(text, end="", file=sys.stderr, flush=True)
 
     def on_epoch(row: Mapping[str, float], secs: float) -> None:
