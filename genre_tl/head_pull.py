@@ -25,6 +25,9 @@ _MOST_FOLDS = 5
 class Chooser:
     """Trains the heads of all inner folds and pulls at once, as a single wide one.
 
+    They learn as the real head does, for `max_epochs`, but that their gradients are
+    clipped together.
+
     Args:
       head: from what fixed layers give to genres, compiled; it is not changed.
       training: `head_pulls` are what there is to choose from.
@@ -66,13 +69,17 @@ class Chooser:
           vectors: what the fixed layers give of the training clips.
           segments: which clip each is of, and how long.
           table: the training clips.
-          begins: the head's kernel and bias.
+          begins: the head's kernel and bias. That it is calibrated on all the clips
+            is undone: each inner head is, on those it learns from.
           opinion: what the head says of the clips as it begins, `[clips, genres]`.
           seed: of folds, order and dropout.
           on_epoch: whom to tell, with the epochs done and all.
 
         Returns:
           One of `head_pulls`; None where a genre has too few clips to hold some out.
+
+        Raises:
+          ValueError: if a loss is not finite.
         """
         folds = _folds(table, seed)
         if len(folds) < 2:
@@ -99,6 +106,11 @@ class Chooser:
             models.likeliest_slope(np.log(np.maximum(of_pull, 1e-7)), table.labels)[1]
             for of_pull in np.moveaxis(held, 1, 0)
         ]
+        if not np.isfinite(losses).all():
+            raise ValueError(
+                f"the losses of the head pulls {self._training.head_pulls} on inner "
+                f"folds are {losses}: lower --learning_rate, or give --head_pull"
+            )
         return self._training.head_pulls[int(np.argmin(losses))]
 
     def _train(

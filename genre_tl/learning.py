@@ -86,7 +86,9 @@ class Adam(keras.optimizers.Adam):
             learning_rate = learning_rate * self.backbone_rate
         if path in self._anchors:
             way = variable - self._anchors[path].value
-            self.assign_sub(variable, learning_rate * self.head_pull.value * way)
+            # No step goes further than to the beginning, however large the rate.
+            share = keras.ops.minimum(learning_rate * self.head_pull.value, 1.0)
+            self.assign_sub(variable, share * way)
         if self.num_inputs and path.endswith(f"{models.HEAD}/kernel"):
             rates = np.full([variable.shape[0], 1], self.states_rate, np.float32)
             rates[: self.num_inputs] = 1
@@ -129,7 +131,7 @@ def adam(
 def head_pull(network: keras.Model) -> float:
     """Returns how strongly the head of a compiled network is pulled; 0 for not."""
     pull = network.optimizer.head_pull
-    return 0.0 if pull is None else float(pull)
+    return 0.0 if pull is None else round(float(pull), 6)
 
 
 def compile_with(

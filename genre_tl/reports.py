@@ -81,7 +81,7 @@ def write(
     shown = "\n\n".join(sections[1:])
     sections += [_curves(record, figures), *_by_genre(record, figures)]
     sections += [_source(record, pathlib.Path(start))] if start else []
-    sections += [_method(record), _pulls(figures), _spent(figures)]
+    sections += [_method(record), _pulls(record, figures), _spent(figures)]
     _write(record.folder / "report.json", json.dumps(figures, indent=1))
     _write(record.folder / "report.md", "\n\n".join(filter(None, sections)))
     return f"{shown}\n\nwritten: {record.folder}/report.md, report.json, pictures"
@@ -333,7 +333,10 @@ def _method(record: records.Record) -> str:
     )
 
 
-def _pulls(figures: Mapping[str, Any]) -> str:
+def _pulls(record: records.Record, figures: Mapping[str, Any]) -> str:
+    training = record.settings["preset"]["finetune"]
+    if training["backbone_rate"] or not training["head_pulls"]:
+        return ""
     told = {
         model: ", ".join(
             f"{pull} in {count}" for pull, count in of_model["head_pulls"].items()
@@ -346,8 +349,9 @@ def _pulls(figures: Mapping[str, Any]) -> str:
     return (
         "How strongly the head was pulled back to where it began (`head_pull`), in "
         f"folds: {'; '.join(f'{model} {text}' for model, text in told.items())}. "
-        "Where it begins with tags' weights and the preset has several to choose "
-        "from, inner folds of the training clips chose it, groups kept whole."
+        "Where it begins with tags' weights, inner folds of the training clips chose "
+        f"it of {', '.join(f'{pull:g}' for pull in training['head_pulls'])}, groups "
+        "kept whole."
     )
 
 

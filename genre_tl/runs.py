@@ -13,7 +13,8 @@ A run lives in a folder:
   model.keras   the model to keep; its presence says that the run has finished
 
 Every epoch depends on the seed, its number and the weights before it alone, so a
-run that was killed and started again ends like one that was not.
+run that was killed and started again ends like one that was not. How strongly the
+head is pulled is chosen once, for the epochs that were wanted when the run began.
 """
 
 from __future__ import annotations
@@ -165,7 +166,8 @@ class Run:
     def _lasting(self, record: Mapping[str, Any]) -> dict[str, Any]:
         # What a run cannot change on its way; the other training is no part of it.
         ends = ("max_epochs", "patience_epochs", "min_delta")
-        preset = {k: record["preset"][k] for k in ("frontend", "model", self._kind)}
+        whole = params.Preset.from_dict(record["preset"]).to_dict()
+        preset = {k: whole[k] for k in ("frontend", "model", self._kind)}
         preset[self._kind] = {
             k: value for k, value in preset[self._kind].items() if k not in ends
         }
@@ -292,7 +294,8 @@ class Run:
             columns, self._folder / "curves.png", title=self._folder.name
         )
         self._record |= {"epochs": len(self._history), "best_epoch": epoch}
-        self._record["head_pull"] = learning.head_pull(network)
+        if self._kind == "finetune":
+            self._record["head_pull"] = learning.head_pull(network)
         self._record["metrics"] = {
             part: measure(self._data.table.labels[rows], fitter.predict(rows))
             for part, rows in (("valid", self._data.valid), ("test", self._data.test))

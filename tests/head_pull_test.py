@@ -36,14 +36,17 @@ def _table(groups=None):
     return table if groups is None else dataclasses.replace(table, groups=groups)
 
 
-def _clips(vectors):
-    """Returns them as clips of one segment each."""
-    count = len(vectors)
+def _clips(vectors, counts=1):
+    """Returns them as clips of so many segments each, all alike."""
+    counts = np.broadcast_to(counts, len(vectors))
+    clips = np.repeat(np.arange(len(vectors)), counts)
     return (
         input_pipeline.Features(
-            vectors.astype(np.float32), np.arange(count), ((1,),) * count
+            vectors[clips].astype(np.float32),
+            np.cumsum(counts) - counts,
+            tuple((1,) * count for count in counts),
         ),
-        input_pipeline.Segments(np.arange(count), np.ones(count, np.int64)),
+        input_pipeline.Segments(clips, np.ones(len(clips), np.int64)),
     )
 
 
@@ -96,6 +99,26 @@ def test_what_kin_in_the_training_part_would_give_away_does_not_count(chooser):
         for groups in (None, tuple(map(str, kin)))
     ]
     assert pulls[0] < pulls[1]
+
+
+@pytest.mark.parametrize("kernel", [RIGHT, np.roll(RIGHT, 5, axis=0)])
+def test_clips_of_several_segments_are_each_asked_for_once(chooser, kernel):
+    vectors = _noisy()
+    begins = _begins(kernel, vectors)
+    one, some = (
+        chooser.choose(*_clips(vectors, counts), _table(), **begins, seed=1)
+        for counts in (1, 1 + np.arange(CLIPS) % 4)
+    )
+    assert one == some
+    assert one == 40 if kernel is RIGHT else one < 40
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(chooser):
+    vectors = _noisy()
+    vectors[3] = np.nan
+    begins = _begins(RIGHT, _noisy())
+    with pytest.raises(ValueError, match="lower --learning_rate"):
+        chooser.choose(*_clips(vectors), _table(), **begins, seed=1)
 
 
 def test_a_choice_does_not_depend_on_those_before(chooser):

@@ -68,6 +68,16 @@ def test_the_head_is_pulled_to_where_it_began_and_nothing_else_is():
     np.testing.assert_array_equal(head.numpy(), held)
 
 
+def test_a_pull_never_goes_beyond_where_the_head_began():
+    network, _ = compiled(head_pull=1000.0, backbone_rate=0.0)
+    head = network.get_layer("head").kernel
+    began = head.numpy()
+    head.assign(began + 1)
+    _step(network)
+    # All the way back, and a step of Adam from there.
+    np.testing.assert_allclose(head.numpy(), began, atol=0.006)
+
+
 def test_the_optimizer_comes_back_with_its_anchors(tmp_path):
     network, _ = compiled(backbone_rate=0.25, head_pull=2.0)
     began = network.get_layer("head").kernel.numpy()

@@ -9,14 +9,14 @@ from genre_tl import cross_validation, records, reports
 GENRES = ["a", "b"]
 
 
-def record(folder, lines, *, curves=True, **settings):
+def record(folder, lines, *, curves=True, rate=0.0, **settings):
     """A record of four clips, a, a, b, b; `lines` are (model, fold, predicted)."""
     plan = cross_validation.Plan(num_folds=2, num_repeats=1, curves=curves)
     made = records.Record(
         folder,
         {
             "plan": vars(plan),
-            "preset": {},
+            "preset": {"finetune": {"backbone_rate": rate, "head_pulls": [10.0, 40.0]}},
             "start": None,
             "data": {
                 "name": "x",
@@ -109,6 +109,11 @@ def test_a_report_warns_in_words_where_transfer_does_worse(tmp_path):
     for name in ("accuracy", "confusion-transfer", "confusion-random"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
         assert f"({name}.png)" in text
+
+
+def test_where_the_layers_learn_no_pull_was_chosen(tmp_path):
+    reports.write(record(tmp_path, WORSE, rate=0.1))
+    assert "pulled back" not in (tmp_path / "report.md").read_text()
 
 
 def test_a_loss_that_is_beyond_chance_is_called_so(tmp_path):

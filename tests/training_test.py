@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,16 @@ def test_a_finished_run_is_not_run_again(pretrained):
     assert (folder / "model.keras").stat().st_mtime_ns == before
 
 
+def test_a_record_of_before_a_setting_was_there_is_the_same_run(tmp_path, pretrained):
+    shutil.copytree(pretrained[0], tmp_path / "old")
+    path = tmp_path / "old" / "run.json"
+    record = json.loads(path.read_text())
+    for kind in ("pretrain", "finetune"):
+        del record["preset"][kind]["head_pulls"]
+    path.write_text(json.dumps(record))
+    assert _pretrain(tmp_path / "old") == record
+
+
 def test_another_run_is_refused_in_the_same_folder(pretrained):
     with pytest.raises(ValueError, match="other seed"):
         _pretrain(pretrained[0], seed=9)
@@ -177,9 +188,9 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, pretrained, moment)
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("has_start", [True, False])
+@pytest.mark.parametrize(("has_start", "epoch"), [(True, 0), (True, 3), (False, 3)])
 def test_fine_tuning_of_fixed_layers_goes_on_where_it_was_killed(
-    tmp_path, pretrained, has_start
+    tmp_path, pretrained, has_start, epoch
 ):
     fixed = dataclasses.replace(
         TINY.finetune,
@@ -198,9 +209,9 @@ def test_fine_tuning_of_fixed_layers_goes_on_where_it_was_killed(
             _data(False),
             preset,
             start=start,
-            progress=_kill_after(3, num_steps),
+            progress=_kill_after(epoch, num_steps),
         )
-    assert len(_history(tmp_path / "killed")) == 2
+    assert len(runs.read_history(tmp_path / "killed")) == max(epoch - 1, 0)
     pulls = {
         training.finetune(tmp_path / name, _data(False), preset, start=start)[
             "head_pull"
