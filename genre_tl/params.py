@@ -133,7 +133,6 @@ class Preset:
         patience_epochs=0,
         backbone_rate=0.0,
         states_rate=0.2,
-        head_pull=10.0,
         head_pulls=(0.0, 10.0, 40.0, 160.0),
     )
 
