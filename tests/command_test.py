@@ -247,3 +247,20 @@ def test_a_file_is_written_whole(tmp_path):
     command.write_text(tmp_path / "a.json", "é\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text(encoding="utf8") == "é\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [([], "0.0 (0.0, 10.0, 40.0, 160.0)"), (["--head_pull=30"], "30.0 ()")],
+)
+def test_a_pull_that_is_given_leaves_nothing_to_choose(given, told):
+    # In a process of its own, since other tools define flags of the same names.
+    program = (
+        "import sys; from tools import run_flags; run_flags.FLAGS(sys.argv); "
+        "training = run_flags.preset('finetune').finetune; "
+        "print(training.head_pull, training.head_pulls)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *given], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == told
