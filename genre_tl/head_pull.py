@@ -101,10 +101,14 @@ class Chooser:
         scores = self._scores(vectors.frames).numpy()
         scores = input_pipeline.mean_scores(scores.reshape(len(scores), -1), segments)
         held = scores.reshape(-1, *self._shape)[np.arange(len(table)), fold_of]
+        return self._best(held, table.labels)
+
+    def _best(self, scores: np.ndarray, labels: np.ndarray) -> float:
+        """Chooses by `[clips, pulls, genres]`, from clips that were held out."""
         # A head that is right but too sure of it would lose by the loss as it is.
         losses = [
-            models.likeliest_slope(np.log(np.maximum(of_pull, 1e-7)), table.labels)[1]
-            for of_pull in np.moveaxis(held, 1, 0)
+            models.likeliest_slope(np.log(np.maximum(of_pull, 1e-7)), labels)[1]
+            for of_pull in np.moveaxis(scores, 1, 0)
         ]
         if not np.isfinite(losses).all():
             raise ValueError(
