@@ -8,6 +8,7 @@ clips is divided, or each would know the clips it is asked for by their kin.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -76,13 +77,13 @@ class Chooser:
           on_epoch: whom to tell, with the epochs done and all.
 
         Returns:
-          One of `head_pulls`; None where a genre has too few clips to hold some out.
+          One of `head_pulls`; None where no genre has two groups of clips.
 
         Raises:
           ValueError: if a loss is not finite.
         """
         folds = _folds(table, seed)
-        if len(folds) < 2:
+        if not folds:
             return None
         fold_of = np.zeros(len(table), np.int64)
         # From labels that are all zero, as for folds there are not, nothing is learned.
@@ -100,8 +101,9 @@ class Chooser:
         self._train(weights, vectors, labels, seed, on_epoch)
         scores = self._scores(vectors.frames).numpy()
         scores = input_pipeline.mean_scores(scores.reshape(len(scores), -1), segments)
-        held = scores.reshape(-1, *self._shape)[np.arange(len(table)), fold_of]
-        return self._best(held, table.labels)
+        rows = np.concatenate(folds)
+        held = scores.reshape(-1, *self._shape)[rows, fold_of[rows]]
+        return self._best(held, table.labels[rows])
 
     def _best(self, scores: np.ndarray, labels: np.ndarray) -> float:
         """Chooses by `[clips, pulls, genres]`, from clips that were held out."""
@@ -158,9 +160,21 @@ def _cross_entropy(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 
 
 def _folds(table: datasets.Dataset, seed: int) -> list[np.ndarray]:
-    """Returns the rows of as many inner folds as the clips allow; may be none."""
+    """Returns the rows of as many inner folds as the clips allow; may be none.
+
+    Clips of a genre that is a single group are in none: they are learned from alone.
+    """
     groups = np.array(table.groups)
     genres = range(len(table.vocabulary))
     counts = [len(set(groups[table.classes == genre])) for genre in genres]
-    num_folds = min(_MOST_FOLDS, *counts)
-    return splits.folds(table, num_folds, seed) if num_folds > 1 else []
+    divided = [genre for genre in genres if counts[genre] > 1]
+    if not divided:
+        return []
+    rows = np.flatnonzero(np.isin(table.classes, divided))
+    part = dataclasses.replace(
+        table.select(rows),
+        labels=table.labels[rows][:, divided],
+        vocabulary=tuple(table.vocabulary[genre] for genre in divided),
+    )
+    num_folds = min(_MOST_FOLDS, *(counts[genre] for genre in divided))
+    return [rows[fold] for fold in splits.folds(part, num_folds, seed)]

@@ -98,10 +98,9 @@ class Training:
         states, and not the input; with read-out `all`.
       head_pull: each step takes the head `learning_rate * head_pull` of the way back
         to where it began.
-      head_pulls: where the recurrent layers are fixed, the head begins with tags'
-        weights, and every genre has two clips (or groups of clips) to train on, the
-        one of these that is best on inner folds of the training clips is taken
-        instead, after `max_epochs`; none takes `head_pull`.
+      head_pulls: where the recurrent layers are fixed, and the head begins with tags'
+        weights, the one of these that is best on inner folds of the training clips,
+        after `max_epochs`, is taken instead; none takes `head_pull`.
       named_head: whether a genre that is also a tag begins with the tag's weights
         in the head; else the head begins at zero. Of fine-tuning with transfer.
     """

@@ -174,9 +174,19 @@ def test_each_of_the_wide_heads_learns_like_one_alone(chooser, number):
         np.testing.assert_allclose(of_it[:, number, column], expected, atol=0.01)
 
 
-def test_a_genre_with_a_single_clip_leaves_no_choice(chooser):
+def test_a_genre_of_a_single_clip_is_learned_from_alone(chooser):
     vectors = _noisy()
     kept = np.flatnonzero((CLASSES != 0) | (np.arange(CLIPS) == 0))
     table = _table().select(kept)
     begins = _begins(RIGHT, vectors[kept])
-    assert chooser.choose(*_clips(vectors[kept]), table, **begins, seed=1) is None
+    pull = chooser.choose(*_clips(vectors[kept]), table, **begins, seed=1)
+    assert pull in TRAINING.head_pulls
+    folds = head_pull._folds(table, 1)
+    assert sorted(np.concatenate(folds)) == list(range(1, len(kept)))
+
+
+def test_single_clips_leave_no_choice(chooser):
+    vectors = _noisy()[:GENRES]
+    table = _table().select(np.arange(GENRES))
+    begins = _begins(RIGHT, vectors)
+    assert chooser.choose(*_clips(vectors), table, **begins, seed=1) is None
