@@ -337,11 +337,7 @@ class _Trainer:
             predict=functools.partial(self._fitter.predict, trained_on=True),
             seed=fold.seed,
         )
-        values = self._optimizer
-        pairs = zip(self._network.optimizer.variables, values, strict=True)
-        for variable, value in pairs:
-            variable.assign(value)
-        self._network.optimizer.anchor(self._network)
+        self._network.optimizer.begin(self._network)
         self._fitter.choose_pull(fold.train, self._data.table, seed=fold.seed)
 
     @functools.cached_property
@@ -367,8 +363,3 @@ class _Trainer:
             segment_frames=self._preset.frontend.segment_frames,
             clock=self._clock,
         )
-
-    @functools.cached_property
-    def _optimizer(self) -> list[np.ndarray]:
-        """The optimizer's variables before the first step."""
-        return [variable.numpy() for variable in self._network.optimizer.variables]

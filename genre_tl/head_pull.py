@@ -45,11 +45,10 @@ class Chooser:
         self._network = keras.Model(vectors, keras.layers.Softmax()(logits))
         pulls = np.tile(np.repeat(training.head_pulls, self._shape[-1]), _MOST_FOLDS)
         optimizer = learning.adam(training, head.optimizer.num_inputs, pulls)
-        optimizer.anchor(self._network)
+        optimizer.begin(self._network)
         learning.compile_with(self._network, optimizer, _cross_entropy)
         self._steps = learning.all_steps(self._network)
         self._scores = learning.scorer(self._network)
-        self._fresh = [variable.numpy() for variable in optimizer.variables]
 
     def choose(
         self,
@@ -129,10 +128,7 @@ class Chooser:
     ) -> None:
         network, training = self._network, self._training
         network.get_layer(models.HEAD).set_weights(weights)
-        variables = network.optimizer.variables
-        for variable, value in zip(variables, self._fresh, strict=True):
-            variable.assign(value)
-        network.optimizer.anchor(network)
+        network.optimizer.begin(network)
         for epoch in range(1, training.max_epochs + 1):
             models.reseed(network, learning.mix(seed, epoch))
             batches = input_pipeline.training_batches(

@@ -32,7 +32,7 @@ class Adam(keras.optimizers.Adam):
       num_inputs: how many of the head's weights read the input itself; 0 for a
         head that has one learning rate.
       head_pull: each step takes the head `learning_rate * head_pull` of the way back
-        to where `anchor` found it: one number, or one for each of its outputs. It is
+        to where `begin` found it: one number, or one for each of its outputs. It is
         a variable that may be set. None never pulls.
       **kwargs: as Keras has them.
     """
@@ -51,6 +51,7 @@ class Adam(keras.optimizers.Adam):
         self.states_rate = states_rate
         self.num_inputs = num_inputs
         self.head_pull: Any = head_pull
+        self._fresh: list[np.ndarray] = []
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Makes room for the moments, and for where the head begins."""
@@ -69,9 +70,13 @@ class Adam(keras.optimizers.Adam):
                 if _is_of_head(variable)
             }
 
-    def anchor(self, network: keras.Model) -> None:
-        """Takes the head as it is for its beginning."""
+    def begin(self, network: keras.Model) -> None:
+        """Forgets all steps, and takes the head as it is for its beginning."""
         self.build(network.trainable_variables)
+        # At the first call there has been no step.
+        self._fresh = self._fresh or [variable.numpy() for variable in self.variables]
+        for variable, value in zip(self.variables, self._fresh, strict=True):
+            variable.assign(value)
         for variable in network.trainable_variables:
             if variable.path in self._anchors:
                 self._anchors[variable.path].assign(variable)
@@ -109,7 +114,7 @@ def compiled(network: keras.Model, training: params.Training, loss: str) -> kera
     num_inputs = network.input_shape[-1] if reads_input else 0
     is_pulled = bool(training.head_pull or training.head_pulls)
     optimizer = adam(training, num_inputs, training.head_pull if is_pulled else None)
-    optimizer.anchor(network)
+    optimizer.begin(network)
     compile_with(network, optimizer, loss)
     return network
 

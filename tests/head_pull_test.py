@@ -26,7 +26,7 @@ def _head(pull=0.0):
     dense = keras.layers.Dense(GENRES, activation="softmax", name=models.HEAD)
     head = keras.Model(vectors, dense(dropped))
     optimizer = learning.adam(TRAINING, 0, pull)
-    optimizer.anchor(head)
+    optimizer.begin(head)
     learning.compile_with(head, optimizer, "categorical_crossentropy")
     return head
 
@@ -155,7 +155,7 @@ def test_each_of_the_wide_heads_learns_like_one_alone(chooser, number):
             begins["begins"], begins["opinion"][learned], table.labels[learned]
         )
         head.get_layer(models.HEAD).set_weights(begin)
-        head.optimizer.anchor(head)
+        head.optimizer.begin(head)
         for epoch in range(1, TRAINING.max_epochs + 1):
             models.reseed(head, learning.mix(seed, epoch))
             for frames, wanted in input_pipeline.training_batches(

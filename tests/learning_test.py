@@ -61,7 +61,7 @@ def test_the_head_is_pulled_to_where_it_began_and_nothing_else_is():
     _step(free)
     pulled = free.get_layer("head").kernel.numpy() - head.numpy()
     np.testing.assert_allclose(pulled, 0.04, rtol=1e-4)
-    network.optimizer.anchor(network)
+    network.optimizer.begin(network)
     held = head.numpy()
     network.optimizer.learning_rate = 0.0
     _step(network)
@@ -76,6 +76,19 @@ def test_a_pull_never_goes_beyond_where_the_head_began():
     _step(network)
     # All the way back, and a step of Adam from there.
     np.testing.assert_allclose(head.numpy(), began, atol=0.006)
+
+
+def test_an_optimizer_that_begins_again_is_like_a_new_one():
+    network, _ = compiled(head_pull=4.0, backbone_rate=0.0)
+    _step(network)
+    network.optimizer.head_pull.assign(7.0)
+    network.optimizer.begin(network)
+    new, _ = compiled(head_pull=4.0, backbone_rate=0.0)
+    new.set_weights(network.get_weights())
+    new.optimizer.begin(new)
+    pairs = zip(network.optimizer.variables, new.optimizer.variables, strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_optimizer_comes_back_with_its_anchors(tmp_path):

@@ -98,8 +98,9 @@ def _report(record: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
     from genre_tl import plots
 
     print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
-    if FLAGS.start and record.get("head_pull"):
-        print(f"head pulled back to where it began: {record['head_pull']:g}")
+    if FLAGS.start and "head_pull" in record:
+        pull = record["head_pull"]
+        print(f"head pulled back to where it began (--head_pull): {pull:g}")
     test = record["metrics"].get("test")
     if test:
         low, high = test["accuracy_interval"]
