@@ -43,8 +43,8 @@ demo: $(STAMP) ## the whole way on a synthesised corpus, some minutes
 	@echo 'Pictures: demo/pretrain/curves.png, demo/finetune/curves.png,'
 	@echo '          demo/finetune/evaluation/confusion.png'
 	@echo 'Now with your own music, sorted into one folder a genre:'
-	@echo '  $(BIN)/python -m tools.finetune --data_dir=MY_MUSIC --start=demo/pretrain --run_dir=runs/mine'
-	@echo '  $(BIN)/python -m tools.predict --model=saved_models/demo MY_SONG.mp3'
+	@echo '  $(BIN)/python -m tools.train --data_dir=MY_MUSIC --name=mine'
+	@echo '  $(BIN)/python -m tools.predict --model=saved_models/mine MY_SONG.mp3'
 
 test: $(STAMP) ## the test suite (WORKERS=2)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
@@ -64,4 +64,4 @@ wheel: $(STAMP) ## build the wheel and try it in an environment of its own
 	@$(BIN)/python tests/check_wheel.py
 
 clean: ## remove what these targets made, the demo included
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo saved_models/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -51,8 +51,7 @@ def pretrain(
     Raises:
       ValueError: if the folder holds another run or the data does not suit.
     """
-    if not data.table.multi_label:
-        raise ValueError(f"{data.table.root}: pre-training takes tags, not genres")
+    check_tags(data.table)
     if not len(data.valid):
         raise ValueError("pre-training stops by its validation clips, and got none")
 
@@ -237,6 +236,16 @@ def begin(
         head.set_weights(
             models.calibrated(head.get_weights(), opinion, table.labels[train])
         )
+
+
+def check_tags(table: datasets.Dataset) -> None:
+    """Makes sure that there are tags to pre-train on.
+
+    Raises:
+      ValueError: if the table is one of genres.
+    """
+    if not table.multi_label:
+        raise ValueError(f"{table.root}: pre-training takes tags, not genres")
 
 
 def check_start(start: str | os.PathLike[str], preset: params.Preset) -> None:

@@ -35,15 +35,18 @@ def folder(tmp_path_factory):
     return folder
 
 
-def train(folder, root):
-    flags = ("--data_dir=music", "--name=mine", "--preset=tiny", "--folds=2")
+def tool(name, folder, root, *flags):
     return subprocess.run(
-        [sys.executable, "-m", "tools.train", *flags],
+        [sys.executable, "-m", f"tools.{name}", "--data_dir=music", *flags],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
     )
+
+
+def train(folder, root):
+    return tool("train", folder, root, "--name=mine", "--preset=tiny", "--folds=2")
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +93,32 @@ def test_the_same_command_does_nothing_anew(folder, trained, root):
     assert again.returncode == 0, again.stderr
     assert f"{NUM_CLIPS} as before" in again.stdout
     assert files_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("train", ["--folds=7"], "too few for 7 folds; take fewer folds: give --folds"),
+        ("train", ["--start=runs/none"], "run.json: missing, so there is no finished"),
+        ("finetune", ["--start=runs/none"], "run.json: missing, so there is no"),
+        ("finetune", ["--num_folds=7"], "too few for 7 folds"),
+        ("cross_validate", ["--num_folds=7"], "too few for 7 folds"),
+        ("cross_validate", ["--model=transfer"], "--model=transfer needs --start"),
+        ("cross_validate", ["--split=fault_filtered"], "train_filtered.txt"),
+        (
+            "cross_validate",
+            ["--model=transfer", "--start=runs/none", "--num_folds=2"],
+            "run.json: missing",
+        ),
+        ("pretrain", [], "pre-training takes tags, not genres"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_features_are_extracted(
+    folder, root, tmp_path, name, flags, message
+):
+    store = f"--features_dir={tmp_path / 'features'}"
+    done = tool(name, folder, root, store, *flags)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -137,11 +137,12 @@ def _progress(label: str, done: int, total: int, secs: float) -> str:
     rate = done / max(secs, 1e-9)
     text = f"{label}: {done} of {total}, {rate:.3g} per second"
     if done >= total:
-        return f"{text}, {_minutes(secs)} taken"
-    return f"{text}, {_minutes((total - done) / rate)} left" if done else text
+        return f"{text}, {minutes(secs)} taken"
+    return f"{text}, {minutes((total - done) / rate)} left" if done else text
 
 
-def _minutes(secs: float) -> str:
+def minutes(secs: float) -> str:
+    """Returns `61:05` of 3,665 seconds."""
     return f"{round(secs) // 60}:{round(secs) % 60:02d}"
 
 

@@ -1,7 +1,7 @@
 r"""Cross-validates fine-tuning: with transfer, from random weights, and an SVM.
 
     python -m tools.cross_validate --data_dir=data/gtzan --start=runs/pretrain \
-        --model=transfer,random,svm --output_dir=runs/gtzan
+        --model=transfer --model=random --model=svm --output_dir=runs/gtzan
 
 All models get the same folds. Each finished fold is kept at once, and the same
 command again goes on where it was stopped. Writes report.md, report.json and
@@ -10,14 +10,17 @@ pictures to --output_dir.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
+from absl import app, flags
 
 from . import command, data_flags, run_flags
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from genre_tl import datasets
 
 FLAGS = flags.FLAGS
@@ -68,14 +71,10 @@ flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import cross_validation, reports, splits
+    from genre_tl import cross_validation, reports, training
 
     del argv
     preset = run_flags.preset("finetune")
-    features, table = data_flags.features(_table(), preset.frontend)
-    parts = None
-    if FLAGS.split == "fault_filtered":
-        parts = splits.by_name(table, "fault_filtered", lists=FLAGS.lists_dir)
     plan = cross_validation.Plan(
         num_folds=FLAGS.num_folds,
         num_repeats=FLAGS.num_repeats,
@@ -84,14 +83,22 @@ def main(argv: list[str]) -> None:
         clips_per_genre=FLAGS.clips_per_genre,
         curves=FLAGS.curves,
     )
+    table = _table()
+    # What is wrong is said before the features are extracted, which may take hours.
+    if "transfer" in FLAGS.model:
+        if not FLAGS.start:
+            raise app.UsageError("--model=transfer needs --start")
+        training.check_start(FLAGS.start, preset)
+    cross_validation.divide(table, plan, _parts(table))
+    features, table = data_flags.features(table, preset.frontend)
     record = cross_validation.cross_validate(
         FLAGS.output_dir,
-        cross_validation.Data(features, table, parts, FLAGS.split),
+        cross_validation.Data(features, table, _parts(table), FLAGS.split),
         preset,
         plan,
         compared=tuple(dict.fromkeys(FLAGS.model)),
         start=FLAGS.start,
-        progress=cross_validation.Progress(on_fold=_show),
+        progress=cross_validation.Progress(on_fold=_shown()),
     )
     print(reports.write(record, start=FLAGS.start))
 
@@ -105,13 +112,30 @@ def _table() -> datasets.Dataset:
     return splits.styles(table, FLAGS.styles)
 
 
-def _show(line: Mapping[str, Any], done: int, total: int) -> None:
-    secs = sum(line["time"].values())
-    print(
-        f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
-        f"{line['model']}: {line['accuracy']:.1%}; {secs:.0f} s",
-        flush=True,
-    )
+def _parts(table: datasets.Dataset) -> dict[str, np.ndarray] | None:
+    from genre_tl import splits
+
+    if FLAGS.split == "folds":
+        return None
+    return splits.by_name(table, FLAGS.split, lists=FLAGS.lists_dir)
+
+
+def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
+    """Returns what prints a line a fold, with an estimate of the time that is left."""
+    start, ran = time.monotonic(), 0
+
+    def show(line: Mapping[str, Any], done: int, total: int) -> None:
+        nonlocal ran
+        ran += 1  # Folds of an earlier call took this one no time.
+        left = (time.monotonic() - start) / ran * (total - done)
+        print(
+            f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
+            f"{line['model']}: {line['accuracy']:.1%}; "
+            f"{sum(line['time'].values()):.0f} s, {command.minutes(left)} left",
+            flush=True,
+        )
+
+    return show
 
 
 def cli() -> None:

@@ -54,6 +54,10 @@ def main(argv: list[str]) -> None:
     del argv
     preset = run_flags.preset("finetune")
     table = data_flags.table()
+    # What is wrong is said before the features are extracted, which may take hours.
+    if FLAGS.start:
+        training.check_start(FLAGS.start, preset)
+    _rows(table)
     features, table = data_flags.features(table, preset.frontend)
     rows = _rows(table)
     data = runs.Data(features=features, table=table, split=_split_name(), **rows)

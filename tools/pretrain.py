@@ -17,6 +17,8 @@ from absl import app, flags
 from . import command, data_flags, run_flags
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from genre_tl import datasets
 
 FLAGS = flags.FLAGS
@@ -50,24 +52,23 @@ _FIGURES = {
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import runs, splits, training
+    from genre_tl import runs, training
 
     del argv
     preset = run_flags.preset("pretrain")
     table = _table()
+    # What is wrong is said before the features are extracted, which may take hours.
+    training.check_tags(table)
+    _rows(table)
     features, table = data_flags.features(table, preset.frontend)
-    split = FLAGS.split or ("random" if FLAGS.table else "paper")
-    if split == "random":
-        rows = splits.random(table, _RANDOM_PARTS, FLAGS.seed)
-    else:
-        rows = splits.by_name(table, split)
+    rows = _rows(table)
     data = runs.Data(
         features=features,
         table=table,
         train=rows["train"],
         valid=rows["valid"],
         test=rows["train"][:0],
-        split=split,
+        split=_split(),
     )
     print(
         f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
@@ -92,6 +93,18 @@ def _table() -> datasets.Dataset:
     if FLAGS.table or not FLAGS.data_dir:
         raise app.UsageError("--num_tags is for MagnaTagATune in --data_dir alone")
     return datasets.magnatagatune(FLAGS.data_dir, num_tags=FLAGS.num_tags)
+
+
+def _split() -> str:
+    return FLAGS.split or ("random" if FLAGS.table else "paper")
+
+
+def _rows(table: datasets.Dataset) -> dict[str, np.ndarray]:
+    from genre_tl import splits
+
+    if _split() == "random":
+        return splits.random(table, _RANDOM_PARTS, FLAGS.seed)
+    return splits.by_name(table, _split())
 
 
 def _report(record: dict[str, Any]) -> None:
