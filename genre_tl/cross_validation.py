@@ -42,7 +42,8 @@ class Plan:
       num_repeats: divisions into folds; may grow later.
       seed: of the folds, and of every fold's weights, dropout and excerpts.
       protocol: `paper` trains for a fixed number of epochs; `strict` keeps the
-        epoch that is best on a fifth of the training clips, held out for that.
+        epoch that is best on a fifth of the training clips, held out for that (more
+        where a genre has fewer than five groups).
         Both read the test clips once, at the end.
       clips_per_genre: most clips of a genre to train on; 0 takes all there are.
       curves: also read the test clips after each epoch, for the plot of accuracy
@@ -61,8 +62,10 @@ class Plan:
             raise ValueError(
                 f"protocol is {self.protocol!r}; it must be 'paper' or 'strict'"
             )
-        if self.num_repeats < 1:
-            raise ValueError(f"num_repeats is {self.num_repeats}; at least 1 is needed")
+        for name, least in (("num_repeats", 1), ("clips_per_genre", 0)):
+            if getattr(self, name) < least:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is {value}; at least {least} is needed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,11 +122,23 @@ def _fold(
     else:
         train = np.setdiff1d(np.arange(len(table)), test)
         if plan.protocol == "strict":
-            inner = splits.folds(table.select(train), _INNER_FOLDS, seed)
-            valid, train = train[inner[0]], np.delete(train, inner[0])
+            inner = _inner_fold(table.select(train), seed)
+            valid, train = train[inner], np.delete(train, inner)
     if plan.clips_per_genre:
         train = _some_of_each(table.classes, train, plan.clips_per_genre, seed)
     return Fold(repeat, number, seed, train, valid, test)
+
+
+def _inner_fold(table: datasets.Dataset, seed: int) -> np.ndarray:
+    """Returns a fifth of the training clips, more where a genre has few groups."""
+    fewest = min(splits.groups_by_genre(table))
+    if fewest < 2:
+        raise ValueError(
+            f"{table.root}: protocol 'strict' needs two groups of clips of each genre "
+            "to train on, and one has a single one: take more folds, or protocol "
+            "'paper'"
+        )
+    return splits.folds(table, min(_INNER_FOLDS, fewest), seed)[0]
 
 
 def _some_of_each(

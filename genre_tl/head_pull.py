@@ -158,15 +158,19 @@ def _cross_entropy(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
 def _folds(table: datasets.Dataset, seed: int) -> list[np.ndarray]:
     """Returns the rows of as many inner folds as the clips allow; may be none.
 
-    Clips of a genre that is a single group are in none: they are learned from alone.
+    Clips of a genre that is a single group are in none: they are learned from alone,
+    and so are those that are in a group with them.
     """
-    groups = np.array(table.groups)
-    genres = range(len(table.vocabulary))
-    counts = [len(set(groups[table.classes == genre])) for genre in genres]
-    divided = [genre for genre in genres if counts[genre] > 1]
-    if not divided:
+    groups, rows = np.array(table.groups), np.arange(len(table))
+    while len(rows):
+        counts = splits.groups_by_genre(table.select(rows))
+        divided = [genre for genre, count in enumerate(counts) if count > 1]
+        alone = set(groups[rows[~np.isin(table.classes[rows], divided)]])
+        if not alone:
+            break
+        rows = rows[~np.isin(groups[rows], list(alone))]
+    else:
         return []
-    rows = np.flatnonzero(np.isin(table.classes, divided))
     part = dataclasses.replace(
         table.select(rows),
         labels=table.labels[rows][:, divided],

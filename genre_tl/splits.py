@@ -82,19 +82,31 @@ def folds(dataset: datasets.Dataset, num_folds: int, seed: int) -> list[np.ndarr
     classes, groups = dataset.classes, np.array(dataset.groups)
     if num_folds < 2:
         raise ValueError(f"num_folds is {num_folds}; it must be at least 2")
-    for index, genre in enumerate(dataset.vocabulary):
-        num_groups = len(set(groups[classes == index]))
+    counts = zip(dataset.vocabulary, groups_by_genre(dataset), strict=True)
+    for genre, num_groups in counts:
         if num_groups < num_folds:
             raise ValueError(
                 f"{dataset.root}: genre {genre!r} has {num_groups} clips (or groups "
                 f"of clips), too few for {num_folds} folds; take fewer folds"
             )
-    options = {"n_splits": num_folds, "shuffle": True, "random_state": seed}
     if len(set(groups)) == len(groups):
-        plain = model_selection.StratifiedKFold(**options)
+        plain = model_selection.StratifiedKFold(
+            num_folds, shuffle=True, random_state=seed
+        )
         return [rows for _, rows in plain.split(classes, classes)]
-    grouped = model_selection.StratifiedGroupKFold(**options)
-    return [rows for _, rows in grouped.split(classes, classes, groups)]
+    # What shuffles groups in scikit-learn 1.7 takes one's counts of genres for those
+    # of another, so that nothing is stratified: they get shuffled numbers instead.
+    names, numbers = np.unique(groups, return_inverse=True)
+    numbers = np.random.default_rng(seed).permutation(len(names))[numbers]
+    grouped = model_selection.StratifiedGroupKFold(num_folds)
+    return [rows for _, rows in grouped.split(classes, classes, numbers)]
+
+
+def groups_by_genre(dataset: datasets.Dataset) -> list[int]:
+    """Returns how many groups of clips each genre has: most folds there can be."""
+    groups, classes = np.array(dataset.groups), dataset.classes
+    genres = range(len(dataset.vocabulary))
+    return [len(set(groups[classes == genre])) for genre in genres]
 
 
 def held_out(

@@ -166,6 +166,8 @@ def test_what_is_missing_or_unknown_is_named(tmp_path):
         cross_validation.Plan(protocol="loose")
     with pytest.raises(ValueError, match="num_repeats"):
         cross_validation.Plan(num_repeats=0)
+    with pytest.raises(ValueError, match="clips_per_genre is -1"):
+        cross_validation.Plan(clips_per_genre=-1)
 
 
 def test_the_strict_protocol_keeps_the_best_epoch_of_inner_clips(tmp_path):
@@ -178,6 +180,19 @@ def test_the_strict_protocol_keeps_the_best_epoch_of_inner_clips(tmp_path):
         history = line["history"]
         assert line["epoch"] == np.argmax(history["val_accuracy"]) + 1
         assert "test_accuracy" not in history
+
+
+def test_the_strict_protocol_takes_fewer_inner_folds_of_few_groups():
+    plan = dataclasses.replace(PLAN, protocol="strict", num_folds=2)
+    rows = np.concatenate(
+        [np.flatnonzero(_data().table.classes == c)[:4] for c in range(3)]
+    )
+    few = _data().table.select(rows)
+    for fold in cross_validation.divide(few, plan):
+        assert len(fold.train) == len(fold.valid) == 3
+    fewest = few.select(np.arange(len(few))[::2])
+    with pytest.raises(ValueError, match="two groups of clips of each genre"):
+        cross_validation.divide(fewest, plan)
 
 
 def test_training_clips_of_a_genre_are_capped():

@@ -185,6 +185,14 @@ def test_a_genre_of_a_single_clip_is_learned_from_alone(chooser):
     assert sorted(np.concatenate(folds)) == list(range(1, len(kept)))
 
 
+def test_what_is_in_a_group_with_a_genre_of_a_single_group_is_learned_from_too():
+    # Clip 1, of another genre, is the same recording as those of the first genre.
+    groups = ["one" if not row % GENRES or row == 1 else f"{row}" for row in range(36)]
+    folds = head_pull._folds(_table(tuple(groups)), 1)
+    expected = [row for row in range(CLIPS) if groups[row] != "one"]
+    assert sorted(np.concatenate(folds)) == expected
+
+
 def test_single_clips_leave_no_choice(chooser):
     vectors = _noisy()[:GENRES]
     table = _table().select(np.arange(GENRES))

@@ -144,6 +144,20 @@ def test_no_fold_divides_a_group():
         splits.folds(table, 7, seed=0)
 
 
+def test_folds_of_groups_are_stratified_seeded_and_cover_every_row_once():
+    # Of each genre four artists with five clips.
+    groups = [f"{genre}/{name}" for genre in "abcde" for name in range(4)]
+    groups = [group for group in groups for _ in range(5)]
+    table = genres([f"{group}/{i}.wav" for i, group in enumerate(groups)], groups)
+    divided = [splits.folds(table, 4, seed) for seed in range(20)]
+    for folds in divided:
+        assert np.array_equal(np.sort(np.concatenate(folds)), np.arange(100))
+        for rows in folds:
+            assert np.bincount(table.classes[rows]).tolist() == [5] * 5
+    assert all(map(np.array_equal, divided[3], splits.folds(table, 4, seed=3)))
+    assert len({tuple(folds[0]) for folds in divided}) > 10
+
+
 def test_one_seventh_can_be_held_out():
     table = gtzan(7)
     parts = splits.held_out(table, 7, seed=0, fold=2)
