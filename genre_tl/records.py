@@ -94,12 +94,12 @@ class Record:
         for line in self.lines:
             planned = tests.get((line["repeat"], line["fold"]), line["test"])
             if list(planned) != line["test"]:
-                theirs = self.settings["versions"]["scikit-learn"]
+                versions = self.settings["versions"]
                 raise ValueError(
                     f"{self.folder}: fold {line['fold']} of repeat {line['repeat']} "
-                    "had other test clips; scikit-learn divides differently from one "
-                    f"version to another: go on with {theirs}, or give another "
-                    "--output_dir"
+                    "had other test clips; other versions divide differently: go on "
+                    f"with those of settings.json (scikit-learn "
+                    f"{versions['scikit-learn']}), or give another --output_dir"
                 )
 
     def add(self, line: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import json
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from genre_tl import (
     plots,
     records,
     runs,
+    training,
 )
 
 _NAMES = {
@@ -77,7 +77,8 @@ def write(
     if not record.lines:
         raise ValueError(f"{record.folder}: no fold has finished")
     figures = summary(record)
-    sections = [_head(record), _table(figures), *_warnings(figures)]
+    warnings = [*_leaks(record, figures), *_warnings(figures)]
+    sections = [_head(record), _table(figures), *warnings]
     shown = "\n\n".join(sections[1:])
     sections += [_curves(record, figures), *_by_genre(record, figures)]
     sections += [_source(record, pathlib.Path(start))] if start else []
@@ -99,7 +100,10 @@ def _of_model(
     figures: dict[str, Any] = {
         "accuracy": _mean(record, [line["accuracy"] for line in lines], lines)
         | _by_clips(record, [_is_right(record, lines)]),
-        "recall": dict(zip(vocabulary, pooled.recall.tolist(), strict=True)),
+        "recall": {
+            genre: evaluation.or_none(recall)
+            for genre, recall in zip(vocabulary, pooled.recall.tolist(), strict=True)
+        },
         "confusion": pooled.confusion.tolist(),
     }
     pulls = collections.Counter(x["head_pull"] for x in lines if "head_pull" in x)
@@ -115,18 +119,21 @@ def _of_model(
 def _mean(
     record: records.Record, values: Sequence[float], lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    data = record.settings["data"]
-
-    def share(line: Mapping[str, Any]) -> float:
-        # Of folds the clips that `clips_per_genre` leaves out belong to the rest
-        # too: what training parts have in common grows no more for their absence.
-        num_test, num_all = len(line["test"]), len(data["paths"])
-        is_fold = data["split"] == "folds"
-        return num_test / (num_all - num_test if is_fold else line["num_train"])
-
+    # The clips that `clips_per_genre` leaves out belong to the rest too: what training
+    # parts have in common grows no more for their absence.
+    num_all = len(record.settings["data"]["paths"])
+    tested = np.array([len(line["test"]) for line in lines])
+    share = float(np.mean(tested / (num_all - tested)))
     repeats = [line["repeat"] for line in lines]
-    shares = float(np.mean([share(line) for line in lines]))
-    return intervals.resampled_mean(values, repeats, shares).to_dict()
+    figures = intervals.resampled_mean(values, repeats, share).to_dict()
+    if not _has_folds(record):
+        # Seeds on the same test clips say nothing of what other clips would change.
+        figures["interval"] = [None, None]
+    return figures
+
+
+def _has_folds(record: records.Record) -> bool:
+    return record.settings["data"]["split"] == "folds"
 
 
 def _is_right(record: records.Record, lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -178,16 +185,18 @@ def _time(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _head(record: records.Record) -> str:
     data, plan = record.settings["data"], record.settings["plan"]
+    num_repeats = len({line["repeat"] for line in record.lines})
     folds = (
-        f"{plan['num_folds']} folds x {plan['num_repeats']} repeats"
-        if data["split"] == "folds"
-        else f"split {data['split']} x {plan['num_repeats']} seeds"
+        f"{plan['num_folds']} folds x {num_repeats} repeats"
+        if _has_folds(record)
+        else f"split {data['split']} x {num_repeats} seeds"
     )
+    largest = max(collections.Counter(data["classes"]).values()) / len(data["classes"])
     return (
         f"# {data['name']}: {len(data['paths'])} clips, "
         f"{len(record.settings['vocabulary'])} genres\n\n"
-        f"{folds}, seed {plan['seed']}, protocol `{plan['protocol']}`; chance "
-        f"{1 / len(record.settings['vocabulary']):.0%}.\n\n"
+        f"{folds}, seed {plan['seed']}, protocol `{plan['protocol']}`; the largest "
+        f"genre has {largest:.0%} of the clips.\n\n"
         f"```\n{record.settings['command']}\n```"
     )
 
@@ -227,6 +236,8 @@ def _warnings(figures: Mapping[str, Any]) -> list[str]:
         return []
     points = f"{-100 * mean['value']:.1f} points"
     high = mean["interval"][1]
+    if high is None:
+        high = mean["clips_interval"][1]
     if high is not None and high < 0:
         return [
             f"**Warning: transfer does worse than random initialisation, by {points}; "
@@ -237,6 +248,20 @@ def _warnings(figures: Mapping[str, Any]) -> list[str]:
     return [
         f"**Warning: transfer does not help here: {points} below random "
         "initialisation, though the interval includes zero.**"
+    ]
+
+
+def _leaks(record: records.Record, figures: Mapping[str, Any]) -> list[str]:
+    start, data = record.settings["start"], record.settings["data"]
+    if start is None or "transfer" not in figures["models"]:
+        return []
+    num_seen = training.num_seen(start, data["name"], data["paths"])
+    if not num_seen:
+        return []
+    return [
+        f"**Warning: the source was trained on {num_seen} of these "
+        f"{len(data['paths'])} clips, or stopped by them: what is said of transfer "
+        "flatters it.** Pre-train without them (for `--styles` with `--split=near`)."
     ]
 
 
@@ -315,6 +340,20 @@ def _source(record: records.Record, start: pathlib.Path) -> str:
 
 def _method(record: records.Record) -> str:
     plan = record.settings["plan"]
+    has_repeats = len({line["repeat"] for line in record.lines}) > 1
+    corrected = (
+        "Intervals are those of the corrected resampled t-test (Nadeau and Bengio, "
+        "2003), which allows for folds that share training clips, and is wide where "
+        "they are few; clips that `clips_per_genre` leaves out count as not tested"
+        if _has_folds(record)
+        else "All repeats test the same clips, so there is no interval by folds"
+    )
+    drawn = (
+        "groups of clips and finished repeats anew (Owen, 2007) and say what other "
+        "test clips and divisions would change"
+        if has_repeats
+        else "groups of clips anew and say what other test clips would change"
+    )
     chosen = {
         "paper": "trained for a fixed number of epochs",
         "strict": "the epoch was chosen on inner validation clips",
@@ -323,13 +362,10 @@ def _method(record: records.Record) -> str:
         "## How it was measured\n\n"
         f"Networks: {chosen}. The test clips of a fold choose nothing; the prediction "
         "that counts is made once, at the end. The SVM takes the mean frame of a "
-        "clip, standardised on the training clips, with C = 10. Intervals are those "
-        "of the corrected resampled t-test (Nadeau and Bengio, 2003), which allows "
-        "for folds that share training clips, and is wide where they are few; those "
-        "by bootstrap draw groups of clips and finished repeats anew (Owen, 2007) and "
-        "say what other test clips and divisions would change; those by repeats alone "
-        "(Student's t of the repeats' means) what another division of the same clips "
-        "would. Differences are paired, by fold and by clip."
+        f"clip, standardised on the training clips, with C = 10. {corrected}; those "
+        f"by bootstrap draw {drawn}; those by repeats alone (Student's t of the "
+        "repeats' means) what another division of the same clips would. Differences "
+        "are paired, by fold and by clip."
     )
 
 
@@ -367,8 +403,8 @@ def _spent(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.0%}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -147,6 +148,8 @@ class Run:
         if path.is_file():
             record = json.loads(path.read_text("utf-8"))
             wanted, found = (self._lasting(each) for each in (identity, record))
+            if "labels" not in found["data"]:  # Runs of before it was kept.
+                del wanted["data"]["labels"]
             differing = sorted(k for k in wanted if found.get(k) != wanted[k])
             if differing:
                 raise ValueError(
@@ -171,7 +174,7 @@ class Run:
         preset[self._kind] = {
             k: value for k, value in preset[self._kind].items() if k not in ends
         }
-        return dict(record) | {"preset": preset}
+        return dict(record) | {"preset": preset, "data": dict(record["data"])}
 
     def _has_finished(self) -> bool:
         return (self._folder / "model.keras").is_file()
@@ -356,11 +359,13 @@ def is_stable(
 
 def _describe(data: Data) -> dict[str, Any]:
     paths = data.table.paths
+    labels = hashlib.sha256(np.packbits(data.table.labels > 0).tobytes())
     return {
         "name": data.table.name,
         "split": data.split,
         "num_clips": len(paths),
         "num_labels": len(data.table.vocabulary),
+        "labels": labels.hexdigest(),
         "train": [paths[row] for row in data.train],
         "valid": [paths[row] for row in data.valid],
         "test": [paths[row] for row in data.test],

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -265,6 +265,20 @@ def check_start(start: str | os.PathLike[str], preset: params.Preset) -> None:
                 f"{start}: was trained with {getattr(theirs, part)}, which is not "
                 f"{getattr(preset, part)}: give the --preset and flags of that run"
             )
+
+
+def num_seen(source: Mapping[str, Any], name: str, paths: Sequence[str]) -> int:
+    """Returns how many clips of a collection a pre-training has seen.
+
+    Args:
+      source: the run's `run.json`, or its `fingerprint`.
+      name: of the collection, as `datasets.Dataset` has it.
+      paths: of its clips.
+    """
+    data = source["data"]
+    if data["name"] != name:
+        return 0
+    return len({*data["train"], *data["valid"]}.intersection(paths))
 
 
 def fingerprint(start: str | os.PathLike[str]) -> dict[str, Any]:

@@ -143,3 +143,43 @@ def test_rounding_is_no_loss():
 def test_nothing_finished_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no fold"):
         reports.write(record(tmp_path, []))
+
+
+def test_seeds_on_a_published_split_have_no_interval_by_folds(tmp_path):
+    data = {
+        "name": "x",
+        "split": "fault_filtered",
+        "paths": list("1234"),
+        "classes": [0, 0, 1, 1],
+        "groups": list("1234"),
+    }
+    lines = [("svm", 0, [0, 1])]
+    made = record(tmp_path, lines, data=data)
+    made.add({**made.lines[0], "repeat": 1, "accuracy": 0.5, "predicted": [0, 0]})
+    accuracy = reports.summary(made)["models"]["svm"]["accuracy"]
+    assert accuracy["value"] == 0.75
+    assert accuracy["interval"] == [None, None]
+    low, high = accuracy["clips_interval"]
+    assert low < 0.75 < high
+    reports.write(made)
+    text = (tmp_path / "report.md").read_text()
+    assert "split fault_filtered x 2 seeds" in text
+    assert "All repeats test the same clips" in text
+    assert "Nadeau" not in text
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_a_source_that_has_seen_the_clips_is_told(tmp_path, name):
+    source = {"data": {"name": name, "train": ["0", "1"], "valid": ["4", "5"]}}
+    shown = reports.write(record(tmp_path, WORSE, start=source))
+    assert ("was trained on 2 of these 4 clips" in shown) == (name == "x")
+    shown = reports.write(record(tmp_path / "svm", [("svm", 0, [0, 1])], start=source))
+    assert "was trained on" not in shown
+
+
+def test_a_genre_without_a_test_clip_has_no_recall(tmp_path):
+    made = record(tmp_path, [("svm", 0, [0, 1])], vocabulary=["a", "b", "c"])
+    reports.write(made)
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["models"]["svm"]["recall"] == {"a": 1.0, "b": 1.0, "c": None}
+    assert "| c | - |" in (tmp_path / "report.md").read_text()

@@ -110,6 +110,13 @@ def test_the_same_command_does_nothing_anew(folder, trained, root):
             ["--model=transfer", "--start=runs/none", "--num_folds=2"],
             "run.json: missing",
         ),
+        (
+            "cross_validate",
+            ["--start=runs/none"],
+            "--model=transfer needs --start, and",
+        ),
+        ("cross_validate", ["--max_epochs=0"], "max_epochs=0"),
+        ("finetune", ["--head_pull=-1"], "head_pull=-1"),
         ("pretrain", [], "pre-training takes tags, not genres"),
     ],
 )

@@ -143,6 +143,7 @@ def test_a_record_of_before_a_setting_was_there_is_the_same_run(tmp_path, pretra
     record = json.loads(path.read_text())
     for kind in ("pretrain", "finetune"):
         del record["preset"][kind]["head_pulls"]
+    del record["data"]["labels"]
     path.write_text(json.dumps(record))
     assert _pretrain(tmp_path / "old") == record
 
@@ -150,6 +151,16 @@ def test_a_record_of_before_a_setting_was_there_is_the_same_run(tmp_path, pretra
 def test_another_run_is_refused_in_the_same_folder(pretrained):
     with pytest.raises(ValueError, match="other seed"):
         _pretrain(pretrained[0], seed=9)
+
+
+def test_a_run_with_corrected_labels_is_another(pretrained):
+    folder, record = pretrained
+    path = folder / "run.json"
+    text = path.read_text()
+    path.write_text(text.replace(record["data"]["labels"], "0" * 64))
+    with pytest.raises(ValueError, match="other data"):
+        _pretrain(folder)
+    path.write_text(text)
 
 
 def test_a_run_that_goes_on_may_end_sooner(tmp_path):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from . import command, data_flags, run_flags
 
@@ -57,7 +57,10 @@ flags.DEFINE_boolean(
     "epoch alone: nothing is chosen by it.",
 )
 flags.DEFINE_integer(
-    "clips_per_genre", 0, "Most clips of a genre to train on; 0 takes all."
+    "clips_per_genre",
+    0,
+    "Most clips of a genre to train on; 0 takes all.",
+    lower_bound=0,
 )
 flags.DEFINE_list(
     "styles",
@@ -85,10 +88,11 @@ def main(argv: list[str]) -> None:
     )
     table = _table()
     # What is wrong is said before the features are extracted, which may take hours.
-    if "transfer" in FLAGS.model:
-        if not FLAGS.start:
-            raise app.UsageError("--model=transfer needs --start")
+    if ("transfer" in FLAGS.model) != bool(FLAGS.start):
+        raise app.UsageError("--model=transfer needs --start, and no other model does")
+    if FLAGS.start:
         training.check_start(FLAGS.start, preset)
+        _warn_of_leaks(table)
     cross_validation.divide(table, plan, _parts(table))
     features, table = data_flags.features(table, preset.frontend)
     record = cross_validation.cross_validate(
@@ -110,6 +114,21 @@ def _table() -> datasets.Dataset:
     if not FLAGS.styles:
         return table
     return splits.styles(table, FLAGS.styles)
+
+
+def _warn_of_leaks(table: datasets.Dataset) -> None:
+    from genre_tl import runs, training
+
+    source = runs.read_run(FLAGS.start)
+    num_seen = training.num_seen(source, table.name, table.paths)
+    if num_seen:
+        logging.warning(
+            "%s was trained on %d of these %d clips, or stopped by them: what comes of "
+            "transfer flatters it",
+            FLAGS.start,
+            num_seen,
+            len(table),
+        )
 
 
 def _parts(table: datasets.Dataset) -> dict[str, np.ndarray] | None:

@@ -19,16 +19,27 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
 flags.DEFINE_integer("seed", 0, "Of weights, dropout, order and excerpts.")
-flags.DEFINE_float("learning_rate", None, "Instead of the preset's.")
-flags.DEFINE_integer("batch_size", None, "Clips a step, instead of the preset's.")
+flags.DEFINE_float("learning_rate", None, "Instead of the preset's.", lower_bound=0.0)
 flags.DEFINE_integer(
-    "max_epochs", None, "Instead of the preset's; may change while a run goes on."
+    "batch_size", None, "Clips a step, instead of the preset's.", lower_bound=1
 )
 flags.DEFINE_integer(
-    "patience_epochs", None, "Epochs without gain before stopping; 0 never stops."
+    "max_epochs",
+    None,
+    "Instead of the preset's; may change while a run goes on.",
+    lower_bound=1,
 )
 flags.DEFINE_integer(
-    "crop_frames", None, "Length of the excerpts trained on; 0 takes the segment."
+    "patience_epochs",
+    None,
+    "Epochs without gain before stopping; 0 never stops.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "crop_frames",
+    None,
+    "Length of the excerpts trained on; 0 takes the segment.",
+    lower_bound=0,
 )
 flags.DEFINE_boolean(
     "named_head",
@@ -41,14 +52,22 @@ flags.DEFINE_float(
     None,
     "Learning rate of the recurrent layers as a part of the head's, instead of the "
     "preset's; 0 leaves them as they are.",
+    lower_bound=0.0,
 )
 flags.DEFINE_float(
     "head_pull",
     None,
     "How strongly the head is pulled back to where it began, instead of the preset's, "
     "or of what inner folds of the training clips would choose.",
+    lower_bound=0.0,
 )
-flags.DEFINE_float("dropout", None, "Fraction dropped, instead of the preset's.")
+flags.DEFINE_float(
+    "dropout",
+    None,
+    "Fraction dropped, instead of the preset's.",
+    lower_bound=0.0,
+    upper_bound=0.99,
+)
 
 _TRAINING = ("learning_rate", "batch_size", "max_epochs", "patience_epochs")
 
