@@ -1,5 +1,6 @@
-"""The README's Python runs as it is written."""
+"""What the documents say can be done as they say it."""
 
+import pathlib
 import re
 
 import keras
@@ -8,7 +9,13 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from genre_tl import models, params
+import genre_tl
+from genre_tl import models, params, prediction
+from tools import result_formats
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+SHARED_FLAGS = ("data_flags", "run_flags")
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def place(tmp_path, monkeypatch):
 
     module = tf.Module()
     module.labels = tf.function(lambda: tf.constant(names), input_signature=[])
-    tf.saved_model.save(module, "saved_models/genres/1", {"serving_default": serve})
+    tf.saved_model.save(module, "saved_models/mine/1", {"serving_default": serve})
     return tmp_path
 
 
@@ -70,3 +77,73 @@ def test_a_backbone_learns_with_ones_own_head_and_loop(place, snippets):
     exec(snippets[2], values)
     assert losses[-1] < losses[0] - 0.1
     assert isinstance(values["backbone"], keras.Model)
+
+
+def text_of(path):
+    return (ROOT / path).read_text(encoding="utf8")
+
+
+def test_the_file_map_names_every_module():
+    section = text_of("README.md").split("## What is where")[1].split("\n## ")[0]
+    named = set(re.findall(r"(\w+\.py)`", section))
+    modules = {path.name for path in (ROOT / "genre_tl").glob("*.py")}
+    assert named == modules - {"__init__.py"}
+
+
+def anchor(heading):
+    """Returns what a link to a heading ends in, as hosts of Markdown make it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings_that_exist(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = link.partition("#")
+        if re.match(r"\w+:", name):
+            continue
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text("utf8"), re.MULTILINE)
+            assert heading in map(anchor, headings), link
+
+
+def flags_of(tool):
+    """Returns the names of the flags that a tool and what it shares define."""
+    text = text_of(f"tools/{tool}.py")
+    shared = [text_of(f"tools/{name}.py") for name in SHARED_FLAGS if name in text]
+    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', "".join([text, *shared])))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_name_tools_and_flags_that_exist(path):
+    text = re.sub(r"\\\n\s*", "", path.read_text(encoding="utf8"))
+    for tool, rest in re.findall(r"python -m tools\.(\w+)([^`\n]*)", text):
+        given = re.findall(r"(?<=\s)--(\w+)", rest)
+        assert set(given) <= flags_of(tool), (tool, rest)
+
+
+def test_the_citation_names_the_version_of_the_package():
+    version = re.search(r"^version: (\S+)$", text_of("CITATION.cff"), re.MULTILINE)
+    assert version[1] == genre_tl.__version__
+
+
+def test_the_script_sorts_files_by_what_predict_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (script,) = re.findall(r"```python\n(.*?)```", text_of("docs/own_music.md"), re.S)
+    scores = {"albums/a/1.mp3": [0.9, 0.1], "albums/b/1.mp3": [0.2, 0.8]}
+    table = result_formats.Writer("csv", ["dub", "techno"])
+    text = table.head()
+    for name, values in scores.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+        text += table.text(prediction.Result(name, scores=np.array(values)))
+    broken = prediction.Result("albums/broken.mp3", None, error="it is not audio")
+    (tmp_path / "scores.csv").write_text(text + table.text(broken), "utf8")
+    exec(script, {})
+    found = {
+        p.relative_to("sorted").as_posix() for p in pathlib.Path("sorted").rglob("*.*")
+    }
+    assert found == {"dub/a/1.mp3", "techno/b/1.mp3"}
+    assert (tmp_path / "sorted/dub/a/1.mp3").read_text() == "albums/a/1.mp3"
