@@ -19,10 +19,7 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
-AUDIO_SUFFIXES = frozenset(
-    [".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".au", ".aif", ".aiff"]
-)
-"""File name endings, in lower case, of the formats that `audio` reads."""
+from genre_tl import folders
 
 ANNOTATIONS = "annotations_final.csv"
 CLIP_INFO = "clip_info_final.csv"
@@ -235,8 +232,8 @@ def folder(root: str | os.PathLike[str]) -> Dataset:
     """
     root = _existing(root)
     skipped: dict[str, str] = {}
-    paths = tuple(_scan(root, skipped))
-    genres = [_genre(entry.name) for entry in _visible(root) if entry.is_dir()]
+    paths = tuple(folders.scan(root, skipped))
+    genres = [_genre(entry.name) for entry in folders.visible(root) if entry.is_dir()]
     vocabulary = sorted(set(genres))
     if len(vocabulary) < 2:
         raise ValueError(
@@ -284,7 +281,7 @@ def _refuse_empty_genres(dataset: Dataset) -> None:
     if empty:
         raise ValueError(
             f"{dataset.root}: {counted(empty, 'genre')} without a usable clip "
-            f"({' '.join(sorted(AUDIO_SUFFIXES))}); fill or remove the folder"
+            f"({' '.join(sorted(folders.AUDIO_SUFFIXES))}); fill or remove the folder"
         )
 
 
@@ -294,46 +291,13 @@ def _existing(path: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def _visible(root: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(p for p in root.iterdir() if not p.name.startswith("."))
-
-
-def _scan(root: pathlib.Path, skipped: dict[str, str]) -> list[str]:
-    """Returns the usable clips in the folders of `root`; adds others to `skipped`."""
-    paths = []
-    # One by one, as `rglob` enters a linked folder only where it starts.
-    for top in _visible(root):
-        for file in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            path = file.relative_to(root).as_posix()
-            reason = _unusable(file)
-            if "/." in path or (file.is_dir() and not file.is_symlink()):
-                continue
-            if "/" not in path:
-                skipped |= {path: "not in a folder"} if not reason else {}
-            elif reason:
-                skipped[path] = reason
-            else:
-                paths.append(path)
-    return sorted(paths)
-
-
-def _unusable(file: pathlib.Path) -> str:
-    """Returns why a file cannot be a clip, or nothing."""
-    if file.is_dir():
-        return "linked folder, not followed"
-    if file.suffix.lower() not in AUDIO_SUFFIXES:
-        return f"format {file.suffix or 'without a suffix'} is not read"
-    try:
-        return "" if file.stat().st_size else "empty file"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
 def _recognise(root: pathlib.Path) -> str:
     if _table(root, ANNOTATIONS):
         return "magnatagatune"
-    genres = [entry for entry in _visible(_genre_root(root)) if entry.is_dir()]
-    stems = (gtzan_name(entry.name) for genre in genres for entry in _visible(genre))
+    genres = [entry for entry in folders.visible(_genre_root(root)) if entry.is_dir()]
+    stems = (
+        gtzan_name(entry.name) for genre in genres for entry in folders.visible(genre)
+    )
     is_gtzan = sorted(_genre(genre.name) for genre in genres) == [*GTZAN_GENRES]
     return "gtzan" if is_gtzan and any(map(_GTZAN_STEM.fullmatch, stems)) else "folder"
 
@@ -428,7 +392,7 @@ def _fit(root: pathlib.Path, paths: Sequence[str], skipped: dict[str, str]) -> N
     Raises:
       FileNotFoundError: if files of the table, save those of `skipped`, are missing.
     """
-    there = set(_scan(root, skipped))
+    there = set(folders.scan(root, skipped))
     missing = sorted(set(paths) - there - set(skipped))
     if missing:
         raise FileNotFoundError(

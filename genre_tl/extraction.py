@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 import operator
 import os
 import pathlib
@@ -92,10 +93,12 @@ def extract(
         the first and after each. Not called if there is nothing to do.
 
     Raises:
-      ValueError: if the folder is no store, was made with other parameters, or is
-        being written by another process.
+      ValueError: if `max_secs` is out of range, the folder is no store, was made
+        with other parameters, or is being written by another process.
       OSError: if the store cannot be read or written.
     """
+    if max_secs is not None and not 0 < max_secs < math.inf:
+        raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
     folder, report = pathlib.Path(store_dir), on_progress or (lambda done, total: None)
     with feature_store.locked(folder):
         layer = scattering.LogScattering.from_params(frontend)

@@ -31,6 +31,9 @@ _FORMAT = 1
 
 _PARAMS, _INDEX, _SHARDS, _LOCK = "params.json", "index.csv", "shards", "lock"
 
+# As the time of a file; 0 is a time like any other, in archives that keep none.
+_NOT_THERE = -1
+
 _Result = TypeVar("_Result")
 
 
@@ -66,7 +69,7 @@ class Row:
         try:
             stat = os.stat(root / path)
         except OSError:
-            return cls(path)
+            return cls(path, mtime_ns=_NOT_THERE)
         return cls(path, stat.st_size, stat.st_mtime_ns)
 
     def same_audio_as(self, other: Row) -> Row:
@@ -111,7 +114,7 @@ class Store:
         gone = sorted(self.index.keys() - set(paths))
         for path in paths:
             row, before = Row.of(root, path), self.index.get(path)
-            if before and before.shard and not row.mtime_ns:
+            if before and before.shard and row.mtime_ns == _NOT_THERE:
                 gone.append(path)
             elif not before or not before.sha256:
                 pending.append(row)
@@ -167,9 +170,12 @@ class Store:
             _open_text(unfinished, "w") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
+            # Else a carriage return in a name would stand unquoted, and end its row.
+            careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
             writer.writerow(names)
             for path in sorted(self.index):
-                writer.writerow(dataclasses.astuple(self.index[path]))
+                row = careful if "\r" in path else writer
+                row.writerow(dataclasses.astuple(self.index[path]))
 
     def remove_unused(self) -> None:
         """Deletes shards that no row names: superseded, or left by a kill."""

@@ -17,7 +17,7 @@ import soxr
 import tensorflow as tf
 from hypothesis import strategies
 
-from genre_tl import audio, params
+from genre_tl import audio, folders, params
 
 RATES = [
     (22_050, 16_000),
@@ -686,3 +686,18 @@ def test_an_mp3_larger_than_a_block_is_mended_like_a_small_one(tmp_path, monkeyp
         stream, other = audio.mp3.mended(file)
         assert (stream.read(), other) == (expected, length)
         assert len(expected) > 30_000 and b"junk" not in expected
+
+
+@pytest.mark.parametrize("suffix", sorted(folders.AUDIO_SUFFIXES))
+def test_every_format_that_a_collection_takes_is_read(tmp_path, suffix):
+    kinds = {".oga": "OGG", ".snd": "AU", ".aif": "AIFF", ".aifc": "AIFF"}
+    name = kinds.get(suffix, suffix[1:].upper())
+    options = (
+        {"format": "OGG", "subtype": "OPUS"} if name == "OPUS" else {"format": name}
+    )
+    path = tmp_path / f"tone{suffix}"
+    soundfile.write(path, 0.5 * np.sin(np.arange(16_000) / 10), 16_000, **options)
+    (clip,) = audio.read([path])
+    assert not clip.error
+    assert len(clip.waveform) == pytest.approx(16_000, abs=2_000)
+    assert np.sqrt(np.mean(clip.waveform**2)) == pytest.approx(0.5**1.5, rel=0.1)

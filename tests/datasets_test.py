@@ -1,7 +1,9 @@
 """Tables, vocabularies and recordings of the collections."""
 
 import collections
+import errno
 import gzip
+import os
 import pathlib
 
 import numpy as np
@@ -284,10 +286,27 @@ def test_what_a_folder_of_genres_leaves_out_is_reported(tmp_path):
         "a/gone.wav": "cannot be read: No such file or directory",
         "a/loop": "linked folder, not followed",
         "b/cover": "format without a suffix is not read",
-        "b/z.m4a": "format .m4a is not read",
+        "b/z.m4a": "format .m4a is not read; convert it to FLAC, WAV or MP3",
         "b/zero.wav": "empty file",
         "stray.wav": "not in a folder",
     }
+
+
+def test_a_folder_that_cannot_be_entered_is_reported(tmp_path, monkeypatch):
+    for path in ("a/x.wav", "a/artist/y.wav", "b/z.wav"):
+        touch(tmp_path / path)
+    scandir = os.scandir
+
+    def closed(path):
+        if pathlib.Path(path).name == "artist":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    table = datasets.folder(tmp_path)
+    assert table.paths == ("a/x.wav", "b/z.wav")
+    reason = "folder cannot be read: Permission denied"
+    assert table.skipped == (("a/artist", reason),)
 
 
 def test_a_linked_genre_folder_is_read(tmp_path):

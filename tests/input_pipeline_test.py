@@ -306,6 +306,33 @@ def test_max_secs_cuts_every_file(music, tmp_path):
         input_pipeline.extract(dataset, tmp_path / "s", MINUTE)
 
 
+@pytest.mark.parametrize("max_secs", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_max_secs_that_cannot_be_leaves_no_trace(music, tmp_path, max_secs):
+    dataset = datasets.folder(music)
+    with pytest.raises(ValueError, match="max_secs is"):
+        input_pipeline.extract(dataset, tmp_path / "s", MINUTE, max_secs=max_secs)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["x\ry.wav", 'a,"b"\n.wav'])
+def test_a_name_with_line_breaks_is_kept(music, tmp_path, request, name):
+    (music / "a" / "0.wav").rename(music / "a" / name)
+    first = extract(music, tmp_path / "s")
+    request.getfixturevalue("no_decoding")
+    again = extract(music, tmp_path / "s")
+    assert again.num_unchanged == first.num_computed + first.num_repeated
+    assert f"a/{name}" in load(music, tmp_path / "s")[1].paths
+
+
+def test_a_file_of_the_first_second_of_1970_is_there(music, tmp_path):
+    os.utime(music / "b/1.wav", ns=(0, 0))
+    extract(music, tmp_path / "s")
+    assert not extract(music, tmp_path / "s").removed
+    write(music / "b/1.wav", noise(SEGMENT // 3, 99))
+    os.utime(music / "b/1.wav", ns=(0, 0))
+    assert extract(music, tmp_path / "s").num_computed == 1
+
+
 def test_segments_tile_a_clip_and_leave_out_silence():
     waveform = noise(4 * SEGMENT + 5, 0).astype(np.float32)
     waveform[SEGMENT : 2 * SEGMENT] = 0

@@ -32,6 +32,8 @@ def folder(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, clip(genre, index), RATE_HZ)
     (folder / "music" / "noise" / "broken.mp3").write_bytes(b"no sound" * 99)
+    for name in ("a.m4a", "b.m4a", "cover.jpg"):
+        (folder / "music" / "tone" / name).write_bytes(b"something")
     return folder
 
 
@@ -70,6 +72,8 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
         assert f"$ python -m tools.{tool} " in trained.stdout
     assert f"{NUM_CLIPS} computed now" in trained.stdout
     assert "failed: noise/broken.mp3: it is not audio" in trained.stdout
+    assert "left out: tone/a.m4a and 1 more: format .m4a is not" in trained.stdout
+    assert "left out: tone/cover.jpg: format .jpg is not read" in trained.stdout
     report = (folder / "runs/mine_cross_validation/report.md").read_text()
     assert "accuracy" in report
     assert (folder / "saved_models/mine/1/saved_model.pb").is_file()

@@ -36,6 +36,13 @@ flags.DEFINE_string(
     "Feature store of the collection, completed first if need be. "
     "features/<name of data_dir, or of table> if not given.",
 )
+flags.DEFINE_float(
+    "max_secs",
+    None,
+    "Use no more of each file than this, from its beginning; all if 0 or not given. "
+    "The same for every use of a feature store.",
+    lower_bound=0.0,
+)
 
 _NUM_SHOWN = 5
 
@@ -60,17 +67,16 @@ def store_dir() -> pathlib.Path:
     return pathlib.Path("features", pathlib.Path(FLAGS.data_dir).resolve().name)
 
 
-def extract(
-    table: datasets.Dataset, frontend: params.Frontend, max_secs: float | None = None
-) -> extraction.Summary:
+def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
     """Completes the feature store and prints what came of it."""
     from genre_tl import input_pipeline
 
+    _tell_skipped(table)
     summary = input_pipeline.extract(
         table,
         store_dir(),
         frontend,
-        max_secs=max_secs,
+        max_secs=FLAGS.max_secs or None,
         on_progress=command.meter("features"),
     )
     print(f"{store_dir()}: {summary}")
@@ -82,6 +88,21 @@ def extract(
     if summary.failures or summary.notes:
         print(f"All of them are listed in {store_dir() / 'index.csv'}")
     return summary
+
+
+def _tell_skipped(table: datasets.Dataset) -> None:
+    """Prints what lies in the collection and is no clip of it, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in table.skipped:
+        by_reason.setdefault(reason, []).append(path)
+    commonest = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    for reason, paths in commonest[:_NUM_SHOWN]:
+        more = f" and {len(paths) - 1} more" if paths[1:] else ""
+        print(f"  left out: {paths[0]}{more}: {reason}")
+    if commonest[_NUM_SHOWN:]:
+        print(
+            f"  ... and files left out for {len(commonest) - _NUM_SHOWN} more reasons"
+        )
 
 
 def features(

@@ -23,11 +23,6 @@ flags.adopt_module_key_flags(data_flags)
 flags.DEFINE_enum(
     "preset", "default", list(params.PRESETS), "Configuration, as in training."
 )
-flags.DEFINE_float(
-    "max_secs",
-    None,
-    "Use no more of each file than this, from its beginning; all if not given.",
-)
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +30,7 @@ def main(argv: list[str]) -> int:
     table = data_flags.table()
     frontend = params.PRESETS[FLAGS.preset].frontend
     command.begin_soon()
-    summary = data_flags.extract(table, frontend, FLAGS.max_secs)
+    summary = data_flags.extract(table, frontend)
     return 0 if summary.num_usable else 1
 
 

@@ -112,7 +112,7 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
 
 def _files(names: Iterable[str]) -> Iterator[str]:
     """Yields the files, in the order given, and those in the folders, sorted."""
-    from genre_tl import datasets
+    from genre_tl import folders
 
     for name in names:
         if not os.path.isdir(name):
@@ -122,7 +122,7 @@ def _files(names: Iterable[str]) -> Iterator[str]:
             os.path.join(folder, file)
             for folder, _, files in os.walk(name, onerror=_refuse)
             for file in files
-            if pathlib.PurePath(file).suffix.lower() in datasets.AUDIO_SUFFIXES
+            if pathlib.PurePath(file).suffix.lower() in folders.AUDIO_SUFFIXES
             and not file.startswith(".")
         )
         if not found:

@@ -88,7 +88,7 @@ def _steps() -> list[tuple[str, list[str]]]:
     preset = [f"--preset={FLAGS.preset}"]
     data = [
         f"--{name}={FLAGS[name].value}"
-        for name in ("data_dir", "table", "dataset")
+        for name in ("data_dir", "table", "dataset", "max_secs")
         if FLAGS[name].value is not None
     ]
     data.append(f"--features_dir={data_flags.store_dir()}")
