@@ -82,10 +82,22 @@ def from_run(record: Mapping[str, Any], name: str, fingerprint: str) -> dict[str
 
 def _command(command: str) -> str:
     """Returns a command line without the folders of the machine it was given on."""
-    program, *args = shlex.split(command)
-    program = re.sub(r"^.*/tools/(\w+)\.py$", r"python -m tools.\1", program)
-    args = [re.sub(r"^(-[^=]*=)?/(.*/)?(?=.)", r"\1", arg) for arg in args]
-    return " ".join([program, *map(shlex.quote, args)])
+    try:
+        program, *args = shlex.split(command)
+    except ValueError:  # Of a run from when nothing was quoted.
+        program, *args = command.split()
+    tool = re.search(r"(?:^|/)tools/(\w+)\.py$", program)
+    begin = f"python -m tools.{tool[1]}" if tool else _without_folders(program)
+    return " ".join([begin, *(shlex.quote(_without_folders(arg)) for arg in args)])
+
+
+def _without_folders(argument: str) -> str:
+    """Returns an argument or a flag; a path that leads out of the tree is its name."""
+    value = re.sub(r"^(-[^=]*=)*", "", argument)
+    path = pathlib.PurePath(value)
+    leads_out = path.is_absolute() or ".." in path.parts
+    flag = argument.removesuffix(value)
+    return flag + (path.name or value if leads_out else value)
 
 
 def _data(facts: Mapping[str, Any]) -> dict[str, Any]:

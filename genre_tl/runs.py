@@ -28,6 +28,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -155,7 +156,7 @@ class Run:
                 )
             return record if self._has_finished() else record | identity
         record = identity | {
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "versions": versions(),
             "revision": revision(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
