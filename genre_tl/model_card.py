@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from genre_tl import files
+
 PATH = pathlib.PurePath("assets.extra", "model_card.json")
 """Where the card lies in an export; the same as Markdown beside it."""
 
@@ -118,8 +120,8 @@ def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
     path = folder / PATH
     path.parent.mkdir(exist_ok=True)
     text = json.dumps(card, indent=1, ensure_ascii=False)
-    path.write_text(f"{text}\n", "utf-8")
-    path.with_suffix(".md").write_text(_markdown(card), "utf-8")
+    files.write_text(path, f"{text}\n")
+    files.write_text(path.with_suffix(".md"), _markdown(card))
 
 
 def _markdown(card: Mapping[str, Any]) -> str:

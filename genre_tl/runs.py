@@ -278,7 +278,7 @@ class Run:
         epoch = len(self._history) + 1
         learning.save_state(network, self._checkpoint(epoch))
         self._history.append(row)
-        _write_text(self._folder / "history.csv", _to_csv(self._history))
+        files.write_text(self._folder / "history.csv", _to_csv(self._history))
         kept = {epoch, best_epoch(self._history, self._monitor)}
         for path in self._checkpoints.glob("epoch-*.npz"):
             if path not in map(self._checkpoint, kept):
@@ -407,9 +407,4 @@ def _to_csv(history: Sequence[Mapping[str, float]]) -> str:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    _write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    with files.whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    files.write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

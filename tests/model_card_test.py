@@ -1,5 +1,7 @@
 """What a card keeps of a run, and what it does not."""
 
+import json
+import os
 import shlex
 
 import pytest
@@ -56,3 +58,13 @@ def test_the_command_of_a_record_that_does_not_split_is_taken_as_it_is():
     joined = "/home/alice/tools/finetune.py --data_dir=/home/alice/O'Brien --seed=1"
     found = shlex.split(command_of(joined=joined))
     assert found[-2:] == ["--data_dir=O'Brien", "--seed=1"]
+
+
+def test_a_name_that_is_no_valid_text_comes_through(tmp_path):
+    name = os.fsdecode(b"\xffm\xc3\xbcsik")
+    card = model_card.from_run(RECORD | {"command": name}, "x", "")
+    model_card.write(tmp_path, card)
+    text = (tmp_path / model_card.PATH).read_text("utf-8")
+    assert json.loads(text) == card and "müsik" in text
+    markdown = (tmp_path / model_card.PATH).with_suffix(".md")
+    assert r"\udcffmüsik" in markdown.read_text("utf-8")
