@@ -24,3 +24,20 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
             # A full disk does not say where it is.
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text in UTF-8, whole or not at all.
+
+    Names of files may hold bytes that are no valid text. They are written as JSON
+    escapes them, so that JSON gives the same names when it is read.
+
+    Args:
+      path: the file.
+      text: its content.
+
+    Raises:
+      OSError: if it cannot be written; nothing of it is left.
+    """
+    with whole(pathlib.Path(path)) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")

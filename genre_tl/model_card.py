@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from genre_tl import files
+
 PATH = pathlib.PurePath("assets.extra", "model_card.json")
 """Where the card lies in an export; the same as Markdown beside it."""
 
@@ -82,10 +84,22 @@ def from_run(record: Mapping[str, Any], name: str, fingerprint: str) -> dict[str
 
 def _command(command: str) -> str:
     """Returns a command line without the folders of the machine it was given on."""
-    program, *args = shlex.split(command)
-    program = re.sub(r"^.*/tools/(\w+)\.py$", r"python -m tools.\1", program)
-    args = [re.sub(r"^(-[^=]*=)?/(.*/)?(?=.)", r"\1", arg) for arg in args]
-    return " ".join([program, *map(shlex.quote, args)])
+    try:
+        program, *args = shlex.split(command)
+    except ValueError:  # Of a run from when nothing was quoted.
+        program, *args = command.split()
+    tool = re.search(r"(?:^|/)tools/(\w+)\.py$", program)
+    begin = f"python -m tools.{tool[1]}" if tool else _without_folders(program)
+    return " ".join([begin, *(shlex.quote(_without_folders(arg)) for arg in args)])
+
+
+def _without_folders(argument: str) -> str:
+    """Returns an argument or a flag; a path that leads out of the tree is its name."""
+    value = re.sub(r"^(-[^=]*=)*", "", argument)
+    path = pathlib.PurePath(value)
+    leads_out = path.is_absolute() or ".." in path.parts
+    flag = argument.removesuffix(value)
+    return flag + (path.name or value if leads_out else value)
 
 
 def _data(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +120,8 @@ def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
     path = folder / PATH
     path.parent.mkdir(exist_ok=True)
     text = json.dumps(card, indent=1, ensure_ascii=False)
-    path.write_text(f"{text}\n", "utf-8")
-    path.with_suffix(".md").write_text(_markdown(card), "utf-8")
+    files.write_text(path, f"{text}\n")
+    files.write_text(path.with_suffix(".md"), _markdown(card))
 
 
 def _markdown(card: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ class Record:
             settings = {**found, **settings}
         else:
             settings |= {
-                "command": " ".join(sys.argv),
+                "command": shlex.join(sys.argv),
                 "versions": runs.versions(),
                 "revision": runs.revision(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

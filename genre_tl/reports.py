@@ -408,5 +408,4 @@ def _percent(share: float | None) -> str:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    with files.whole(path) as unfinished:
-        unfinished.write_text(text.rstrip() + "\n", encoding="utf-8")
+    files.write_text(path, text.rstrip() + "\n")

@@ -29,6 +29,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -158,7 +159,7 @@ class Run:
                 )
             return record if self._has_finished() else record | identity
         record = identity | {
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "versions": versions(),
             "revision": revision(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -280,7 +281,7 @@ class Run:
         epoch = len(self._history) + 1
         learning.save_state(network, self._checkpoint(epoch))
         self._history.append(row)
-        _write_text(self._folder / "history.csv", _to_csv(self._history))
+        files.write_text(self._folder / "history.csv", _to_csv(self._history))
         kept = {epoch, best_epoch(self._history, self._monitor)}
         for path in self._checkpoints.glob("epoch-*.npz"):
             if path not in map(self._checkpoint, kept):
@@ -411,9 +412,4 @@ def _to_csv(history: Sequence[Mapping[str, float]]) -> str:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    _write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    with files.whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    files.write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ PROGRAM = '''
 Example:
   probe --output_dir=x
 """
-import sys, time
+import os, sys, time
 from absl import flags, logging
 from tools import command
 
@@ -46,6 +46,9 @@ def main(argv):
     if action == "warn":
         logging.info("3 clips")
         logging.warning("1 clip is empty")
+    if action == "name":
+        print(os.fsdecode(b"\\xffm\\xc3\\xbcsik.wav"))
+        print(os.fsdecode(b"\\xff.wav"), file=sys.stderr)
 
 def cli():
     command.run(main, positional={positional})
@@ -53,21 +56,23 @@ def cli():
 if __name__ == "__main__":
     cli()
 '''
-ACTIONS = ["return", "value", "absent", "bug", "wait", "write", "warn"]
+ACTIONS = ["return", "value", "absent", "bug", "wait", "write", "warn", "name"]
 
 
 @pytest.fixture
 def start(tmp_path, root):
     """Starts a tool that does the action its flag names."""
 
-    def start_(*args: str, positional: bool = False, code: str | None = None):
+    def start_(
+        *args: str, positional: bool = False, code: str | None = None, **env: str
+    ):
         path = tmp_path / "probe.py"
         path.write_text(PROGRAM.format(actions=ACTIONS, positional=positional))
         program = ["-c", code, *args] if code else [str(path), *args]
         return subprocess.Popen(
             [sys.executable, *program],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(root)},
+            env={**os.environ, "PYTHONPATH": str(root), **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -95,7 +100,7 @@ def test_help_has_the_docstring_and_the_flags_with_type_and_default(run):
     assert code == 0 and not err
     assert out.startswith("Does what the test says.\n\nExample:\n  probe --out")
     for text in (
-        "--action=return|value|absent|bug|wait|write|warn  (default: return)\n"
+        "--action=return|value|absent|bug|wait|write|warn|name  (default: return)\n"
         "      What to do.",
         "--output_dir=<string>  (required)\n      Folder to fill.",
         "--num_epochs=<int>  (default: 3; a positive integer)\n      Passes.",
@@ -183,6 +188,14 @@ def test_log_lines_are_plain_words(run):
     assert err == "3 clips\nwarning: 1 clip is empty\n"
 
 
+def test_a_name_that_cannot_be_printed_stops_no_tool(run):
+    given = ["--output_dir=x", "--action=name"]
+    strict = run(*given, PYTHONIOENCODING="utf-8:strict")
+    assert strict == (0, "\\udcffmüsik.wav\n", "\\udcff.wav\n")
+    ascii_only = run(*given, PYTHONIOENCODING="ascii:strict")
+    assert ascii_only == (0, "\\udcffm\\xfcsik.wav\n", "\\udcff.wav\n")
+
+
 def test_importing_a_tool_keeps_a_log_level_that_is_set():
     code = "import os, tools; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
     for level, shown in (("0", "0"), (None, "3")):
@@ -241,12 +254,6 @@ def test_a_meter_rewrites_one_line_of_a_terminal_and_leaves_the_count(monkeypatc
     text = read_all(reader)
     assert text.count("\r\033[K") == 4 and text.count("\n") == 1
     assert text.endswith("clips: 3 of 3, 0.75 per second, 0:04 taken\r\n")
-
-
-def test_a_file_is_written_whole(tmp_path):
-    command.write_text(tmp_path / "a.json", "é\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert (tmp_path / "a.json").read_text(encoding="utf8") == "é\n"
 
 
 @pytest.mark.parametrize(

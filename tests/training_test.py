@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,16 @@ import time
 import numpy as np
 import pytest
 
-from genre_tl import datasets, fitting, input_pipeline, models, params, runs, training
+from genre_tl import (
+    datasets,
+    fitting,
+    input_pipeline,
+    models,
+    params,
+    records,
+    runs,
+    training,
+)
 
 # A single layer: the time these tests take is that of tracing.
 TINY = params.PRESETS["tiny"]
@@ -128,6 +138,16 @@ def test_the_kept_model_has_the_metrics_of_the_record(pretrained):
     row = _history(folder)[record["best_epoch"] - 1]
     figures = training.evaluation.tagging_metrics(data.table.labels[data.valid], scores)
     assert figures.macro_auc_roc == pytest.approx(float(row["val_macro_auc_roc"]))
+
+
+def test_a_command_of_whatever_names_splits_into_what_was_given(tmp_path, monkeypatch):
+    argv = ["tools/pretrain.py", "--data_dir=O'Brien's songs", os.fsdecode(b"\xff")]
+    monkeypatch.setattr(sys, "argv", argv)
+    runs.Run("pretrain", tmp_path / "run", _data(True), TINY, seed=1, facts={})
+    records.Record(tmp_path / "folds", {"start": None})
+    for name in ("run/run.json", "folds/settings.json"):
+        command = json.loads((tmp_path / name).read_text())["command"]
+        assert shlex.split(command) == argv
 
 
 def test_a_finished_run_is_not_run_again(pretrained):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import io
 import logging
 import os
 import re
@@ -51,6 +52,10 @@ def run(main: Main, *, positional: bool = False) -> None:
       positional: whether the tool takes arguments that are not flags.
     """
     module = sys.modules[main.__module__]
+    for stream in (sys.stdout, sys.stderr):
+        # No name of a file may end the work because it cannot be printed.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app.run(
         functools.partial(_guarded, main),
         flags_parser=functools.partial(_parse, module, positional),
@@ -107,15 +112,6 @@ def meter(label: str) -> Callable[[int, int], None]:
             print(text, end=end, file=sys.stderr, flush=True)
 
     return show
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = f"{os.fspath(path)}.partial"
-    with named(partial):
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(partial, path)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ genre; writes evaluation.json and confusion.png to --output_dir.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +54,7 @@ def main(argv: list[str]) -> None:
     plots.confusion_matrix(
         result.confusion, result.vocabulary, folder / "confusion.png", title=title
     )
-    text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
-    command.write_text(folder / "evaluation.json", f"{text}\n")
+    runs.write_json(folder / "evaluation.json", result.to_dict())
     print(f"\nwritten: {folder}/evaluation.json, {folder}/confusion.png")
 
 

@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from genre_tl import files
+
 from . import command
 
 
@@ -26,24 +28,24 @@ class Journal:
     """
 
     def __init__(
-        self, paths: Sequence[str], key: Mapping[str, Any], files: Sequence[BinaryIO]
+        self, paths: Sequence[str], key: Mapping[str, Any], handles: Sequence[BinaryIO]
     ) -> None:
-        self._paths, self._key, self._files = paths, dict(key), files
+        self._paths, self._key, self._handles = paths, dict(key), handles
         self._progress = f"{paths[0]}.progress"
         state = self._state()
-        sizes = [os.fstat(file.fileno()).st_size for file in files]
+        sizes = [os.fstat(file.fileno()).st_size for file in handles]
         if any(size < kept for size, kept in zip(sizes, state["sizes"], strict=True)):
             state = self._nothing()
         self.done: int = state["done"]
         self.notes: dict[str, Any] = state["notes"]
-        for file, kept in zip(files, state["sizes"], strict=True):
+        for file, kept in zip(handles, state["sizes"], strict=True):
             file.truncate(kept)
             file.seek(kept)
 
     def write(self, index: int, data: bytes) -> None:
         """Appends to the file of this index."""
         with self._told(index):
-            self._files[index].write(data)
+            self._handles[index].write(data)
 
     def commit(self, done: int, notes: Mapping[str, Any]) -> None:
         """Makes what was written, up to `done` items, last.
@@ -51,7 +53,7 @@ class Journal:
         Raises:
           OSError: if it cannot be written.
         """
-        for index, file in enumerate(self._files):
+        for index, file in enumerate(self._handles):
             with self._told(index):
                 file.flush()
                 os.fsync(file.fileno())
@@ -59,10 +61,10 @@ class Journal:
         state = {
             "key": self._key,
             "done": done,
-            "sizes": [file.tell() for file in self._files],
+            "sizes": [file.tell() for file in self._handles],
             "notes": self.notes,
         }
-        command.write_text(self._progress, json.dumps(state, indent=1) + "\n")
+        files.write_text(self._progress, json.dumps(state, indent=1) + "\n")
 
     def publish(self, index: int) -> None:
         """Gives a file its name."""
@@ -116,7 +118,7 @@ def opened(paths: Sequence[str], key: Mapping[str, Any]) -> Iterator[Journal]:
       OSError: if the files cannot be made.
     """
     with contextlib.ExitStack() as stack:
-        files = []
+        handles = []
         for path in paths:
             # Opened as it is: only the owner of the lock may change it.
             descriptor = os.open(f"{path}.partial", os.O_RDWR | os.O_CREAT, 0o666)
@@ -125,5 +127,5 @@ def opened(paths: Sequence[str], key: Mapping[str, Any]) -> Iterator[Journal]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"{path}: another process is writing it") from None
-            files.append(file)
-        yield Journal(paths, key, files)
+            handles.append(file)
+        yield Journal(paths, key, handles)

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import os
 import pathlib
 import sys
@@ -31,6 +30,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import app, flags
+
+from genre_tl import files
 
 from . import command, journal, result_formats
 
@@ -200,8 +201,6 @@ def _text_writer(
     labels: Sequence[str], log: journal.Journal | None
 ) -> Callable[[prediction.Result], None]:
     """Begins the output and returns what goes on with it."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     is_unicode = log or "utf" in (sys.stdout.encoding or "").lower()
     kind = "chart" if FLAGS.chart else FLAGS.format
     texts = result_formats.Writer(
@@ -264,7 +263,7 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
         for secs, row in zip(times, scores, strict=True)
     ]
     head = result_formats.csv_row(["secs", *labels])
-    command.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
+    files.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
     title = result_formats.shown(os.path.basename(result.path))
     if len(times):
         with command.named(f"{target}.png"):
