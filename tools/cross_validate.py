@@ -10,6 +10,7 @@ pictures to --output_dir.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> None:
         plan,
         compared=tuple(dict.fromkeys(FLAGS.model)),
         start=FLAGS.start,
-        progress=cross_validation.Progress(on_fold=_shown()),
+        progress=cross_validation.Progress(_show_epoch, _shown()),
     )
     print(reports.write(record, start=FLAGS.start))
 
@@ -139,6 +140,12 @@ def _parts(table: datasets.Dataset) -> dict[str, np.ndarray] | None:
     return splits.by_name(table, FLAGS.split, lists=FLAGS.lists_dir)
 
 
+def _show_epoch(model: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        text = f"\r\033[K{model}: epoch {done} of {total}"
+        print(text, end="", file=sys.stderr, flush=True)
+
+
 def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
     """Returns what prints a line a fold, with an estimate of the time that is left."""
     start, ran = time.monotonic(), 0
@@ -148,7 +155,9 @@ def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
         ran += 1  # Folds of an earlier call took this one no time.
         left = (time.monotonic() - start) / ran * (total - done)
         print(
-            f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
+            "\r\033[K"
+            * sys.stderr.isatty()
+            + f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
             f"{line['model']}: {line['accuracy']:.1%}; "
             f"{sum(line['time'].values()):.0f} s, {command.minutes(left)} left",
             flush=True,

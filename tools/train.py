@@ -6,8 +6,8 @@ Extracts features, cross-validates (what to expect of the classifier), trains on
 clips, and exports that to saved_models/<name>; from random weights, or those of a
 pre-training run (--start). Each step is a tool of its own, shown before it runs; what
 is done already is not done again, so the same command goes on where it was stopped.
-Flags that are not listed here are passed to the tools that know them by --extra, such
-as --extra=--max_epochs=40.
+Flags that cross_validate and finetune have in common and that are not listed here are
+passed to both by --extra, such as --extra=--max_epochs=40.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 flags.DEFINE_integer("repeats", 1, "Of the cross-validation.", lower_bound=1)
-flags.DEFINE_multi_string("extra", [], "Another flag for the training tools.")
+flags.DEFINE_multi_string("extra", [], "Another flag that both training tools know.")
 
 
 def main(argv: list[str]) -> int:
