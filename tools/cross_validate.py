@@ -154,14 +154,12 @@ def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
         nonlocal ran
         ran += 1  # Folds of an earlier call took this one no time.
         left = (time.monotonic() - start) / ran * (total - done)
-        print(
-            "\r\033[K"
-            * sys.stderr.isatty()
-            + f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
+        text = (
+            f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
             f"{line['model']}: {line['accuracy']:.1%}; "
-            f"{sum(line['time'].values()):.0f} s, {command.minutes(left)} left",
-            flush=True,
+            f"{sum(line['time'].values()):.0f} s, {command.minutes(left)} left"
         )
+        print("\r\033[K" * sys.stderr.isatty() + text, flush=True)
 
     return show
 
