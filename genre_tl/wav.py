@@ -31,6 +31,9 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 # What follows the codec's number in an extensible header: the rest of a GUID.
 _GUID = b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
 
+# The size of `data` in an RF64 file, whose `ds64`, always the first chunk, has it.
+_IN_DS64 = 2**32 - 1
+
 # Columns of what `_parse` returns, all int64.
 _CODE, _CHANNELS, _RATE, _ALIGN, _START, _FRAMES = range(6)
 
@@ -164,6 +167,7 @@ def _find_chunks(
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Returns position and size of the first `fmt ` and `data`; -1 if there is none."""
     none = tf.constant([-1, 0], tf.int64)
+    large = _large_size(data, length)
 
     def is_looking(
         count: tf.Tensor, at: tf.Tensor, fmt: tf.Tensor, sound: tf.Tensor
@@ -179,6 +183,7 @@ def _find_chunks(
         is_sound = _is(data, at, b"data") & (sound[0] < 0)
         # Who writes to a pipe states 0, or the most there is, and means: all.
         size = tf.where(is_sound & tf.equal(size, 0), length, size)
+        size = tf.where(is_sound & tf.equal(size, _IN_DS64), large, size)
         found = tf.stack([body, tf.minimum(size, length - body)])
         fmt, sound = tf.where(is_fmt, found, fmt), tf.where(is_sound, found, sound)
         return count + 1, body + size + size % 2, fmt, sound
@@ -186,6 +191,13 @@ def _find_chunks(
     first = tf.constant(12, tf.int64)
     _, _, fmt, sound = tf.while_loop(is_looking, look, (0, first, none, none))
     return (fmt[0], fmt[1]), (sound[0], sound[1])
+
+
+def _large_size(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Returns the size of `data` that an RF64 file states apart, or that of all."""
+    is_stated = _is(data, 0, b"RF64") & _is(data, 12, b"ds64")
+    size = _number(_bytes(data, 28, 8), 0, 8)  # Negative from 2^63 on.
+    return tf.where(is_stated & (size > 0) & (size < length), size, length)
 
 
 def _is(data: tf.Tensor, at: Any, text: bytes) -> tf.Tensor:

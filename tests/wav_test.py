@@ -132,6 +132,41 @@ def test_a_file_that_breaks_off_is_used_as_far_as_it_goes():
         )
 
 
+def rf64(size: int, stated: int = 2**32 - 1) -> bytes:
+    """A file whose `ds64` says how long its `data` is, with a chunk after that."""
+    sizes = chunk(b"ds64", struct.pack("<QQQI", 0, size, 0, 0))
+    sound = chunk(b"data", WORDS.tobytes(), stated)
+    tail = chunk(b"LIST", b"what is no audio" * 20)
+    return riff(sizes, fmt(), sound, tail, head=b"RF64")
+
+
+@pytest.mark.parametrize("rate, subtype", [(RATE, "PCM_16"), (22_050, "FLOAT")])
+def test_what_stands_after_the_audio_of_an_rf64_file_is_not_decoded(
+    rate, subtype, tmp_path
+):
+    data = bytearray(written(noise(5_000, 2), rate, subtype, "RF64"))
+    data += chunk(b"LIST", b"what is no audio" * 20)
+    assert data[12:16] == b"ds64"
+    data[20:28] = struct.pack("<Q", len(data) - 8)
+    (tmp_path / "x.wav").write_bytes(data)
+    (clip,) = audio.read([str(tmp_path / "x.wav")])
+    np.testing.assert_allclose(one(bytes(data)), clip.waveform, atol=1e-6)
+
+
+@pytest.mark.parametrize("size, stated", [(202, 2**32 - 1), (202, 202), (5, 202)])
+def test_the_size_that_rf64_states_is_taken_where_data_has_none(size, stated):
+    samples = one(rf64(size, stated))
+    np.testing.assert_array_equal(samples, WORDS / np.float32(2**15))
+
+
+@pytest.mark.parametrize("size", [0, 2**40, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_size_in_rf64_beyond_the_file_means_all_that_is_there(size):
+    whole = rf64(size)
+    samples = one(whole)
+    assert len(samples) == (len(whole) - whole.index(b"data") - 8) // 2
+    np.testing.assert_array_equal(samples[:101], WORDS / np.float32(2**15))
+
+
 def test_clips_of_a_batch_are_padded_to_the_longest():
     files = [
         written(noise(n, seed=n), rate, "PCM_16")
