@@ -4,8 +4,9 @@
     find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
         --format=csv --output=scores.csv --embeddings=vectors.npz
 
-Folders are searched to the bottom for audio files, hidden ones left out; `-` reads a list of files and
-folders from the standard input, one a line. Prints a line a file:
+Folders are searched to the bottom for audio files, but not where they are hidden; `-`
+reads a list of files and folders from the standard input, one a line. Prints a line a
+file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
 
