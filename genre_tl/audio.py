@@ -321,7 +321,8 @@ def _open(
 ) -> Iterator[tuple[soundfile.SoundFile, int, int]]:
     """Opens a file by its content; yields its samples and how many are wanted too."""
     name = os.fsdecode(path)
-    if os.path.exists(name) and not os.path.isfile(name):
+    # Of a folder, opening it says more: that it is one, or closed.
+    if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
         raise ValueError("it is not a file")
     with open(name, "rb") as file:
         if not os.fstat(file.fileno()).st_size:

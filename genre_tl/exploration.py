@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,12 @@ MAX_SECS = 600.0
 _COLUMNS = 1_000  # of envelope and scaleogram
 _RANGE_DB = 70.0  # below the loudest coefficient, what is told from silence
 _NUM_NEIGHBOURS = 8
+
+# How NumPy says that a file is something else, cut off, or empty.
+_NO_EMBEDDINGS = (
+    *(KeyError, ValueError, AttributeError, TypeError),
+    *(zipfile.BadZipFile, EOFError),
+)
 
 # Filters of the scaleogram: 8 an octave, a column every 32 ms, over blocks that are
 # computed with a margin, so that no edge is seen.
@@ -41,12 +48,12 @@ class Collection:
         try:
             with np.load(path) as table:
                 self.ids, vectors = table["ids"].tolist(), table["vectors"]
-        except (KeyError, ValueError, AttributeError) as error:
+            self._directions = _directions(vectors)
+        except _NO_EMBEDDINGS as error:
             raise ValueError(
                 f"{os.fspath(path)}: holds no embeddings ({error}); write them with "
                 "predict --embeddings"
             ) from error
-        self._directions = _directions(vectors)
 
     def nearest(self, vector: np.ndarray) -> list[tuple[str, float]]:
         """Returns the most similar recordings and their cosine, the best first.

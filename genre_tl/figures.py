@@ -15,6 +15,8 @@ from typing import Any
 from matplotlib import figure, layout_engine
 from matplotlib.backends import backend_agg
 
+from genre_tl import files
+
 _DPI = 150
 INK, GREY = "#333333", "#8C8C8C"
 STYLE: dict[Any, Any] = {
@@ -56,7 +58,11 @@ def new_figure(width: float, height: float, title: str) -> figure.Figure:
 
 
 def verbatim(text: str) -> str:
-    """Keeps matplotlib from reading what is between two dollars as TeX."""
+    """Keeps matplotlib from reading what is between two dollars as TeX.
+
+    And from refusing a name of a file that is no valid text.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text.replace("$", r"\$")
 
 
@@ -64,10 +70,5 @@ def write(fig: figure.Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure as a PNG, whole or not at all; the folder must exist."""
     png = io.BytesIO()
     backend_agg.FigureCanvasAgg(fig).print_png(png)
-    path = pathlib.Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_bytes(png.getvalue())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(pathlib.Path(path)) as unfinished:
+        unfinished.write_bytes(png.getvalue())

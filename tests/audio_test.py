@@ -443,7 +443,7 @@ def test_what_is_not_a_file_gives_a_reason(tmp_path):
     missing, folder = tmp_path / "missing.wav", tmp_path
     first, second, third = audio.read([str(missing), str(folder), "a\0b.wav"])
     assert first.error == "No such file or directory"
-    assert second.error == "it is not a file"
+    assert second.error == "Is a directory"
     assert "null" in third.error
 
 

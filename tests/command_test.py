@@ -256,6 +256,24 @@ def test_a_meter_rewrites_one_line_of_a_terminal_and_leaves_the_count(monkeypatc
     assert text.endswith("clips: 3 of 3, 0.75 per second, 0:04 taken\r\n")
 
 
+def test_the_time_that_is_left_shows_hours_beyond_a_day():
+    secs = (0, 59.6, 65, 3599, 3665, 86_400 + 3665)
+    shown = ["0:00", "1:00", "1:05", "59:59", "1:01:05", "25:01:05"]
+    assert [command.minutes(each) for each in secs] == shown
+
+
+def test_an_epochs_line_tells_how_long_the_others_take_at_most():
+    # In a process of its own, since other tools define flags of the same names.
+    program = (
+        "from tools import run_flags; "
+        "run_flags.progress(31, {}).on_epoch({'epoch': 1}, 3000.0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert done.stdout.endswith("; 3000 s, at most 25:00:00 left\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [([], "0.0 (0.0, 10.0, 40.0, 160.0)"), (["--head_pull=30"], "30.0 ()")],

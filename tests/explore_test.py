@@ -1,5 +1,6 @@
 """`tools.explore` in a real browser; what it draws, against the sound it is of."""
 
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import pytest
 import soundfile
 
 from genre_tl import exploration, params
+from tools import explore
 
 ROOT = pathlib.Path(__file__).parent.parent
 RATE = params.SAMPLE_RATE_HZ
@@ -47,15 +49,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def url(folder):
-    arguments = ["--port=0", f"--model={folder}/model", f"--embeddings={folder}/e.npz"]
-    process = subprocess.Popen(
+def start(folder, port, stderr=None):
+    arguments = [port, f"--model={folder}/model", f"--embeddings={folder}/e.npz"]
+    return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
+
+
+@pytest.fixture(scope="module")
+def url(folder):
+    process = start(folder, "--port=0")
     yield process.stdout.readline().split()[0]
     process.kill()
     process.communicate()
@@ -125,6 +132,47 @@ def test_what_is_dropped_and_no_audio_gets_a_reason(page):
     assert page.run("document.getElementById('result').hidden")
 
 
+def test_a_file_that_is_too_large_is_not_sent(page):
+    page.run(
+        "const giant = new File(['x'], 'giant.wav');"
+        "Object.defineProperty(giant, 'size', {value: 2 ** 30 + 1});"
+        "look(giant)"
+    )
+    assert "giant.wav: larger than 1 GiB" in page.run(TEXT % "message")
+
+
+def test_whatever_is_posted_gets_an_answer(url, folder):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{url}/other", b"x")
+    with urllib.request.urlopen(f"{url}/look", b"x") as answer:
+        assert "not audio" in json.load(answer)["error"]
+
+
+def test_an_error_of_the_system_is_an_answer(monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    sent = []
+    monkeypatch.setattr(exploration, "look", full)
+    handler = explore._Handler.__new__(explore._Handler)
+    handler._predictor = handler._collection = None
+    handler.path, handler.rfile = "/look", io.BytesIO(b"x")
+    handler.headers = {"Host": "localhost:1", "Content-Length": "1"}
+    handler._send = lambda body, kind: sent.append(json.loads(body))
+    handler.do_POST()
+    assert "No space left" in sent[0]["error"]
+
+
+def test_a_port_that_is_taken_is_said_with_what_to_do(url, folder):
+    port = url.rpartition(":")[2]
+    process = start(folder, f"--port={port}", stderr=subprocess.PIPE)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr == (
+        f"error: port {port}: Address already in use; give another --port\n"
+    )
+
+
 def test_another_sites_name_is_refused(url):
     request = urllib.request.Request(url, headers={"Host": "evil.example:80"})
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -160,9 +208,20 @@ def test_neighbours_are_by_direction_and_of_the_same_model(tmp_path):
     assert found[0][1] == pytest.approx(9 / 82**0.5)
     with pytest.raises(ValueError, match="2 numbers long, the model's 3"):
         collection.nearest(np.zeros(3))
-    (tmp_path / "x.npz").write_bytes(json.dumps({}).encode())
-    with pytest.raises(ValueError, match="holds no embeddings"):
-        exploration.Collection(tmp_path / "x.npz")
+
+
+def test_what_holds_no_embeddings_is_said_with_what_to_do(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, ids=np.array(["a"]), vectors=np.ones([1, 999], np.float32))
+    whole = path.read_bytes()
+    np.savez(path, ids=np.array(["a"]), vectors=np.array(["b"]))
+    words = path.read_bytes()
+    np.save(tmp_path / "v.npy", np.ones([1, 2]))
+    plain = (tmp_path / "v.npy").read_bytes()
+    for content in (b"{}", b"", whole[:-1000], whole[:2], words, plain):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.npz: holds no embeddings .* predict"):
+            exploration.Collection(path)
 
 
 def test_silence_and_one_sample_have_a_picture(tmp_path):

@@ -1,5 +1,6 @@
 """Tests of plots: the files written, and the drawings read back."""
 
+import os
 import subprocess
 import sys
 
@@ -172,6 +173,12 @@ def test_a_matrix_that_does_not_fit_is_refused(tmp_path, matrix, names, message)
     with pytest.raises(ValueError, match=message):
         plots.confusion_matrix(matrix, names, tmp_path / "a.png", title="")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_no_valid_text_is_drawn(tmp_path):
+    name = os.fsdecode(b"\xff")
+    plots.confusion_matrix(MATRIX, [name, "c"], tmp_path / "a.png", title=name)
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_dollars_in_names_and_titles_are_not_read_as_tex(tmp_path):

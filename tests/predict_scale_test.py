@@ -6,9 +6,11 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import loudness
@@ -19,7 +21,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from genre_tl import prediction, serving
-from tools import command, predict
+from tools import command, journal, predict
 
 ROOT = pathlib.Path(__file__).parent.parent
 NUM_FILES = 11
@@ -171,11 +173,14 @@ def test_another_call_does_not_go_on_with_it(run, music, tmp_path, monkeypatch):
 
 
 PROGRAM = f"""
-import sys, time
+import concurrent.futures.thread, os, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import loudness
 from genre_tl import prediction, serving
 from tools import predict
+if "NOBODY" in os.environ:  # here, as that user may not be able to read Python itself
+    os.setgid(65534)
+    os.setuid(65534)
 class Slow(loudness.Model):
     def scores(self, waveforms):
         time.sleep(0.1)
@@ -186,11 +191,12 @@ predict.cli()
 """
 
 
-def start(folder, *args):
+def start(folder, *args, stdout=None, **env):
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, f"--model={folder}/model", *map(str, args)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -240,6 +246,15 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     assert [path.name for path in small_disk.iterdir()] == ["o.csv"]
 
 
+def test_a_full_disk_is_told_by_its_file_when_that_is_closed_too(small_disk):
+    path = f"{small_disk}/v.npz"
+    full = pytest.raises(OSError, match="No space left")
+    with full as caught, journal.opened([path], {}) as log:
+        for _ in range(1000):
+            log.write(0, bytes(700))
+    assert caught.value.filename == f"{path}.partial"
+
+
 def test_two_calls_do_not_write_the_same_file(music, tmp_path, run):
     process = start(tmp_path, *OUTPUTS, music, music, music, music)
     while not (tmp_path / "o.csv.progress").exists() and process.poll() is None:
@@ -265,6 +280,85 @@ def test_scores_over_time_are_a_picture_and_a_table_a_file(run, music, tmp_path)
     times, scores = loudness.Model(tmp_path / "model").taggram(samples)
     assert [float(row["secs"]) for row in rows] == pytest.approx(times, abs=6e-4)
     assert [float(row["loud"]) for row in rows] == pytest.approx(scores[:, 1], abs=1e-6)
+
+
+def test_a_name_too_long_for_scores_over_time_fails_alone(run, tmp_path):
+    (tmp_path / "m").mkdir()
+    lengths = (246, 247, 251, 252, 255)
+    names = [f"{'n' * (length - 4)}.wav" for length in lengths]
+    for name in [*names, "a.wav", "z.wav"]:
+        soundfile.write(tmp_path / "m" / name, np.ones(900), loudness.RATE)
+    code, _, stderr = run("--taggram=t", *OUTPUTS, tmp_path / "m")
+    assert (code, stderr.count("File name too long")) == (1, 4)
+    assert "3 of 7 files; 4 failed" in stderr
+    usable = {"a.wav", "z.wav", names[0]}
+    found = {path.name for path in (tmp_path / "t").iterdir()}
+    assert found == {f"{name}.{end}" for name in usable for end in ("csv", "png")}
+    table = np.load(tmp_path / "e.npz")
+    assert {pathlib.Path(path).name for path in table["ids"]} == usable
+    assert (tmp_path / "o.csv").read_text().count("its --taggram cannot") == 4
+
+
+def test_a_full_disk_stops_scores_over_time(run, music, small_disk):
+    (small_disk / "ballast").write_bytes(bytes(13 * 4096))
+    code, _, stderr = run(f"--taggram={small_disk}", music)
+    assert code == 1 and stderr.splitlines()[-1].startswith(f"error: {small_disk}/")
+    assert "No space left" in stderr
+
+
+def test_a_file_where_scores_over_time_should_go_is_said_at_once(run, music, tmp_path):
+    (tmp_path / "t").write_text("")
+    assert run("--taggram=t", music) == (1, "", "error: t: File exists\n")
+
+
+def test_what_else_is_wanted_is_made_though_nobody_reads_the_output(music, tmp_path):
+    wanted = ["--embeddings=e.npz", "--taggram=t"]
+    process = start(tmp_path, *wanted, music, stdout=subprocess.PIPE)
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert "9 of 11 files; 2 failed" in process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert len(np.load(tmp_path / "e.npz")["ids"]) == NUM_FILES - 2
+    assert len(list((tmp_path / "t").rglob("*.png"))) == NUM_FILES - 2
+
+
+def test_folders_are_searched_through_links_but_not_in_hiding(run, music, tmp_path):
+    top, away = tmp_path / "top", tmp_path / "away"
+    for name in ("top/.hidden/x.wav", "top/z/1.wav", "away/2.wav", "away/.bin/y.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(music / "a" / "00.wav")
+    for link, target in (
+        *((top / "a", top / "z"), (top / "z" / "loop", top), (top / "b", away)),
+        *((top / "c", away), (away / "back", top / "z")),
+    ):
+        link.symlink_to(target)
+    found = paths_of(run("--format=json", top)[1])
+    assert found == [f"{top}/b/2.wav", f"{top}/z/1.wav"]
+    assert paths_of(run("--format=json", top / ".hidden")[1]) == [
+        f"{top}/.hidden/x.wav"
+    ]
+
+
+def test_a_closed_folder_fails_alone(music):
+    if os.geteuid():
+        pytest.skip("NOT RUN WITHOUT PERMISSION: only root may become nobody")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        shutil.copytree(music, f"{folder}/m")
+        os.chmod(f"{folder}/m", 0o755)
+        os.chmod(f"{folder}/m/a", 0o000)
+        args = ["--format=json", f"{folder}/m", f"{folder}/m/a"]
+        process = start(folder, *args, stdout=subprocess.PIPE, NOBODY="1")
+        stdout, stderr = process.communicate()
+    rows = [json.loads(line) for line in stdout.splitlines()]
+    closed = {"path": f"{folder}/m/a", "error": "Permission denied"}
+    assert [rows[0], rows[-1]] == [closed, closed]
+    assert [row["path"] for row in rows[1:-1]] == [
+        f"{folder}/m/b/{index:02d}.wav" for index in range(1, NUM_FILES, 2)
+    ]
+    assert stderr.count(f"{folder}/m/a: Permission denied\n") == 2
+    assert process.returncode == 1 and "4 of 7 files; 3 failed" in stderr
 
 
 def test_no_files_give_an_empty_table(run, tmp_path):

@@ -114,6 +114,11 @@ def meter(label: str) -> Callable[[int, int], None]:
     return show
 
 
+def drop_output() -> None:
+    """Has what is printed from now on go nowhere: its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextlib.contextmanager
 def named(path: str) -> Iterator[None]:
     """Gives the name of a file to what the system says against writing it."""
@@ -138,8 +143,10 @@ def _progress(label: str, done: int, total: int, secs: float) -> str:
 
 
 def minutes(secs: float) -> str:
-    """Returns `61:05` of 3,665 seconds."""
-    return f"{round(secs) // 60}:{round(secs) % 60:02d}"
+    """Returns `1:05` of 65 seconds, and `25:01:05` of a day and an hour more."""
+    mins, secs = divmod(round(secs), 60)
+    hours, mins = divmod(mins, 60)
+    return f"{hours}:{mins:02d}:{secs:02d}" if hours else f"{mins}:{secs:02d}"
 
 
 def _parse(
@@ -150,7 +157,7 @@ def _parse(
     if _HELP.intersection(given):
         with contextlib.suppress(BrokenPipeError):  # such as of `| head`
             print(_help(module), flush=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(0)
     try:
         rest: list[str] = flags.FLAGS(argv)
@@ -173,7 +180,7 @@ def _guarded(main: Main, argv: list[str]) -> int | None:
         return 130
     except BrokenPipeError:
         # The reader, such as `head`, has enough: no error, but nothing to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
     except app.UsageError as error:
         return _complain(str(error), 2)

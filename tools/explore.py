@@ -15,6 +15,7 @@ import http.server
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,10 @@ flags.DEFINE_string(
     "model", "saved_models/genres", "Export: the folder of its versions, or of one."
 )
 flags.DEFINE_string("embeddings", None, "NPZ of a collection, to find neighbours in.")
-flags.DEFINE_integer("port", 8765, "Where the page is; 0 takes a free port.")
+flags.DEFINE_integer("port", 8765, "Where the page is; 0 takes a free port.", 0, 65_535)
 
 _PAGE = pathlib.Path(__file__).with_suffix(".html")
-_LARGEST_FILE = 2**30
+_LARGEST_FILE = 2**30  # Put into the page, which sends no larger one.
 _HOSTS = ("localhost", "127.0.0.1")
 
 
@@ -45,9 +46,17 @@ def main(argv: list[str]) -> None:
     predictor = serving.Predictor(FLAGS.model)
     collection = exploration.Collection(FLAGS.embeddings) if FLAGS.embeddings else None
     handler = functools.partial(_Handler, predictor, collection)
-    with http.server.ThreadingHTTPServer((_HOSTS[1], FLAGS.port), handler) as server:
+    with _server(handler) as server:
         print(f"http://localhost:{server.server_port} - Ctrl-C ends it", flush=True)
         server.serve_forever()
+
+
+def _server(handler: Callable[..., _Handler]) -> http.server.ThreadingHTTPServer:
+    try:
+        return http.server.ThreadingHTTPServer((_HOSTS[1], FLAGS.port), handler)
+    except OSError as error:
+        message = f"port {FLAGS.port}: {error.strerror}; give another --port"
+        raise ValueError(message) from error
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -64,42 +73,46 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Sends the page."""
-        if self._is_refused():
+        if self._is_refused("/"):
             return
-        if self.path != "/":
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        self._send(_PAGE.read_bytes(), "text/html; charset=utf-8")
+        page = _PAGE.read_text("utf-8").replace("LARGEST_FILE", str(_LARGEST_FILE))
+        self._send(page.encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
         """Looks at the audio file that is the body."""
-        from genre_tl import exploration
-
-        size = int(self.headers.get("Content-Length", 0))
-        if self._is_refused() or self.path != "/look":
+        if self._is_refused("/look"):
             return
+        size = int(self.headers.get("Content-Length", 0))
         if size > _LARGEST_FILE:
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
+        try:
+            facts = self._look(size)
+        except (ValueError, OSError) as error:
+            facts = {"error": str(error)}
+        self._send(json.dumps(facts).encode(), "application/json")
+
+    def _look(self, size: int) -> dict[str, Any]:
+        from genre_tl import exploration
+
         with tempfile.NamedTemporaryFile() as file:
             while size and (piece := self.rfile.read(min(size, 2**20))):
                 file.write(piece)
                 size -= len(piece)
             file.flush()
-            try:
-                facts = exploration.look(file.name, self._predictor, self._collection)
-            except ValueError as error:
-                facts = {"error": str(error)}
-        self._send(json.dumps(facts).encode(), "application/json")
+            return exploration.look(file.name, self._predictor, self._collection)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps the terminal quiet."""
 
-    def _is_refused(self) -> bool:
+    def _is_refused(self, path: str) -> bool:
         # Another site whose name is made to lead here must not read anything.
-        if self.headers.get("Host", "").rpartition(":")[0] in _HOSTS:
+        if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:
+            self.send_error(HTTPStatus.FORBIDDEN)
+        elif self.path != path:
+            self.send_error(HTTPStatus.NOT_FOUND)
+        else:
             return False
-        self.send_error(HTTPStatus.FORBIDDEN)
         return True
 
     def _send(self, body: bytes, kind: str) -> None:

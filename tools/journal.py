@@ -122,10 +122,17 @@ def opened(paths: Sequence[str], key: Mapping[str, Any]) -> Iterator[Journal]:
         for path in paths:
             # Opened as it is: only the owner of the lock may change it.
             descriptor = os.open(f"{path}.partial", os.O_RDWR | os.O_CREAT, 0o666)
-            file = stack.enter_context(os.fdopen(descriptor, "r+b"))
+            file = os.fdopen(descriptor, "r+b")
+            stack.callback(_close, file, path)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"{path}: another process is writing it") from None
             handles.append(file)
         yield Journal(paths, key, handles)
+
+
+def _close(file: BinaryIO, path: str) -> None:
+    # What a full disk did not take is tried once more, and fails without a name.
+    with command.named(f"{path}.partial"):
+        file.close()

@@ -4,8 +4,9 @@
     find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
         --format=csv --output=scores.csv --embeddings=vectors.npz
 
-Folders are searched to the bottom for audio files; `-` reads a list of files and
-folders from the standard input, one a line. Prints a line a file:
+Folders are searched to the bottom for audio files, but not where they are hidden; `-`
+reads a list of files and folders from the standard input, one a line. Prints a line a
+file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
 
@@ -21,13 +22,14 @@ once all is done; until then they end in .partial.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
@@ -69,6 +71,12 @@ flags.DEFINE_string(
     "Folder for scores over time: of each file a picture and a CSV, in folders as "
     "theirs.",
 )
+
+# What the system has against one name; anything else is against all of them.
+_ERRORS_OF_A_NAME = {
+    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -113,26 +121,40 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
 
 def _files(names: Iterable[str]) -> Iterator[str]:
     """Yields the files, in the order given, and those in the folders, sorted."""
-    from genre_tl import folders
-
     for name in names:
         if not os.path.isdir(name):
             yield name
             continue
-        found = sorted(
-            os.path.join(folder, file)
-            for folder, _, files in os.walk(name, onerror=_refuse)
-            for file in files
-            if pathlib.PurePath(file).suffix.lower() in folders.AUDIO_SUFFIXES
-            and not file.startswith(".")
-        )
+        found = sorted(_within(name))
         if not found:
             raise ValueError(f"{name}: no audio files in this folder")
         yield from found
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise error
+def _within(top: str) -> Iterator[str]:
+    """Yields the audio files of a folder, and the folders that cannot be read.
+
+    Links to folders are followed, but a folder that was met before is passed over.
+    """
+    from genre_tl import folders
+
+    tops, met, closed = [top], set(), []
+    for start in tops:  # It grows: links come after what is there itself.
+        for folder, below, names in os.walk(
+            start, onerror=lambda error: closed.append(error.filename)
+        ):
+            if (real := os.path.realpath(folder)) in met:
+                below.clear()
+                continue
+            met.add(real)
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            paths = [os.path.join(folder, name) for name in below]
+            tops += filter(os.path.islink, paths)
+            for name in names:
+                suffix = pathlib.PurePath(name).suffix.lower()
+                if suffix in folders.AUDIO_SUFFIXES and not name.startswith("."):
+                    yield os.path.join(folder, name)
+    yield from closed
 
 
 def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
@@ -161,6 +183,8 @@ def _predict(
     failed: list[int] = log.notes.get("failed", []) if log else []
     start = log.done if log else 0
     base = _common_folder(paths)
+    if FLAGS.taggram:
+        os.makedirs(FLAGS.taggram, exist_ok=True)
     results = prediction.predict(
         predictor,
         paths[start:],
@@ -169,6 +193,8 @@ def _predict(
         taggrams=bool(FLAGS.taggram),
     )
     for index, result in enumerate(_metered(results, len(paths) - start), start):
+        if result.taggram is not None:
+            result = _with_taggram(result, predictor.labels, base)
         if result.error:
             failed.append(index)
             _tell(f"{result_formats.shown(result.path)}: {result.error}")
@@ -176,8 +202,6 @@ def _predict(
         if log and result.embedding is not None:
             vector = result.embedding.astype("<f4")
             log.write(-1, vector.tobytes())
-        if result.taggram is not None:
-            _write_taggram(result, predictor.labels, base)
         if log and (index + 1) % prediction.GROUP_FILES == 0:
             log.commit(index + 1, {"failed": failed})
     if log:
@@ -211,12 +235,21 @@ def _text_writer(
         if log:
             log.write(0, text.encode("utf-8", "backslashreplace"))
         else:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            _print(text)
 
     if not log or not log.done:
         write(texts.head())
     return lambda result: write(texts.text(result))
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # The reader, such as `head`, has enough.
+        if not (FLAGS.embeddings or FLAGS.taggram):
+            raise
+        command.drop_output()
 
 
 def _publish(log: journal.Journal, paths: Sequence[str]) -> None:
@@ -250,6 +283,22 @@ def _common_folder(paths: Sequence[str]) -> str:
     return os.path.commonpath(folders) if folders else os.curdir
 
 
+def _with_taggram(
+    result: prediction.Result, labels: Sequence[str], base: str
+) -> prediction.Result:
+    """Writes scores over time; a name that this cannot be done for is an error."""
+    from genre_tl import prediction
+
+    try:
+        _write_taggram(result, labels, base)
+    except OSError as error:
+        if error.errno not in _ERRORS_OF_A_NAME:
+            raise
+        reason = f"its --taggram cannot be written ({error.strerror})"
+        return prediction.Result(result.path, None, error=reason)
+    return result
+
+
 def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) -> None:
     from genre_tl import sound_plots
 
@@ -266,8 +315,7 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
     files.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
     title = result_formats.shown(os.path.basename(result.path))
     if len(times):
-        with command.named(f"{target}.png"):
-            sound_plots.taggram(times, scores, labels, f"{target}.png", title=title)
+        sound_plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _tell(text: str) -> None:

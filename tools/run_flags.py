@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from genre_tl import params
+
+from . import command
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
     from genre_tl import runs
@@ -113,7 +114,7 @@ def progress(num_epochs: int, figures: Mapping[str, str]) -> runs.Progress:
         shown = [
             f"{name} {row[key]:.3f}" for key, name in figures.items() if key in row
         ]
-        most = time.strftime("%H:%M:%S", time.gmtime(secs * (num_epochs - epoch)))
+        most = command.minutes(secs * (num_epochs - epoch))
         text = f"epoch {epoch} of {num_epochs}: {', '.join(shown)}; {secs:.0f} s"
         print("\r\033[K" * is_terminal + f"{text}, at most {most} left", flush=True)
 
