@@ -35,6 +35,7 @@ _FILES_AHEAD = 8  # decoded or being decoded while another is used
 _WHOLE_FILE = 2**40  # samples: more than there are
 _MOST_IN_MEMORY = 2**25  # bytes of an encoded file
 _MARGIN_SECS = 0.1  # read beyond `max_secs`: there, resampling sees no edge
+_SYSTEM_ERROR = 2  # libsndfile's number for what the system reports
 _MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves what a header promises
 
 # Ops from encoded bytes to `[samples, channels]`, by libsndfile's format and subtype.
@@ -59,6 +60,7 @@ class Clip:
       rate_hz: sample rate of the file; 0 after an error.
       note: what was odd about the file though it was used, or "".
       error: why it could not be used, or "".
+      was_disturbed: whether the error is the system's: the file may well be fine.
       is_last: False of all pieces of a long file but the last, which alone has the
         note or the error.
     """
@@ -70,6 +72,7 @@ class Clip:
     note: str = ""
     error: str = ""
     is_last: bool = True
+    was_disturbed: bool = False
 
 
 def read(
@@ -183,7 +186,8 @@ def _pieces(
             note = _note(sound, num_read, length, wanted)
         yield Clip(index, path, held, rate_hz, note)
     except Exception as error:
-        yield Clip(index, path, None, 0, error=_reason(error))
+        reason, is_passing = _reason(error), _is_of_system(error)
+        yield Clip(index, path, None, 0, error=reason, was_disturbed=is_passing)
 
 
 def _read_with_tfio(
@@ -292,6 +296,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or repr(error)
 
 
+def _is_of_system(error: Exception) -> bool:
+    if isinstance(error, soundfile.LibsndfileError):
+        return bool(error.code == _SYSTEM_ERROR)
+    return isinstance(error, OSError)
+
+
 def _blocks(sound: soundfile.SoundFile, wanted: int) -> Iterator[np.ndarray]:
     """Yields up to `wanted` samples, mono, as far as they can be decoded."""
     while wanted > 0:
@@ -299,7 +309,10 @@ def _blocks(sound: soundfile.SoundFile, wanted: int) -> Iterator[np.ndarray]:
         block = np.zeros([min(wanted, 2**18), sound.channels], np.float32)
         try:
             samples = sound.read(out=block)
-        except soundfile.LibsndfileError:  # before it, some may have been decoded
+        except soundfile.LibsndfileError as error:
+            if _is_of_system(error):
+                raise
+            # Before it, some may have been decoded.
             samples = block[: np.flatnonzero(block.any(axis=1)).max(initial=-1) + 1]
         if not np.isfinite(samples).all():
             raise ValueError("it holds samples that are NaN or infinite")
@@ -335,6 +348,8 @@ def _open(
             length = length or sound.frames
             secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
             yield sound, length, math.ceil(min(length, secs * sound.samplerate))
+        if stream:
+            mp3.require_undisturbed(stream)
 
 
 def _in_memory(stream: io.BufferedReader) -> BinaryIO:
@@ -350,6 +365,7 @@ def _in_memory(stream: io.BufferedReader) -> BinaryIO:
         return stream
     file = os.fdopen(os.memfd_create("mp3"), "w+b")
     file.write(stream.read())
+    mp3.require_undisturbed(stream)
     file.seek(0)
     return file
 
@@ -388,6 +404,7 @@ def _in_words(message: str) -> str:
         "No 'data' chunk": "it breaks off in the header, before any audio",
         "SF_INFO struct incomplete": "its header states no sample rate or channels",
         "malformed": "its header is damaged",
+        "System error": "the system could not read it to its end",
     }
     words = [known[jargon] for jargon in known if jargon in message]
     return words[0] if words else f"it cannot be decoded ({message.strip(' .')})"

@@ -28,6 +28,7 @@ _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 _BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
 
 _CHANGED = "it changed while it was read; extract again"
+_NOT_READ = "it could not be read to its end; extract again"
 _NOT_FINITE = "its samples are too large to compute with"
 
 _Transform = Callable[[np.ndarray, np.ndarray], tf.Tensor]
@@ -82,7 +83,8 @@ def extract(
     Work that was done stays done: files already in the store are only looked at
     (size and time of change), and an interrupted extraction continues where it
     was, to the same bytes as one that was not. A file that fails is listed with
-    the reason in the store's `index.csv`, and tried again once it has changed.
+    the reason in the store's `index.csv`, and tried again once it has changed; one
+    that could not be read, each time.
 
     Args:
       dataset: the clips whose features are wanted.
@@ -256,6 +258,10 @@ class _File:
         # Looked at last: what was decoded and hashed is what the row says.
         if feature_store.Row.of(self._root, self._row.path) != self._row:
             return dataclasses.replace(self._row, error=_CHANGED)
+        if self._last.was_disturbed or not self.sha256:
+            # Without a checksum it is tried again, and stands for no other file.
+            error = self._last.error or _NOT_READ
+            return dataclasses.replace(self._row, error=error)
         return dataclasses.replace(
             self._row,
             sha256=self.sha256,

@@ -31,9 +31,6 @@ _FORMAT = 1
 
 _PARAMS, _INDEX, _SHARDS, _LOCK = "params.json", "index.csv", "shards", "lock"
 
-# As the time of a file; 0 is a time like any other, in archives that keep none.
-_NOT_THERE = -1
-
 _Result = TypeVar("_Result")
 
 
@@ -43,9 +40,9 @@ class Row:
 
     Attributes:
       path: the file, relative to the collection's root.
-      bytes: its size.
+      bytes: its size; -1 if it is not there.
       mtime_ns: when it last changed, as the file system says.
-      sha256: of its bytes; empty if it could not be opened.
+      sha256: of its bytes; empty if it could not be read.
       shard: name of the shard with its frames; empty if there are none.
       frames: how many.
       secs: how much of the audio was used.
@@ -54,7 +51,7 @@ class Row:
     """
 
     path: str
-    bytes: int = 0
+    bytes: int = -1
     mtime_ns: int = 0
     sha256: str = ""
     shard: str = ""
@@ -65,11 +62,11 @@ class Row:
 
     @classmethod
     def of(cls, root: pathlib.Path, path: str) -> Row:
-        """Returns the row of a file not yet opened; no time if it is not there."""
+        """Returns the row of a file not yet opened."""
         try:
             stat = os.stat(root / path)
         except OSError:
-            return cls(path, mtime_ns=_NOT_THERE)
+            return cls(path)
         return cls(path, stat.st_size, stat.st_mtime_ns)
 
     def same_audio_as(self, other: Row) -> Row:
@@ -114,7 +111,7 @@ class Store:
         gone = sorted(self.index.keys() - set(paths))
         for path in paths:
             row, before = Row.of(root, path), self.index.get(path)
-            if before and before.shard and row.mtime_ns == _NOT_THERE:
+            if before and before.shard and row.bytes < 0:
                 gone.append(path)
             elif not before or not before.sha256:
                 pending.append(row)
@@ -169,13 +166,11 @@ class Store:
             files.whole(self.folder / _INDEX) as unfinished,
             _open_text(unfinished, "w") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
-            # Else a carriage return in a name would stand unquoted, and end its row.
-            careful = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            # Of the line ends in a name, only those that end lines here are quoted.
+            writer = csv.writer(file, lineterminator="\r\n")
             writer.writerow(names)
             for path in sorted(self.index):
-                row = careful if "\r" in path else writer
-                row.writerow(dataclasses.astuple(self.index[path]))
+                writer.writerow(dataclasses.astuple(self.index[path]))
 
     def remove_unused(self) -> None:
         """Deletes shards that no row names: superseded, or left by a kill."""

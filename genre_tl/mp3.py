@@ -69,6 +69,16 @@ def mended(
     return io.BufferedReader(_Spliced(file, parts), _BUFFER_BYTES), 0
 
 
+def require_undisturbed(stream: io.BufferedReader) -> None:
+    """Raises what the system reported when a mended stream was read.
+
+    Raises:
+      OSError: if it did: the stream seemed to end there.
+    """
+    if isinstance(stream.raw, _Spliced) and stream.raw.error:
+        raise stream.raw.error
+
+
 def _corrected(first: bytes, at: int, num_frames: int, num_bytes: int) -> bytes:
     """Returns the frame with a Xing tag, made true of the stream.
 
@@ -92,6 +102,9 @@ class _Spliced(io.RawIOBase):
     Args:
       file: open for reading.
       parts: `(source, size)`: a position in the file, bytes, or None for zeros.
+
+    Attributes:
+      error: what the system last reported when the file was read, if anything.
     """
 
     def __init__(self, file: BinaryIO, parts: Sequence[tuple[Any, int]]) -> None:
@@ -99,6 +112,7 @@ class _Spliced(io.RawIOBase):
         self._parts = [part for part in parts if part[1]]
         self._ends = list(itertools.accumulate(size for _, size in self._parts))
         self._at = 0
+        self.error: OSError | None = None
 
     def readable(self) -> bool:
         return True
@@ -134,7 +148,8 @@ class _Spliced(io.RawIOBase):
         try:
             self._file.seek(source + offset)
             return self._file.read(num_bytes)
-        except OSError:  # through libsndfile no exception finds its way
+        except OSError as error:  # through libsndfile no exception finds its way
+            self.error = error
             return b""
 
 

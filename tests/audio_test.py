@@ -1,9 +1,13 @@
 """Every kind of file to the same waveform, and nothing that stops the reading."""
 
+import errno
 import functools
 import importlib.util
 import io
+import itertools
 import math
+import operator
+import os
 import pathlib
 import struct
 import sys
@@ -701,3 +705,44 @@ def test_every_format_that_a_collection_takes_is_read(tmp_path, suffix):
     assert not clip.error
     assert len(clip.waveform) == pytest.approx(16_000, abs=2_000)
     assert np.sqrt(np.mean(clip.waveform**2)) == pytest.approx(0.5**1.5, rel=0.1)
+
+
+# Reading that is disturbed
+
+
+@pytest.mark.parametrize(
+    "name, at, where, reason",
+    [
+        ("x.wav", 1, "_Stream.read", "the system could not read it to its end"),
+        ("x.flac", 1, "_Stream.read", "the system could not read it to its end"),
+        ("x.mp3", 0, "_in_memory", os.strerror(errno.EBADF)),
+        ("x.mp3", 1, "_Stream.read", os.strerror(errno.EBADF)),
+    ],
+)
+def test_a_disturbed_reading_is_no_damage_of_the_file(
+    name, at, where, reason, tmp_path, monkeypatch
+):
+    path = tmp_path / name
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 2**20), 16_000)
+    if at:  # a stream that is not read beforehand
+        monkeypatch.setattr(audio, "_MOST_IN_MEMORY", 0)
+    original, calls = operator.attrgetter(where)(audio), itertools.count()
+    # At this call the file is replaced by one that can only be written to.
+    with open(path, "rb") as file, open(os.devnull, "wb") as closed:
+
+        def disturb(*args, **kwargs):
+            if next(calls) == at:
+                os.dup2(closed.fileno(), file.fileno())
+            return original(*args, **kwargs)
+
+        opened = functools.partial(open, file.fileno(), "rb", closefd=False)
+        monkeypatch.setattr(f"genre_tl.audio.{where}", disturb)
+        monkeypatch.setattr(audio, "open", lambda *_: opened(), raising=False)
+        (clip,) = audio.read([str(path)])
+    assert (clip.was_disturbed, clip.error) == (True, reason)
+
+
+def test_a_damaged_file_was_not_disturbed(tmp_path):
+    (tmp_path / "x.wav").write_bytes(b"no sound" * 99)
+    (clip,) = audio.read([str(tmp_path / "x.wav")])
+    assert clip.error and not clip.was_disturbed
