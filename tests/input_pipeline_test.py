@@ -373,16 +373,6 @@ def test_a_max_secs_that_cannot_be_leaves_no_trace(music, tmp_path, max_secs):
     assert not (tmp_path / "s").exists()
 
 
-@pytest.mark.parametrize("name", ["x\ry.wav", 'a,"b"\n.wav'])
-def test_a_name_with_line_breaks_is_kept(music, tmp_path, request, name):
-    (music / "a" / "0.wav").rename(music / "a" / name)
-    first = extract(music, tmp_path / "s")
-    request.getfixturevalue("no_decoding")
-    again = extract(music, tmp_path / "s")
-    assert again.num_unchanged == first.num_computed + first.num_repeated
-    assert f"a/{name}" in load(music, tmp_path / "s")[1].paths
-
-
 def test_segments_tile_a_clip_and_leave_out_silence():
     waveform = noise(4 * SEGMENT + 5, 0).astype(np.float32)
     waveform[SEGMENT : 2 * SEGMENT] = 0

@@ -1,6 +1,7 @@
 """`tools.predict` as a program, with a model whose scores are known: loudness."""
 
 import csv
+import io
 import json
 import os
 import pathlib
@@ -12,6 +13,8 @@ import wave
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tools import result_formats
 
 ROOT = pathlib.Path(__file__).parent.parent
 LABELS = ["quiet", "loud, very", "long"]
@@ -212,3 +215,10 @@ def test_the_awkward_files_each_get_scores_or_a_reason(model, shared):
             assert ("scores" in row) == name.startswith("ok_"), row
         else:
             assert row.get("note") or row.get("error"), row
+
+
+@pytest.mark.parametrize("name", ["a.wav", "x\ry.wav", 'x,"y\n.wav', "x\r"])
+def test_a_row_of_csv_keeps_any_name(name):
+    row = result_formats.csv_row([name, "rock"])
+    assert row.endswith("rock\n")
+    assert [*csv.reader(io.StringIO(row, newline=""))] == [[name, "rock"]]

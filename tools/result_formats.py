@@ -106,8 +106,9 @@ class Writer:
 def csv_row(cells: Sequence[str]) -> str:
     """Returns a line of CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    # A carriage return in a name is quoted only if it is a part of what ends lines.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def shown(path: str) -> str:
