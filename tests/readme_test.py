@@ -10,7 +10,9 @@ import soundfile
 import tensorflow as tf
 
 import genre_tl
-from genre_tl import models, params, prediction
+from genre_tl import params
+from genre_tl.model import networks
+from genre_tl.serving import prediction
 from tools import result_formats
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -25,7 +27,7 @@ def place(tmp_path, monkeypatch):
     soundfile.write("song.mp3", np.zeros(16_000), 16_000, format="MP3")
     tiny = params.PRESETS["tiny"].model
     (tmp_path / "runs" / "pretrain").mkdir(parents=True)
-    models.save(models.tagger(tiny, 7, 5), "runs/pretrain/model.keras")
+    networks.save(networks.tagger(tiny, 7, 5), "runs/pretrain/model.keras")
     names = ["blues", "rock"]
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], name="waveform")])

@@ -310,9 +310,9 @@ found = {"imported": imported, "loaded": loaded, "secs": secs}
 
 
 def _serving() -> None:
-    from genre_tl import serving
+    from genre_tl.serving import export
 
-    folder = str(serving.newest(FLAGS.model) or FLAGS.model)
+    folder = str(export.newest(FLAGS.model) or FLAGS.model)
     clip, many = 30 * _RATE_HZ, 20 * FLAGS.repeats
     start = time.time()
     found = timing.fresh(_SERVE, folder, str([(1, clip, many)]))

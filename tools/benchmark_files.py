@@ -39,11 +39,11 @@ def names_in(folders: Sequence[str], most: int | None) -> list[str]:
 
 def speed(model: str, names: Sequence[str]) -> None:
     """Measures the programs as a person calls them, then the parts of the work."""
-    from genre_tl import audio
+    from genre_tl.audio import decoding
 
     start = time.perf_counter()
-    lengths = [len(c.waveform) for c in audio.read(names) if c.waveform is not None]
-    decoding = time.perf_counter() - start
+    lengths = [len(c.waveform) for c in decoding.read(names) if c.waveform is not None]
+    decoding_secs = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         predicting = _predict_secs(model, names, folder)
         starting = _predict_secs(model, names[:1], folder)
@@ -55,7 +55,7 @@ def speed(model: str, names: Sequence[str]) -> None:
         ("predict, whole program", predicting),
         ("of that, the start: the same of one file", starting),
         ("extract_features, whole program", extracting),
-        ("decoding and resampling alone", decoding),
+        ("decoding and resampling alone", decoding_secs),
         (f"a loop over soundfile and kymatio, {len(names[:3])} files, scaled", loop),
     ]
     timing.table(
@@ -110,16 +110,18 @@ def _parts(model: str, names: Sequence[str]) -> None:
     """Prints where the processors' time goes, of a part of the files."""
     import tensorflow as tf
 
-    from genre_tl import audio, params, resampling, scattering, serving
+    from genre_tl import params, scattering
+    from genre_tl.audio import decoding, resampling
+    from genre_tl.serving import export
 
-    clips, reading = _cpu(lambda: [c for c in audio.read(names) if not c.error])
+    clips, reading = _cpu(lambda: [c for c in decoding.read(names) if not c.error])
     lengths = [len(clip.waveform) / _RATE_HZ for clip in clips]
     raw = [
         (np.zeros(round(secs * clip.rate_hz), np.float32), clip.rate_hz)
         for clip, secs in zip(clips, lengths, strict=True)
     ]
     _, resample = _cpu(lambda: [resampling.resample(*x, _RATE_HZ) for x in raw])
-    predictor = serving.Predictor(model)
+    predictor = export.Predictor(model)
     waveforms = [clip.waveform for clip in clips]
     predictor.scores(waveforms[:1])
     _, scoring = _cpu(lambda: predictor.scores(waveforms))
@@ -184,7 +186,7 @@ def _loop_secs(names: Sequence[str]) -> tuple[float, float]:
 
 def memory(model: str, num_files: int, hours: float, picture: str) -> None:
     """Measures prediction's memory over many files and over long ones; draws it."""
-    from genre_tl import plots
+    from genre_tl.evaluation import plots
 
     curves = {}
     for name, source in _sources(num_files, hours):

@@ -22,7 +22,7 @@ from . import command, data_flags, run_flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from genre_tl import datasets
+    from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -75,7 +75,7 @@ flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import cross_validation, reports, training
+    from genre_tl.training import cross_validation, report, training
 
     del argv
     preset = run_flags.preset("finetune")
@@ -105,11 +105,11 @@ def main(argv: list[str]) -> None:
         start=FLAGS.start,
         progress=cross_validation.Progress(_show_epoch, _shown()),
     )
-    print(reports.write(record, start=FLAGS.start))
+    print(report.write(record, start=FLAGS.start))
 
 
 def _table() -> datasets.Dataset:
-    from genre_tl import splits
+    from genre_tl.data import splits
 
     table = data_flags.table()
     if not FLAGS.styles:
@@ -118,9 +118,9 @@ def _table() -> datasets.Dataset:
 
 
 def _warn_of_leaks(table: datasets.Dataset) -> None:
-    from genre_tl import runs, training
+    from genre_tl.training import run_folder, training
 
-    source = runs.read_run(FLAGS.start)
+    source = run_folder.read_run(FLAGS.start)
     num_seen = training.num_seen(source, table.name, table.paths)
     if num_seen:
         logging.warning(
@@ -133,7 +133,7 @@ def _warn_of_leaks(table: datasets.Dataset) -> None:
 
 
 def _parts(table: datasets.Dataset) -> dict[str, np.ndarray] | None:
-    from genre_tl import splits
+    from genre_tl.data import splits
 
     if FLAGS.split == "folds":
         return None

@@ -10,7 +10,9 @@ from absl import app, flags
 from . import command
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
-    from genre_tl import datasets, extraction, input_pipeline, params
+    from genre_tl import params
+    from genre_tl.data import datasets
+    from genre_tl.features import extraction, pipeline
 
 FLAGS = flags.FLAGS
 
@@ -49,7 +51,7 @@ _NUM_SHOWN = 5
 
 def table() -> datasets.Dataset:
     """Loads the table of the collection."""
-    from genre_tl import datasets, tables
+    from genre_tl.data import datasets, tables
 
     if FLAGS.table:
         return tables.read(FLAGS.table, FLAGS.data_dir)
@@ -69,10 +71,10 @@ def store_dir() -> pathlib.Path:
 
 def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
     """Completes the feature store and prints what came of it."""
-    from genre_tl import input_pipeline
+    from genre_tl.features import pipeline
 
     _tell_skipped(table)
-    summary = input_pipeline.extract(
+    summary = pipeline.extract(
         table,
         store_dir(),
         frontend,
@@ -107,16 +109,16 @@ def _tell_skipped(table: datasets.Dataset) -> None:
 
 def features(
     table: datasets.Dataset, frontend: params.Frontend
-) -> tuple[input_pipeline.Features, datasets.Dataset]:
+) -> tuple[pipeline.Features, datasets.Dataset]:
     """Completes the feature store and loads it.
 
     Returns:
       The features, and the table without the clips that could not be read, clips of
       identical audio in one group.
     """
-    from genre_tl import input_pipeline
+    from genre_tl.features import pipeline
 
     extract(table, frontend)
-    found, table = input_pipeline.load(store_dir(), table, frontend)
+    found, table = pipeline.load(store_dir(), table, frontend)
     # Identical audio has one place among the frames.
     return found, table.joined(found.starts.tolist())

@@ -34,9 +34,9 @@ _PICTURE_SAMPLES = 256
 def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError("name one recording")
-    from genre_tl import audio
+    from genre_tl.audio import decoding
 
-    [clip] = audio.read(argv[1:], max_secs=FLAGS.max_secs)
+    [clip] = decoding.read(argv[1:], max_secs=FLAGS.max_secs)
     if clip.waveform is None:
         raise ValueError(f"{clip.path}: {clip.error}")
     os.makedirs(FLAGS.output_dir, exist_ok=True)
@@ -47,13 +47,14 @@ def main(argv: list[str]) -> None:
 
 
 def _draw_scaleogram(waveform: np.ndarray, path: str) -> None:
-    from genre_tl import params, scattering, sound_plots
+    from genre_tl import params, scattering
+    from genre_tl.evaluation import audio_plots
 
     fine = scattering.Scattering1D(_J, _Q, T=_PICTURE_SAMPLES, max_order=1)
     first = fine(waveform[None])[0, 1:].numpy()
     layer = scattering.Scattering1D(_J, _Q)
     meta = layer.meta()
-    sound_plots.scaleogram(
+    audio_plots.scaleogram(
         waveform,
         first,
         layer(waveform[None])[0].numpy(),
@@ -69,7 +70,8 @@ def _draw_error(waveform: np.ndarray, path: str) -> None:
     import numpy as np
     from kymatio.numpy import Scattering1D
 
-    from genre_tl import params, scattering, sound_plots
+    from genre_tl import params, scattering
+    from genre_tl.evaluation import audio_plots
 
     waveform = waveform[: 8 * params.SAMPLE_RATE_HZ]
     exact = Scattering1D(J=_J, Q=_Q, shape=len(waveform), oversampling=_J)
@@ -86,7 +88,7 @@ def _draw_error(waveform: np.ndarray, path: str) -> None:
     meta = exact.meta()
     # A path is known by the wavelet that makes its last modulus.
     last = np.nan_to_num(meta["xi"])[np.arange(len(norms)), meta["order"] - 1]
-    sound_plots.path_errors(
+    audio_plots.path_errors(
         errors,
         meta["order"],
         last * params.SAMPLE_RATE_HZ,

@@ -20,7 +20,7 @@ from . import command, data_flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from genre_tl import datasets
+    from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -38,10 +38,11 @@ flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import plots, runs, training
+    from genre_tl.evaluation import plots
+    from genre_tl.training import run_folder, training
 
     del argv
-    record = runs.read_run(FLAGS.run_dir)
+    record = run_folder.read_run(FLAGS.run_dir)
     frontend = params.Preset.from_dict(record["preset"]).frontend
     table = data_flags.table()
     features, table = data_flags.features(table, frontend)
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     plots.confusion_matrix(
         result.confusion, result.vocabulary, folder / "confusion.png", title=title
     )
-    runs.write_json(folder / "evaluation.json", result.to_dict())
+    run_folder.write_json(folder / "evaluation.json", result.to_dict())
     print(f"\nwritten: {folder}/evaluation.json, {folder}/confusion.png")
 
 

@@ -24,7 +24,7 @@ from absl import flags
 from . import command
 
 if TYPE_CHECKING:
-    from genre_tl import exploration, serving
+    from genre_tl.serving import exploration, export
 
 FLAGS = flags.FLAGS
 
@@ -41,9 +41,9 @@ _HOSTS = ("localhost", "127.0.0.1")
 
 def main(argv: list[str]) -> None:
     del argv
-    from genre_tl import exploration, serving
+    from genre_tl.serving import exploration, export
 
-    predictor = serving.Predictor(FLAGS.model)
+    predictor = export.Predictor(FLAGS.model)
     collection = exploration.Collection(FLAGS.embeddings) if FLAGS.embeddings else None
     handler = functools.partial(_Handler, predictor, collection)
     with _server(handler) as server:
@@ -64,7 +64,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def __init__(
         self,
-        predictor: serving.Predictor,
+        predictor: export.Predictor,
         collection: exploration.Collection | None,
         *args: Any,
     ) -> None:
@@ -93,7 +93,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(json.dumps(facts).encode(), "application/json")
 
     def _look(self, size: int) -> dict[str, Any]:
-        from genre_tl import exploration
+        from genre_tl.serving import exploration
 
         with tempfile.NamedTemporaryFile() as file:
             while size and (piece := self.rfile.read(min(size, 2**20))):

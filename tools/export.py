@@ -49,27 +49,30 @@ def main(argv: list[str]) -> None:
         raise ValueError(
             f"--name={FLAGS.name}: give letters, digits, dots, hyphens, underscores"
         )
-    from genre_tl import formats, model_card, models, params, runs, serving
+    from genre_tl import params
+    from genre_tl.model import networks
+    from genre_tl.serving import export, lite, model_card
+    from genre_tl.training import run_folder
 
     logging.set_verbosity(logging.WARNING)  # Saving tells of names within the graph.
-    record = runs.read_run(FLAGS.run_dir)
+    record = run_folder.read_run(FLAGS.run_dir)
     model_file = pathlib.Path(FLAGS.run_dir) / "model.keras"
     suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
     base = pathlib.Path(FLAGS.saved_models_dir) / f"{FLAGS.name}{suffix}"
     fingerprint = hashlib.sha256(model_file.read_bytes()).hexdigest()
-    folder = serving.newest(base)
-    known = folder and serving.read_card(folder).get("model_sha256")
+    folder = export.newest(base)
+    known = folder and export.read_card(folder).get("model_sha256")
     if folder and known == fingerprint and not FLAGS.force:
         print(f"{folder}: is of this very model already; --force exports it again")
     else:
         print(f"{model_file}: exporting and checking (a minute or so) ...", flush=True)
-        folder = serving.export(
-            models.load(model_file),
+        folder = export.export(
+            networks.load(model_file),
             params.Preset.from_dict(record["preset"]).frontend,
             record["vocabulary"],
             base,
             card=model_card.from_run(record, FLAGS.name, fingerprint),
-            write=formats.WRITERS.get(FLAGS.format, serving.write_saved_model),
+            write=lite.WRITERS.get(FLAGS.format, export.write_saved_model),
             on_check=lambda text: print(f"  ok: {text}", flush=True),
         )
         num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

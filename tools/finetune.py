@@ -20,7 +20,7 @@ from . import command, data_flags, run_flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from genre_tl import datasets
+    from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -49,7 +49,7 @@ _FIGURES = {
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import runs, training
+    from genre_tl.training import run_folder, training
 
     del argv
     preset = run_flags.preset("finetune")
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     _rows(table)
     features, table = data_flags.features(table, preset.frontend)
     rows = _rows(table)
-    data = runs.Data(features=features, table=table, split=_split_name(), **rows)
+    data = run_folder.Data(features=features, table=table, split=_split_name(), **rows)
     print(
         f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
         f"{len(data.test)} held out, {len(table.vocabulary)} genres"
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
 def _rows(table: datasets.Dataset) -> dict[str, np.ndarray]:
     import numpy as np
 
-    from genre_tl import splits
+    from genre_tl.data import splits
 
     rows = {"train": np.arange(len(table.paths))}
     if FLAGS.split == "held_out":
@@ -99,7 +99,7 @@ def _split_name() -> str:
 def _report(record: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
     import numpy as np
 
-    from genre_tl import plots
+    from genre_tl.evaluation import plots
 
     print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
     if FLAGS.start and "head_pull" in record:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from absl import flags
 
-from genre_tl import synthetic
-
 from . import command
+from .demo_corpus import builder
 
-_DEFAULT = synthetic.Corpus()
+_DEFAULT = builder.Corpus()
 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to make.", required=True)
 _NUM_TAGGED = flags.DEFINE_integer(
@@ -36,14 +35,14 @@ _SEED = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     del argv
-    corpus = synthetic.Corpus(
+    corpus = builder.Corpus(
         num_tagged=_NUM_TAGGED.value,
         clips_per_genre=_CLIPS_PER_GENRE.value,
         clip_secs=_CLIP_SECS.value,
         seed=_SEED.value,
         difficulty=_DIFFICULTY.value,
     )
-    synthetic.write(_OUTPUT_DIR.value, corpus)
+    builder.write(_OUTPUT_DIR.value, corpus)
     num_genre_clips = 10 * corpus.clips_per_genre
     print(
         f"{_OUTPUT_DIR.value}: {corpus.num_tagged} tagged clips in tagged, "

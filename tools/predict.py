@@ -38,7 +38,7 @@ from genre_tl import files
 from . import command, journal, result_formats
 
 if TYPE_CHECKING:
-    from genre_tl import prediction, serving
+    from genre_tl.serving import export, prediction
 
 FLAGS = flags.FLAGS
 
@@ -85,10 +85,10 @@ def main(argv: list[str]) -> int:
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError("--chart is a form of --format=text")
     paths = list(_files(_listed(argv[1:])))
-    from genre_tl import serving
+    from genre_tl.serving import export
 
     command.begin_soon()
-    predictor = serving.Predictor(FLAGS.model)
+    predictor = export.Predictor(FLAGS.model)
     outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
     if outputs:
         with journal.opened(outputs, _key(predictor, paths)) as log:
@@ -136,7 +136,7 @@ def _within(top: str) -> Iterator[str]:
 
     Links to folders are followed, but a folder that was met before is passed over.
     """
-    from genre_tl import folders
+    from genre_tl.data import audio_files
 
     tops, met, closed = [top], set(), []
     for start in tops:  # It grows: links come after what is there itself.
@@ -152,14 +152,14 @@ def _within(top: str) -> Iterator[str]:
             tops += filter(os.path.islink, paths)
             for name in names:
                 suffix = pathlib.PurePath(name).suffix.lower()
-                if suffix in folders.AUDIO_SUFFIXES and not name.startswith("."):
+                if suffix in audio_files.AUDIO_SUFFIXES and not name.startswith("."):
                     yield os.path.join(folder, name)
     yield from closed
 
 
-def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
+def _key(predictor: export.Predictor, paths: Sequence[str]) -> dict[str, Any]:
     """Returns what the outputs depend on, under the names that users know."""
-    from genre_tl import feature_store
+    from genre_tl.features import feature_store
 
     parts = sorted(path for path in predictor.folder.rglob("*") if path.is_file())
     model = "".join(feature_store.sha256(part) for part in parts)
@@ -174,10 +174,10 @@ def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _predict(
-    predictor: serving.Predictor, paths: Sequence[str], log: journal.Journal | None
+    predictor: export.Predictor, paths: Sequence[str], log: journal.Journal | None
 ) -> int:
     """Writes a result a file, or those that are missing; returns how many failed."""
-    from genre_tl import prediction
+    from genre_tl.serving import prediction
 
     write = _text_writer(predictor.labels, log if FLAGS.output else None)
     failed: list[int] = log.notes.get("failed", []) if log else []
@@ -279,15 +279,15 @@ def _write_npz(vectors_file: str, ids: Sequence[str]) -> None:
 
 def _common_folder(paths: Sequence[str]) -> str:
     """Returns the folder that all files are in."""
-    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
-    return os.path.commonpath(folders) if folders else os.curdir
+    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    return os.path.commonpath(parents) if parents else os.curdir
 
 
 def _with_taggram(
     result: prediction.Result, labels: Sequence[str], base: str
 ) -> prediction.Result:
     """Writes scores over time; a name that this cannot be done for is an error."""
-    from genre_tl import prediction
+    from genre_tl.serving import prediction
 
     try:
         _write_taggram(result, labels, base)
@@ -300,7 +300,7 @@ def _with_taggram(
 
 
 def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) -> None:
-    from genre_tl import sound_plots
+    from genre_tl.evaluation import audio_plots
 
     assert result.taggram is not None
     times, scores = result.taggram.times_secs, result.taggram.scores
@@ -315,7 +315,7 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
     files.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
     title = result_formats.shown(os.path.basename(result.path))
     if len(times):
-        sound_plots.taggram(times, scores, labels, f"{target}.png", title=title)
+        audio_plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _tell(text: str) -> None:

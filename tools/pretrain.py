@@ -19,7 +19,7 @@ from . import command, data_flags, run_flags
 if TYPE_CHECKING:
     import numpy as np
 
-    from genre_tl import datasets
+    from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -52,7 +52,7 @@ _FIGURES = {
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl import runs, training
+    from genre_tl.training import run_folder, training
 
     del argv
     preset = run_flags.preset("pretrain")
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     _rows(table)
     features, table = data_flags.features(table, preset.frontend)
     rows = _rows(table)
-    data = runs.Data(
+    data = run_folder.Data(
         features=features,
         table=table,
         train=rows["train"],
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
 
 
 def _table() -> datasets.Dataset:
-    from genre_tl import datasets
+    from genre_tl.data import datasets
 
     if FLAGS.num_tags is None:
         return data_flags.table()
@@ -100,7 +100,7 @@ def _split() -> str:
 
 
 def _rows(table: datasets.Dataset) -> dict[str, np.ndarray]:
-    from genre_tl import splits
+    from genre_tl.data import splits
 
     if _split() == "random":
         return splits.random(table, _RANDOM_PARTS, FLAGS.seed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from genre_tl import prediction
+    from genre_tl.serving import prediction
 
 _TEXT_LABELS = 3
 
@@ -90,10 +90,10 @@ class Writer:
         return f"{shown(result.path)}  {text or nothing}{note}\n"
 
     def _chart(self, result: prediction.Result, scores: np.ndarray) -> str:
-        from genre_tl import evaluation
+        from genre_tl.evaluation import metrics
 
         kept = self._kept(scores)
-        bars = evaluation.bar_chart(
+        bars = metrics.bar_chart(
             np.array([*kept.values()]),
             [*kept],
             max(shutil.get_terminal_size().columns - 1, 40),

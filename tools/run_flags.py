@@ -14,7 +14,7 @@ from genre_tl import params
 from . import command
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
-    from genre_tl import runs
+    from genre_tl.training import run_folder
 
 FLAGS = flags.FLAGS
 
@@ -92,14 +92,14 @@ def preset(kind: str) -> params.Preset:
     return dataclasses.replace(chosen, **{kind: changed})
 
 
-def progress(num_epochs: int, figures: Mapping[str, str]) -> runs.Progress:
+def progress(num_epochs: int, figures: Mapping[str, str]) -> run_folder.Progress:
     """Returns how a run shows itself: a line an epoch, steps on a terminal.
 
     Args:
       num_epochs: most epochs that can come.
       figures: columns of the history to show, and their names.
     """
-    from genre_tl import runs
+    from genre_tl.training import run_folder
 
     is_terminal = sys.stderr.isatty()
 
@@ -118,4 +118,4 @@ def progress(num_epochs: int, figures: Mapping[str, str]) -> runs.Progress:
         text = f"epoch {epoch} of {num_epochs}: {', '.join(shown)}; {secs:.0f} s"
         print("\r\033[K" * is_terminal + f"{text}, at most {most} left", flush=True)
 
-    return runs.Progress(on_step, on_epoch)
+    return run_folder.Progress(on_step, on_epoch)

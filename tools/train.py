@@ -62,11 +62,12 @@ def main(argv: list[str]) -> int:
 
 def _check() -> None:
     """Says what is wrong before the features are extracted, which may take hours."""
-    from genre_tl import runs, splits
+    from genre_tl.data import splits
+    from genre_tl.training import run_folder
 
     table = data_flags.table()
     if FLAGS.start:
-        runs.read_run(FLAGS.start)
+        run_folder.read_run(FLAGS.start)
     if FLAGS.folds:
         try:
             splits.folds(table, FLAGS.folds, FLAGS.seed)

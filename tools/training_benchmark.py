@@ -17,10 +17,12 @@ _BATCH, _PATHS, _TAGS = 32, 643, 188
 
 def run(repeats: int) -> None:
     """Prints the times of a step of pre-training with the default preset."""
-    from genre_tl import learning, models, params
+    from genre_tl import params
+    from genre_tl.model import networks
+    from genre_tl.training import learning
 
     preset = params.PRESETS["default"]
-    ours = models.tagger(preset.model, _PATHS, _TAGS)
+    ours = networks.tagger(preset.model, _PATHS, _TAGS)
     theirs = _stock(ours)
     learning.compiled(ours, preset.pretrain, "binary_crossentropy")
     theirs.compile("adam", "binary_crossentropy", jit_compile=False)
@@ -43,7 +45,7 @@ def _stock(network: keras.Model) -> keras.Model:
     """Returns the same network of Keras's own GRU layers, with the same weights."""
     import keras
 
-    from genre_tl import gru
+    from genre_tl.model import gru
 
     def stock(layer: keras.layers.Layer) -> keras.layers.Layer:
         if not isinstance(layer, gru.GRU):

@@ -1,0 +1,753 @@
+"""Every kind of file to the same waveform, and nothing that stops the reading."""
+
+import errno
+import functools
+import importlib.util
+import io
+import itertools
+import math
+import operator
+import os
+import pathlib
+import struct
+import sys
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import tensorflow as tf
+from hypothesis import strategies
+
+from genre_tl import params
+from genre_tl.audio import decoding
+from genre_tl.data import audio_files
+
+RATES = [
+    (22_050, 16_000),
+    (44_100, 16_000),
+    (48_000, 16_000),
+    (8_000, 16_000),
+    (11_025, 16_000),
+    (16_000, 22_050),
+    (16_001, 16_000),
+]
+
+
+def sine(frequency_hz, rate_hz, secs=2.0, phase=0.3):
+    times = np.arange(round(rate_hz * secs)) / rate_hz
+    return np.cos(2 * np.pi * frequency_hz * times + phase).astype(np.float32)
+
+
+def phasor(waveform, frequency_hz, rate_hz):
+    """Complex amplitude at one frequency, away from the edges."""
+    edge = len(waveform) // 5
+    times = np.arange(len(waveform))[edge:-edge] / rate_hz
+    window = np.blackman(len(times))
+    turned = np.exp(-2j * np.pi * frequency_hz * times) * waveform[edge:-edge]
+    return 2 * (window * turned).sum() / window.sum()
+
+
+def music(rate_hz, num_channels=1, secs=2.5):
+    """Decaying harmonics below 6 kHz, faded in and out, one tune a channel."""
+    times = np.arange(round(rate_hz * secs)) / rate_hz
+    fade = np.sin(np.pi * times / secs) ** 2
+    channels = []
+    for channel in range(num_channels):
+        tones = [
+            np.sin(2 * np.pi * f * times + k) / (k + 1)
+            for k, f in enumerate(np.arange(220 + 55 * channel, 6_000, 440))
+        ]
+        channels.append(0.2 * fade * np.sum(tones, axis=0))
+    return np.stack(channels, axis=1).astype(np.float32)
+
+
+def encode(samples, rate_hz, container, subtype=None, **how):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=container, subtype=subtype, **how)
+    return file.getvalue()
+
+
+def mp3(rate_hz, num_channels=1, secs=2.5):
+    return encode(music(rate_hz, num_channels, secs), rate_hz, "MP3")
+
+
+def without_tag(data):
+    """Cuts the first frame of an MP3, the one with the Xing tag, off."""
+    return data[data.index(data[:2], 2) :]
+
+
+def wav(samples=None, rate_hz=22_050, **changes):
+    """A 16-bit mono WAV whose header may lie."""
+    samples = music(rate_hz)[:, 0] if samples is None else samples
+    data = (samples * 32_767).astype("<i2").tobytes()
+    header = {"riff": 36 + len(data), "rate": rate_hz, "data": len(data), **changes}
+    byte_rate = 2 * header["rate"] % 2**32
+    form = struct.pack("<IHHIIHH", 16, 1, 1, header["rate"], byte_rate, 2, 16)
+    riff = b"RIFF" + struct.pack("<I", header["riff"]) + b"WAVEfmt " + form
+    return riff + b"data" + struct.pack("<I", header["data"]) + data
+
+
+def flac_stating(num_samples):
+    data = bytearray(encode(music(22_050), 22_050, "FLAC", "PCM_16"))
+    data[21] = data[21] & 0xF0 | num_samples >> 32
+    data[22:26] = (num_samples % 2**32).to_bytes(4, "big")
+    return bytes(data)
+
+
+@functools.cache
+def sound_files():
+    """Bytes of files that are to be read, by name."""
+    noise = np.random.default_rng(1).integers(0, 255, 3_000, np.uint8).tobytes()
+    files = {"riff.wav": wav(), "wrong_name.mp3": wav(), "UPPER.WAV": wav()}
+    for container, subtype, rate_hz, num_channels in (
+        ("WAV", "PCM_16", 44_100, 2),
+        ("WAV", "PCM_24", 44_100, 2),
+        ("WAV", "PCM_32", 44_100, 1),
+        ("WAV", "PCM_U8", 22_050, 1),
+        ("WAV", "FLOAT", 48_000, 1),
+        ("WAV", "DOUBLE", 48_000, 2),
+        ("WAVEX", "PCM_16", 44_100, 2),
+        ("FLAC", "PCM_16", 44_100, 2),
+        ("FLAC", "PCM_24", 48_000, 1),
+        ("OGG", "VORBIS", 44_100, 2),
+        ("OGG", "VORBIS", 22_050, 1),
+        ("OGG", "OPUS", 48_000, 1),
+        ("AIFF", "PCM_16", 44_100, 2),
+        ("AU", "PCM_16", 22_050, 1),
+    ):
+        name = f"{subtype}_{rate_hz}_{num_channels}.{container.lower()}"
+        samples = music(rate_hz, num_channels)
+        files[name] = encode(samples, rate_hz, container, subtype)
+    for rate_hz in (8_000, 16_000, 22_050, 32_000, 44_100, 48_000):
+        files[f"{rate_hz}_1.mp3"] = mp3(rate_hz)
+        files[f"{rate_hz}_2.mp3"] = mp3(rate_hz, 2)
+    files["untagged_mpeg1.mp3"] = without_tag(mp3(44_100, 2))
+    files["untagged_mpeg2.mp3"] = without_tag(mp3(22_050))
+    files["id3v1.mp3"] = mp3(22_050) + b"TAG" + bytes(125)
+    cover = b"ID3\x04\0\0" + bytes([0, 9, 0, 0])  # 9 * 128 * 128 bytes of cover art
+    files["id3v2.mp3"] = cover + bytes(9 * 128 * 128) + mp3(22_050)
+    files["junk_first.mp3"] = noise + mp3(44_100)
+    files["short.wav"] = wav(music(22_050, secs=0.3)[:, 0])
+    files["silence.wav"] = wav(np.zeros(22_050))
+    files["junk_chunk.wav"] = wav().replace(b"fmt ", b"JUNK\x04\0\0\0\0\0\0\0fmt ", 1)
+    files["unknown_length.flac"] = flac_stating(0)
+    files["ünïcode and spaces.wav"] = wav()
+    return files
+
+
+@functools.cache
+def odd_files():
+    """Bytes of files to be read with a note, and a word of it, by name."""
+    tune = music(22_050)
+    vorbis = encode(music(44_100, 2, 8.0), 44_100, "OGG", "VORBIS")
+    flac = encode(music(22_050), 22_050, "FLAC", "PCM_16")
+    au, aiff = encode(tune, 22_050, "AU"), encode(tune, 22_050, "AIFF", "PCM_16")
+    song, hole = mp3(44_100, 2), mp3(22_050, secs=4.0)
+    noise = np.random.default_rng(2).integers(0, 255, 2_000, np.uint8).tobytes()
+    third = len(hole) // 3
+    return {
+        "cut.wav": (wav()[:60_000], "cut off: 1.4 of 2.5 s"),
+        "cut.au": (au[:60_024], "cut off: 1.4 of 2.5 s"),
+        "cut.aiff": (aiff[:60_054], "cut off: 1.4 of 2.5 s"),
+        "cut.flac": (flac[: len(flac) // 2], "of 2.5 s present"),
+        "cut.ogg": (vorbis[: len(vorbis) // 2], "cut off"),
+        "cut.mp3": (song[: len(song) // 2], "of 2.5 s present"),
+        "hole.mp3": (hole[:third] + hole[third + 900 :], "of 4.0 s present"),
+        "noise.mp3": (hole[:third] + noise + hole[third + 2_000 :], "of 4.0 s present"),
+        "riff_size_zero.wav": (wav(riff=0), "sizes in its header"),
+        "data_size_ffffffff.wav": (wav(data=2**32 - 1), "sizes in its header"),
+        "never_closed.wav": (wav(riff=8, data=0), "sizes in its header"),
+        "promises_much.flac": (flac_stating(2**36 - 1), "2.5 of 3116529.6 s present"),
+        "promises_more.flac": (flac_stating(10**6), "2.5 of 45.4 s present"),
+    }
+
+
+@functools.cache
+def bad_files():
+    """Bytes of files that cannot be used, and a word of the reason, by name."""
+    rng = np.random.default_rng(0)
+    nan, infinite = music(22_050), music(22_050)
+    nan[1_000], infinite[1_000] = np.nan, np.inf
+    return {
+        "zero_bytes.wav": (b"", "empty"),
+        "zero_bytes.mp3": (b"", "empty"),
+        "header_only.wav": (wav()[:44], "no audio"),
+        "zero_samples.wav": (wav(np.zeros(0)), "no audio"),
+        "data_size_zero.wav": (wav(data=0), "no audio"),
+        "truncated_header.wav": (wav()[:30], "breaks off in the header"),
+        "text.wav": (b"this is not audio\n" * 50, "not audio"),
+        "random.mp3": (rng.bytes(20_000), "not audio"),
+        "random.flac": (rng.bytes(20_000), "not audio"),
+        "zero_rate.wav": (wav(rate=0), "no sample rate"),
+        "rate_1.wav": (wav(rate=1), "1 samples a second"),
+        "rate_of_gigahertz.wav": (wav(rate=2**31 - 1), "samples a second"),
+        "nan.wav": (encode(nan, 22_050, "WAV", "FLOAT"), "NaN"),
+        "infinite.wav": (encode(infinite, 22_050, "WAV", "FLOAT"), "NaN or infinite"),
+    }
+
+
+def written(folder, files):
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return {name: str(folder / name) for name in files}
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """Good, odd and bad files in turn, so that every kind has every neighbour."""
+    odd = {name: data for name, (data, _) in odd_files().items()}
+    bad = {name: data for name, (data, _) in bad_files().items()}
+    files = {**sound_files(), **odd, **bad}
+    names = sorted(files, key=lambda name: zlib.crc32(name.encode()))
+    folder = tmp_path_factory.mktemp("audio")
+    return written(folder, {name: files[name] for name in names})
+
+
+@pytest.fixture(scope="module")
+def both(paths):
+    """The clips of all files through both routes, by name."""
+    first = list(decoding.read(list(paths.values()), use_tfio=True))
+    second = list(decoding.read(list(paths.values())))
+    return dict(zip(paths, zip(first, second, strict=True), strict=True))
+
+
+def needs_tensorflow_io():
+    if not decoding._tfio_decoders():
+        pytest.skip("NOT RUN: tensorflow-io is absent or does not load")
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_resampling_neither_shifts_nor_colours_up_to_0_95_of_nyquist(rates):
+    rate_in, rate_out = rates
+    for part in (0.01, 0.2, 0.5, 0.8, 0.9, 0.95):
+        frequency = part * min(rates) / 2
+        result = decoding.resample(sine(frequency, rate_in), rate_in, rate_out).numpy()
+        gain = phasor(result, frequency, rate_out) / np.exp(0.3j)
+        assert abs(gain) == pytest.approx(1, abs=1e-6)
+        shift_secs = np.angle(gain) / (2 * np.pi * frequency)
+        assert abs(shift_secs * rate_out) < 1e-5
+
+
+@pytest.mark.parametrize("rates", [x for x in RATES if x[0] > x[1]])
+def test_what_is_above_the_new_nyquist_frequency_is_down_by_120_db(rates):
+    rate_in, rate_out = rates
+    for frequency in np.linspace(rate_out / 2 + 1, 0.999 * rate_in / 2, 5):
+        result = decoding.resample(sine(frequency, rate_in), rate_in, rate_out).numpy()
+        edge = len(result) // 5
+        assert np.sqrt(2 * np.mean(result[edge:-edge] ** 2)) < 1e-6
+
+
+@pytest.mark.parametrize("rates", [x for x in RATES if x[0] < x[1]])
+def test_raising_the_rate_leaves_no_image_above_120_db(rates):
+    rate_in, rate_out = rates
+    for part in (0.3, 0.6, 0.9, 0.95):
+        frequency = part * rate_in / 2
+        result = decoding.resample(sine(frequency, rate_in), rate_in, rate_out).numpy()
+        amplitude = phasor(result, frequency, rate_out)
+        times = np.arange(len(result)) / rate_out
+        expected = (amplitude * np.exp(2j * np.pi * frequency * times)).real
+        edge = len(result) // 5
+        rest = (result - expected)[edge:-edge]
+        assert np.sqrt(2 * np.mean(rest**2)) < 1e-6
+
+
+@pytest.mark.parametrize("rates", RATES)
+@pytest.mark.parametrize("kind", ["chirp", "noise"])
+def test_resampling_agrees_with_soxr(rates, kind):
+    rate_in, rate_out = rates
+    times = np.arange(3 * rate_in) / rate_in
+    top = 0.7 * min(rates) / 2  # soxr's own passband falls before ours
+    if kind == "chirp":
+        waveform = np.cos(np.pi * top / 3 * times**2)
+    else:
+        spectrum = np.fft.rfft(np.random.default_rng(0).normal(0, 0.3, len(times)))
+        spectrum[np.fft.rfftfreq(len(times), 1 / rate_in) > top] = 0
+        waveform = np.fft.irfft(spectrum, len(times))
+    waveform = (waveform * np.sin(np.pi * times / 3) ** 2).astype(np.float32)
+    expected = soxr.resample(waveform, rate_in, rate_out, "VHQ")
+    result = decoding.resample(waveform, rate_in, rate_out).numpy()[: len(expected)]
+    np.testing.assert_allclose(result, expected, atol=3e-5)
+
+
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(
+    rate_in=strategies.sampled_from([8_000, 11_025, 22_050, 44_100, 48_000, 1_001]),
+    rate_out=strategies.sampled_from([16_000, 22_050, 6_000, 999]),
+    num_samples=strategies.integers(1, 40_000),
+)
+def test_every_sample_is_the_convolution_with_the_stated_low_pass(
+    rate_in, rate_out, num_samples
+):
+    hypothesis.assume(rate_in != rate_out)
+    rng = np.random.default_rng(num_samples)
+    waveform = rng.normal(0, 0.3, num_samples).astype(np.float32)
+    result = decoding.resample(waveform, rate_in, rate_out).numpy()
+    assert len(result) == math.ceil(num_samples * rate_out / rate_in)
+    at = np.unique(np.r_[:9, rng.integers(0, len(result), 90), -9:0] % len(result))
+    # The inverse Fourier transform of erfc((f - 0.975) / (0.005 sqrt 2)) / 2, f in
+    # lower Nyquist frequencies.
+    nyquist = min(rate_in, rate_out) / 2
+    lag = at[:, None] / rate_out - np.arange(num_samples) / rate_in
+    envelope = np.exp(-2 * (np.pi * 0.005 * nyquist * lag) ** 2)
+    response = 2 * 0.975 * nyquist * np.sinc(2 * 0.975 * nyquist * lag) * envelope
+    expected = response @ waveform.astype(np.float64) / rate_in
+    np.testing.assert_allclose(result[at], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("rates", [(22_050, 16_000), (8_000, 16_000), (16_001, 16_000)])
+def test_rates_may_be_tensors_and_lengths_unknown(rates):
+    waveform = np.random.default_rng(0).normal(0, 0.3, 30_001).astype(np.float32)
+    rate_in, rate_out = rates
+    expected = decoding.resample(waveform, rate_in, rate_out)
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None]), *[tf.TensorSpec([], tf.int32)] * 2]
+    )
+    def dynamic(waveform, rate_in, rate_out):
+        return decoding.resample(waveform, rate_in, rate_out)
+
+    np.testing.assert_allclose(dynamic(waveform, *rates), expected, atol=1e-6)
+    np.testing.assert_array_equal(dynamic(waveform, rate_in, rate_in), waveform)
+    dataset = tf.data.Dataset.from_tensors((waveform, *rates)).map(decoding.resample)
+    np.testing.assert_allclose(next(iter(dataset)), expected, atol=1e-6)
+
+
+def test_static_shapes_stay_static_and_xla_compiles_them():
+    waveform = np.random.default_rng(0).normal(0, 0.3, [2, 3, 20_000])
+    expected = decoding.resample(waveform, 22_050, 16_000)
+    compiled = tf.function(
+        lambda x: decoding.resample(x, 22_050, 16_000), jit_compile=True
+    ).get_concrete_function(tf.TensorSpec([2, 3, 20_000]))
+    assert compiled.structured_outputs.shape == [2, 3, 14_513]
+    result = compiled(tf.constant(waveform, tf.float32))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_resampling_a_batch_is_resampling_each():
+    batch = np.random.default_rng(0).normal(0, 0.3, [3, 50_000]).astype(np.float32)
+    together = decoding.resample(batch, 44_100, 16_000)
+    alone = [decoding.resample(x, 44_100, 16_000) for x in batch]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_resampling_is_in_core_ops_alone():
+    signature = [tf.TensorSpec([None, None]), *[tf.TensorSpec([], tf.int64)] * 2]
+    graph = tf.function(decoding.resample).get_concrete_function(*signature).graph
+    functions = graph.as_graph_def().library.function
+    ops = {node.op for function in functions for node in function.node_def}
+    ops |= {node.op for node in graph.as_graph_def().node}
+    assert not {op for op in ops if "PyFunc" in op or ">" in op}
+
+
+def test_resampling_at_equal_rates_is_the_identity():
+    waveform = np.random.default_rng(0).normal(0, 2, 1_000).astype(np.float32)
+    np.testing.assert_array_equal(decoding.resample(waveform, 7, 7), waveform)
+
+
+def test_resampling_nothing_gives_nothing():
+    assert decoding.resample(np.zeros([2, 0], np.float32), 22_050, 16_000).shape == [
+        2,
+        0,
+    ]
+    rate = tf.constant(22_050)
+    assert decoding.resample(np.zeros(0, np.float32), rate, 16_000).shape == [0]
+
+
+@pytest.mark.parametrize("rates", [(0, 16_000), (16_000, 0), (-1, 16_000)])
+def test_a_rate_that_is_not_positive_is_refused(rates):
+    with pytest.raises(ValueError, match="must be positive"):
+        decoding.resample(np.zeros(10, np.float32), *rates)
+
+
+def test_mono_is_the_mean_of_the_channels():
+    samples = np.random.default_rng(0).normal(0, 1, [2, 100, 3]).astype(np.float32)
+    np.testing.assert_allclose(decoding.mono(samples), samples.mean(-1), atol=1e-6)
+
+
+def test_clips_come_in_order_and_none_is_missing(paths, both):
+    for route in zip(*both.values(), strict=True):
+        assert [clip.index for clip in route] == list(range(len(paths)))
+        assert [clip.path for clip in route] == list(paths.values())
+
+
+@pytest.mark.parametrize("name", sound_files())
+def test_a_sound_file_is_the_same_through_both_routes(both, name):
+    first, second = both[name]
+    for clip in (first, second):
+        assert (clip.note, clip.error) == ("", "")
+        assert clip.waveform.dtype == np.float32
+    assert first.rate_hz == second.rate_hz
+    assert first.waveform.shape == second.waveform.shape
+    np.testing.assert_allclose(first.waveform, second.waveform, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [
+        ("PCM_16_44100_2.wav", 3e-4),
+        ("PCM_24_44100_2.wav", 3e-5),
+        ("PCM_U8_22050_1.wav", 0.05),
+        ("DOUBLE_48000_2.wav", 3e-5),
+        ("PCM_24_48000_1.flac", 3e-5),
+        ("PCM_16_44100_2.aiff", 3e-4),
+        ("PCM_16_22050_1.au", 3e-4),
+        ("VORBIS_44100_2.ogg", 0.1),
+        ("OPUS_48000_1.ogg", 0.1),
+        ("16000_1.mp3", 0.1),
+        ("22050_2.mp3", 0.1),
+        ("44100_1.mp3", 0.1),
+        ("48000_2.mp3", 0.1),
+    ],
+)
+def test_a_sound_file_sounds_as_it_was_written(both, name, tolerance):
+    clip = both[name][0]
+    written = music(clip.rate_hz, 2 if "_2." in name else 1).mean(axis=1)
+    expected = soxr.resample(written, clip.rate_hz, params.SAMPLE_RATE_HZ, "VHQ")
+    assert len(clip.waveform) == math.ceil(len(written) * 16_000 / clip.rate_hz)
+    error = clip.waveform[: len(expected)] - expected
+    assert np.sqrt(np.mean(error**2)) < tolerance * np.sqrt(np.mean(expected**2))
+
+
+@pytest.mark.parametrize("name", ["untagged_mpeg1.mp3", "untagged_mpeg2.mp3"])
+def test_an_mp3_without_a_length_is_read_to_its_end(both, name):
+    waveform, rate_hz = both[name][0].waveform, both[name][0].rate_hz
+    written = music(rate_hz, 2 if "mpeg1" in name else 1).mean(axis=1)
+    expected = soxr.resample(written, rate_hz, params.SAMPLE_RATE_HZ, "VHQ")
+    lag = np.correlate(waveform, expected, "valid").argmax()  # the encoder's delay
+    error = waveform[lag : lag + len(expected)] - expected
+    assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(np.mean(expected**2))
+
+
+@pytest.mark.parametrize("name", odd_files())
+def test_an_odd_file_gives_what_it_has_and_says_so(both, name):
+    for clip in both[name]:
+        assert not clip.error
+        assert odd_files()[name][1] in clip.note
+        assert np.abs(clip.waveform).max() > 0.05
+    first, second = both[name]
+    np.testing.assert_allclose(first.waveform, second.waveform, atol=1e-5)
+
+
+def test_the_share_that_is_left_is_the_beginning(both):
+    whole = both["riff.wav"][0].waveform
+    for name in ("cut.wav", "cut.au", "cut.aiff", "cut.flac"):
+        left = both[name][0].waveform
+        assert len(left) < len(whole)
+        heard = len(left) - 800  # resampling rings before a cut
+        np.testing.assert_allclose(left[:heard], whole[:heard], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", bad_files())
+def test_a_bad_file_gives_a_reason_in_words(both, name):
+    for clip in both[name]:
+        assert clip.waveform is None
+        assert bad_files()[name][1] in clip.error
+        assert "libsndfile" not in clip.error and "Error" not in clip.error
+
+
+def test_what_is_not_a_file_gives_a_reason(tmp_path):
+    missing, folder = tmp_path / "missing.wav", tmp_path
+    first, second, third = decoding.read([str(missing), str(folder), "a\0b.wav"])
+    assert first.error == "No such file or directory"
+    assert second.error == "Is a directory"
+    assert "null" in third.error
+
+
+def test_damaged_files_leave_the_terminal_quiet(paths, capfd):
+    # What was lost inside an MP3 may be missed by the frames after it: libmpg123
+    # says so on stderr, and nothing can stop it.
+    names = {*odd_files(), *bad_files()} - {"hole.mp3", "noise.mp3"}
+    list(decoding.read([paths[name] for name in paths if name in names]))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_16_bits_are_scaled_by_32768_and_floats_are_kept(tmp_path):
+    rate_hz = params.SAMPLE_RATE_HZ
+    extremes = np.array([-32_768, -1, 0, 1, 32_767], np.int16)
+    loud = np.array([-5.5, -1, 0.25, 1, 7.5], np.float32)
+    files = written(
+        tmp_path,
+        {
+            "int.wav": encode(extremes, rate_hz, "WAV", "PCM_16"),
+            "int.flac": encode(extremes, rate_hz, "FLAC", "PCM_16"),
+            "int.au": encode(extremes, rate_hz, "AU", "PCM_16"),
+            "float.wav": encode(loud, rate_hz, "WAV", "FLOAT"),
+        },
+    )
+    *integers, floats = decoding.read(list(files.values()))
+    for clip in integers:
+        np.testing.assert_array_equal(clip.waveform, extremes / np.float32(32_768))
+    np.testing.assert_array_equal(floats.waveform, loud)
+
+
+def test_a_sample_rate_may_be_as_low_or_high_as_the_limits(tmp_path):
+    tone = sine(100, 1_000, secs=1)
+    files = {
+        "low.wav": wav(tone, rate_hz=decoding.MIN_RATE_HZ),
+        "high.wav": wav(sine(100, 768_000, secs=0.1), rate_hz=decoding.MAX_RATE_HZ),
+    }
+    low, high = decoding.read(list(written(tmp_path, files).values()))
+    assert (len(low.waveform), len(high.waveform)) == (16_000, 1_600)
+
+
+def test_max_secs_keeps_the_beginning(paths, both):
+    names = [name for name in paths if name in sound_files()]
+    for use_tfio in (True, False):
+        clips = decoding.read(
+            [paths[name] for name in names], max_secs=1.25, use_tfio=use_tfio
+        )
+        for name, clip in zip(names, clips, strict=True):
+            whole = both[name][0].waveform
+            assert len(clip.waveform) == min(20_000, len(whole))
+            assert not clip.note
+            np.testing.assert_allclose(clip.waveform, whole[:20_000], atol=1e-5)
+
+
+def test_the_end_of_max_secs_is_not_taken_for_the_end_of_the_file(tmp_path):
+    # What is read beyond it, so that resampling sees no edge, begins a block.
+    samples = np.random.default_rng(0).uniform(-1, 1, 2**18 + 5_000)
+    data = encode(samples, 16_000, "WAV", "PCM_16")
+    (path,) = written(tmp_path, {"a.wav": data}).values()
+    (clip,) = decoding.read([path], max_secs=(2**18 - 500) / 16_000)
+    assert (len(clip.waveform), clip.note) == (2**18 - 500, "")
+
+
+def test_what_lies_beyond_max_secs_is_not_even_read(tmp_path):
+    samples = music(22_050, secs=4.0)
+    samples[60_000:] = np.nan
+    files = {"tail.wav": encode(samples, 22_050, "WAV", "FLOAT")}
+    path = written(tmp_path, files)["tail.wav"]
+    (clip,) = decoding.read([path], max_secs=2.0)
+    assert not clip.error
+    (clip,) = decoding.read([path])
+    assert "NaN" in clip.error
+
+
+@pytest.mark.parametrize("max_secs", [0, -1, math.nan])
+def test_a_length_that_is_not_positive_is_refused_at_once(max_secs):
+    with pytest.raises(ValueError, match="max_secs"):
+        decoding.read([], max_secs=max_secs)
+
+
+def test_no_files_are_no_clips():
+    assert list(decoding.read([])) == []
+
+
+def test_reading_may_be_given_up(paths):
+    clips = decoding.read(list(paths.values()))
+    assert next(clips).index == 0
+    clips.close()
+
+
+def test_tensorflow_io_loads_where_it_is_made_for():
+    version = tuple(int(x) for x in tf.__version__.split(".")[:2])
+    if version >= (2, 18) or sys.platform != "linux":
+        pytest.skip("tensorflow-io is not made for this TensorFlow or system")
+    if importlib.util.find_spec("tensorflow_io") is None:
+        pytest.skip("NOT RUN: tensorflow-io is not installed")
+    assert ("MP3", "MPEG_LAYER_III") in decoding._tfio_decoders()
+
+
+def test_whole_files_of_known_kinds_go_through_tensorflow_io(paths, monkeypatch):
+    needs_tensorflow_io()
+
+    def refuse(index, path, *args):
+        return iter([decoding.Clip(index, path, None, 0, error="refused")])
+
+    monkeypatch.setattr(decoding, "_pieces", refuse)
+    names = [
+        "riff.wav",
+        "wrong_name.mp3",
+        "PCM_24_44100_2.wav",
+        "FLOAT_48000_1.wav",
+        "PCM_16_44100_2.wavex",
+        "VORBIS_44100_2.ogg",
+        "16000_1.mp3",
+        "44100_2.mp3",
+        "untagged_mpeg2.mp3",
+    ]
+    for clip in decoding.read([paths[name] for name in names], use_tfio=True):
+        assert not clip.error, clip.path
+
+
+def test_without_tensorflow_io_everything_is_read_all_the_same(
+    paths, both, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow_io", None)
+    decoding._tfio_decoders.cache_clear()
+    try:
+        assert not decoding._tfio_decoders()
+        clips = list(decoding.read(list(paths.values()), use_tfio=True))
+    finally:
+        decoding._tfio_decoders.cache_clear()
+    for clip, (_, expected) in zip(clips, both.values(), strict=True):
+        assert (clip.note, clip.error) == (expected.note, expected.error)
+
+
+def test_real_mp3s_are_the_same_through_both_routes(shared):
+    needs_tensorflow_io()
+    files = sorted((shared / "data/mini_mtt").glob("*/*.mp3"))[::100]
+    names = [str(path) for path in files if path.stat().st_size]
+    assert len(names) > 10
+    first = decoding.read(names, use_tfio=True)
+    for clip, other in zip(first, decoding.read(names), strict=True):
+        assert (clip.note, clip.error, clip.rate_hz) == ("", "", 16_000)
+        assert clip.waveform.shape == other.waveform.shape
+        np.testing.assert_allclose(clip.waveform, other.waveform, atol=1e-5)
+
+
+def test_real_awkward_files_come_out_as_their_names_say(shared, capfd):
+    files = sorted((shared / "data/awkward_audio").iterdir())
+    assert len(files) > 25
+    for clip in decoding.read([str(path) for path in files]):
+        name = pathlib.Path(clip.path).name
+        assert bool(clip.error) == name.startswith("bad_"), (name, clip)
+        assert bool(clip.note) == (not name.startswith(("bad_", "ok_"))), (name, clip)
+        if not clip.error:
+            assert len(clip.waveform) >= 4_800
+            assert np.isfinite(clip.waveform).all()
+            assert ("silence" in name) == (np.abs(clip.waveform).max() == 0)
+    assert capfd.readouterr() == ("", "")
+
+
+LONG = {
+    "44k1.wav": lambda: encode(music(44_100, 2, 9.3), 44_100, "WAV", "PCM_16"),
+    "odd rate.flac": lambda: encode(music(44_101, 1, 7.1), 44_101, "FLAC", "PCM_16"),
+    "same rate.wav": lambda: encode(music(16_000, 1, 8.0), 16_000, "WAV", "FLOAT"),
+    "tag.mp3": lambda: mp3(44_100, 2, 9.3),
+    "no tag.mp3": lambda: without_tag(mp3(22_050, 1, 9.3)),
+    "junk.mp3": lambda: b"junk" * 99 + mp3(48_000, 2, 9.3),
+}
+
+
+@pytest.mark.parametrize("max_secs", [None, 5.01])
+def test_pieces_are_the_whole_without_a_seam(tmp_path, max_secs):
+    files = written(tmp_path, {name: make() for name, make in LONG.items()})
+    names = list(files.values())
+    pieces = list(decoding.read_pieces(names, 30_000, max_secs=max_secs))
+    for whole in decoding.read(names, max_secs=max_secs):
+        *first, last = (piece for piece in pieces if piece.index == whole.index)
+        assert len(first) >= 2
+        assert [len(piece.waveform) for piece in first] == [30_000] * len(first)
+        assert not any(piece.is_last for piece in first) and last.is_last
+        together = np.concatenate([piece.waveform for piece in [*first, last]])
+        np.testing.assert_allclose(together, whole.waveform, rtol=0, atol=2e-6)
+        assert (last.note, last.rate_hz) == (whole.note, whole.rate_hz)
+
+
+def test_a_file_of_a_whole_number_of_pieces_has_no_empty_one(tmp_path):
+    data = encode(music(16_000, 1, 4.0), 16_000, "WAV", "PCM_16")
+    (path,) = written(tmp_path, {"a.wav": data}).values()
+    for piece_samples, count in ((64_000, 1), (32_000, 2)):
+        pieces = list(decoding.read_pieces([path], piece_samples))
+        assert len(pieces) == count and pieces[-1].is_last
+
+
+def test_every_file_ends_with_one_last_piece_and_errors_come_late_too(paths, tmp_path):
+    samples = music(16_000, 1, 20.0)
+    samples[-100] = np.nan
+    late = written(
+        tmp_path, {"late.wav": encode(samples, 16_000, "WAV", "FLOAT")}
+    ).values()
+    names = [*paths.values(), *late]
+    pieces = list(decoding.read_pieces(names, 40_000))
+    last = [piece for piece in pieces if piece.is_last]
+    assert [piece.path for piece in last] == names
+    assert [piece.index for piece in last] == list(range(len(names)))
+    assert "NaN" in last[-1].error and last[-1].waveform is None
+    assert sum(not piece.is_last for piece in pieces if piece.index == len(names) - 1)
+    for piece, whole in zip(last, decoding.read(names), strict=True):
+        assert (piece.note, piece.error) == (whole.note, whole.error)
+
+
+def test_pieces_of_no_length_are_refused():
+    with pytest.raises(ValueError, match="piece_samples=0"):
+        next(decoding.read_pieces(["a.wav"], 0))
+
+
+def test_mp3s_that_were_joined_are_read_to_the_end(tmp_path):
+    first, second = mp3(44_100, 2, 4.0), mp3(44_100, 2, 6.0)
+    files = {"first.mp3": first, "second.mp3": second, "joined.mp3": first + second}
+    alone, other, joined = decoding.read(list(written(tmp_path, files).values()))
+    assert (joined.note, joined.error) == ("", "")
+    gap = len(joined.waveform) - len(alone.waveform) - len(other.waveform)
+    assert 0 <= gap < 0.1 * 16_000  # what an encoder adds before and after
+    same = len(alone.waveform) - 800  # decoding overlaps, resampling rings
+    np.testing.assert_allclose(joined.waveform[:same], alone.waveform[:same], atol=1e-4)
+    end = other.waveform[800:-800]
+    lag = np.correlate(joined.waveform[len(alone.waveform) :], end, "valid").argmax()
+    error = joined.waveform[len(alone.waveform) + lag :][: len(end)] - end
+    assert np.sqrt(np.mean(error**2)) < 0.1 * np.sqrt(np.mean(end**2))
+
+
+def test_an_mp3_larger_than_a_block_is_mended_like_a_small_one(tmp_path, monkeypatch):
+    whole = mp3(44_100, 2, 6.0)
+    data = b"\0" * 300 + whole + b"junk" * 200 + whole
+    (path,) = written(tmp_path, {"a.mp3": data}).values()
+    with open(path, "rb") as file:
+        stream, length = decoding.mp3.mended(file)
+        expected = stream.read()
+        monkeypatch.setattr(decoding.mp3, "_BLOCK_BYTES", 1700)
+        file.seek(0)
+        stream, other = decoding.mp3.mended(file)
+        assert (stream.read(), other) == (expected, length)
+        assert len(expected) > 30_000 and b"junk" not in expected
+
+
+@pytest.mark.parametrize("suffix", sorted(audio_files.AUDIO_SUFFIXES))
+def test_every_format_that_a_collection_takes_is_read(tmp_path, suffix):
+    kinds = {".oga": "OGG", ".snd": "AU", ".aif": "AIFF", ".aifc": "AIFF"}
+    name = kinds.get(suffix, suffix[1:].upper())
+    options = (
+        {"format": "OGG", "subtype": "OPUS"} if name == "OPUS" else {"format": name}
+    )
+    path = tmp_path / f"tone{suffix}"
+    soundfile.write(path, 0.5 * np.sin(np.arange(16_000) / 10), 16_000, **options)
+    (clip,) = decoding.read([path])
+    assert not clip.error
+    assert len(clip.waveform) == pytest.approx(16_000, abs=2_000)
+    assert np.sqrt(np.mean(clip.waveform**2)) == pytest.approx(0.5**1.5, rel=0.1)
+
+
+# Reading that is disturbed
+
+
+@pytest.mark.parametrize(
+    "name, at, where, reason",
+    [
+        ("x.wav", 1, "_Stream.read", "the system could not read it to its end"),
+        ("x.flac", 1, "_Stream.read", "the system could not read it to its end"),
+        ("x.mp3", 0, "_in_memory", os.strerror(errno.EBADF)),
+        ("x.mp3", 1, "_Stream.read", os.strerror(errno.EBADF)),
+    ],
+)
+def test_a_disturbed_reading_is_no_damage_of_the_file(
+    name, at, where, reason, tmp_path, monkeypatch
+):
+    path = tmp_path / name
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 2**20), 16_000)
+    if at:  # a stream that is not read beforehand
+        monkeypatch.setattr(decoding, "_MOST_IN_MEMORY", 0)
+    original, calls = operator.attrgetter(where)(decoding), itertools.count()
+    # At this call the file is replaced by one that can only be written to.
+    with open(path, "rb") as file, open(os.devnull, "wb") as closed:
+
+        def disturb(*args, **kwargs):
+            if next(calls) == at:
+                os.dup2(closed.fileno(), file.fileno())
+            return original(*args, **kwargs)
+
+        opened = functools.partial(open, file.fileno(), "rb", closefd=False)
+        monkeypatch.setattr(f"genre_tl.audio.decoding.{where}", disturb)
+        monkeypatch.setattr(decoding, "open", lambda *_: opened(), raising=False)
+        (clip,) = decoding.read([str(path)])
+    assert (clip.was_disturbed, clip.error) == (True, reason)
+
+
+def test_a_damaged_file_was_not_disturbed(tmp_path):
+    (tmp_path / "x.wav").write_bytes(b"no sound" * 99)
+    (clip,) = decoding.read([str(tmp_path / "x.wav")])
+    assert clip.error and not clip.was_disturbed

@@ -1,0 +1,105 @@
+"""CSVs of paths and labels: what they become, and what is refused in which line."""
+
+import numpy as np
+import pytest
+
+from genre_tl.data import splits, tables
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.wav", "b.mp3", "deep/c.flac", "d.ogg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def read(folder, text, **kwargs):
+    path = folder / "music.csv"
+    path.write_text(text, encoding=kwargs.pop("encoding", "utf8"))
+    return tables.read(path, **kwargs)
+
+
+def test_a_genre_a_clip_in_the_order_of_the_table(folder):
+    table = read(folder, "label,path\nrock,b.mp3\njazz,a.wav\nrock,deep/c.flac\n")
+    assert table.paths == ("b.mp3", "a.wav", "deep/c.flac")
+    assert table.vocabulary == ("jazz", "rock")
+    assert table.classes.tolist() == [1, 0, 1]
+    assert (table.name, table.multi_label, table.root) == ("table", False, folder)
+    assert len(set(table.groups)) == 3
+
+
+def test_tags_are_separated_by_semicolons(folder):
+    table = read(folder, "path,labels\na.wav,slow; piano\nb.mp3,piano\nd.ogg,fast\n")
+    assert table.vocabulary == ("fast", "piano", "slow")
+    assert table.labels.tolist() == [[0, 1, 1], [0, 1, 0], [1, 0, 0]]
+    assert table.multi_label
+
+
+def test_groups_are_kept_and_clips_without_one_stand_alone(folder):
+    rows = "a.wav,x,Ann\nb.mp3,y,Ann\ndeep/c.flac,x,\nd.ogg,y,a.wav\n"
+    a, b, c, d = read(folder, "path,label,group\n" + rows).groups
+    assert a == b and len({a, c, d}) == 3
+
+
+def test_no_split_of_a_table_divides_a_group(tmp_path):
+    rng = np.random.default_rng(1)
+    lines = ["path,label,group"]
+    for index in range(60):
+        (tmp_path / f"{index}.wav").write_bytes(b"x")
+        lines.append(f"{index}.wav,{'xyz'[index % 3]},artist {rng.integers(15)}")
+    table = read(tmp_path, "\n".join(lines))
+    for fold in range(3):
+        parts = splits.held_out(table, 3, seed=0, fold=fold)
+        groups = [{table.groups[row] for row in parts[part]} for part in parts]
+        assert all(groups) and not groups[0] & groups[1]
+
+
+def test_tabs_a_byte_order_mark_and_quoted_commas_are_read(folder):
+    table = read(folder, "path\tlabel\na.wav\tx, y\nb.mp3\tz\n", encoding="utf-8-sig")
+    assert table.vocabulary == ("x, y", "z")
+    assert read(folder, 'path,label\na.wav,"x, y"\nb.mp3,z\n').vocabulary == (
+        table.vocabulary
+    )
+
+
+def test_paths_may_start_elsewhere_or_be_absolute(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("tables")
+    table = read(elsewhere, "path,label\na.wav,x\ndeep/c.flac,y\n", root=folder)
+    assert (table.root, table.paths) == (folder, ("a.wav", "deep/c.flac"))
+    rows = f"{folder}/a.wav,x\n{folder}/deep/c.flac,y\n"
+    assert read(elsewhere, "path,label\n" + rows).files == table.files
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "line 1: its columns are none"),
+        ("path,genre\na.wav,x\n", r"line 1: 1 unknown column \(genre\)"),
+        ("path\na.wav\n", "line 1: its columns are path;"),
+        ("path,label,labels\na.wav,x,y\n", "line 1: its columns"),
+        ("path,label,label\na.wav,x,y\n", "line 1: its columns"),
+        ("path,label\n", "no clips below"),
+        ("path,label\na.wav,x\nb.mp3,x\n", r"1 label \(x\); at least 2"),
+        ("path,label\na.wav,x\n\nb.mp3, \n", "line 4: a label is empty"),
+        ("path,labels\na.wav,x;;y\n", "line 2: a label is empty"),
+        ("path,label\n,x\n", "line 2: the path is empty"),
+        ("path,label\na.wav,x,y\n", "line 2: 3 cells for 2 columns"),
+        ("path,label\na.wav,x\nb.mp3,y\n./a.wav,y\n", "line 4: .*a.wav is in line 2"),
+        ('path,label\na.wav,"x\n', "not a CSV in UTF-8"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(folder, text, reason):
+    with pytest.raises(ValueError, match=rf"music.csv.*{reason}"):
+        read(folder, text)
+
+
+def test_another_encoding_is_refused(folder):
+    with pytest.raises(ValueError, match=r"music.csv: not a CSV in UTF-8"):
+        read(folder, "path,label\na.wav,é\n", encoding="latin-1")
+
+
+def test_missing_files_are_counted_and_named_with_their_lines(folder):
+    rows = "".join(f"{i}.wav,x\n" for i in range(8))
+    with pytest.raises(FileNotFoundError, match=r"8 of 9 files .*line 3: .*/0.wav"):
+        read(folder, "path,label\na.wav,y\n" + rows)

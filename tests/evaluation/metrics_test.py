@@ -1,0 +1,295 @@
+"""Tests of evaluation: known values, scikit-learn, SciPy and brute force."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from genre_tl.evaluation import metrics
+
+GENRES = ("blues", "jazz", "rock")
+
+
+def brute_force_auc_roc(labels, scores):
+    """Share of the (positive, negative) pairs in order; a tie is half."""
+    positives, negatives = scores[labels == 1], scores[labels == 0]
+    difference = positives[:, None] - negatives[None, :]
+    return np.mean((difference > 0) + 0.5 * (difference == 0))
+
+
+def brute_force_pr_auc(labels, scores):
+    """Sum over thresholds of precision times the gain in recall."""
+    area, found = 0.0, 0
+    for threshold in sorted(set(scores), reverse=True):
+        above = labels[scores >= threshold]
+        area += above.mean() * (above.sum() - found) / labels.sum()
+        found = above.sum()
+    return area
+
+
+def random_tags(seed, num_clips=60, num_tags=12, decimals=1):
+    """Labels with rare tags, and scores that repeat."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((num_clips, num_tags)) < 0.3).astype(np.uint8)
+    labels[:, 0] = 0
+    labels[:, 1] = 1
+    labels[:, 2] = np.arange(num_clips) < 2
+    scores = np.round(rng.random(labels.shape) + 0.3 * labels, decimals)
+    return labels, scores.astype(np.float32)
+
+
+def test_tagging_metrics_of_a_ranking_done_by_hand():
+    labels = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    result = metrics.tagging_metrics(labels, scores)
+    np.testing.assert_allclose(result.tag_auc_roc, [3 / 4, 1 / 3])
+    np.testing.assert_allclose(result.tag_pr_auc, [(1 + 2 / 3) / 2, 1 / 3])
+    assert result.macro_auc_roc == pytest.approx((3 / 4 + 1 / 3) / 2)
+    assert result.macro_pr_auc == pytest.approx((5 / 6 + 1 / 3) / 2)
+    # Pooled, the positives are first, third and seventh of eight.
+    assert result.micro_auc_roc == pytest.approx((5 + 4 + 1) / (3 * 5))
+    assert result.micro_pr_auc == pytest.approx((1 + 2 / 3 + 3 / 7) / 3)
+    assert result.num_tags == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_tag_agrees_with_brute_force_also_on_ties(seed):
+    labels, scores = random_tags(seed)
+    result = metrics.tagging_metrics(labels, scores)
+    for tag in range(2, labels.shape[1]):
+        column = labels[:, tag], scores[:, tag]
+        assert result.tag_auc_roc[tag] == pytest.approx(brute_force_auc_roc(*column))
+        assert result.tag_pr_auc[tag] == pytest.approx(brute_force_pr_auc(*column))
+
+
+def test_micro_averages_agree_with_brute_force_over_the_counted_tags():
+    labels, scores = random_tags(0)
+    result = metrics.tagging_metrics(labels, scores)
+    pool = labels[:, 2:].ravel(), scores[:, 2:].ravel()
+    assert result.micro_auc_roc == pytest.approx(brute_force_auc_roc(*pool))
+    assert result.micro_pr_auc == pytest.approx(brute_force_pr_auc(*pool))
+
+
+def test_averages_agree_with_scikit_learn_where_every_tag_counts():
+    labels, scores = (array[:, 2:] for array in random_tags(1, decimals=6))
+    values = metrics.tagging_metrics(labels, scores).to_dict()
+    for average in ("macro", "micro"):
+        auc_roc = reference.roc_auc_score(labels, scores, average=average)
+        pr_auc = reference.average_precision_score(labels, scores, average=average)
+        assert values[f"{average}_auc_roc"] == pytest.approx(auc_roc)
+        assert values[f"{average}_pr_auc"] == pytest.approx(pr_auc)
+
+
+def test_tags_without_positives_or_without_negatives_do_not_count():
+    labels, scores = random_tags(2)
+    result = metrics.tagging_metrics(labels, scores)
+    assert result.num_tags == labels.shape[1] - 2
+    assert np.isnan(result.tag_auc_roc).tolist() == [True, True] + [False] * 10
+    assert np.isnan(result.tag_pr_auc).tolist() == [True, True] + [False] * 10
+    assert result.macro_auc_roc == pytest.approx(result.tag_auc_roc[2:].mean())
+
+
+def test_min_positives_leaves_rarer_tags_out_of_every_figure():
+    labels, scores = random_tags(3)
+    strict = metrics.tagging_metrics(labels, scores, min_positives=3)
+    without = metrics.tagging_metrics(labels[:, 3:], scores[:, 3:], min_positives=3)
+    assert strict.to_dict() == without.to_dict()
+    assert strict.num_tags == labels.shape[1] - 3
+    assert strict.min_positives == 3
+
+
+def test_only_the_order_of_the_scores_matters():
+    labels, scores = random_tags(4)
+    logits = metrics.tagging_metrics(labels, 20 * scores - 7)
+    assert logits.to_dict() == metrics.tagging_metrics(labels, scores).to_dict()
+
+
+def test_one_counted_tag_is_enough():
+    result = metrics.tagging_metrics(np.array([[0, 1], [0, 0]]), np.eye(2)[::-1])
+    assert result.num_tags == 1
+    assert result.macro_auc_roc == result.micro_auc_roc == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_tagging_metrics_warns_of_nothing_and_is_fit_for_json():
+    labels, scores = random_tags(5)
+    values = metrics.tagging_metrics(labels, scores).to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused_with_their_place(value):
+    labels, scores = random_tags(6)
+    scores[4, 7] = value
+    with pytest.raises(ValueError, match=r"1 values .* clip 4, label 7.*diverged"):
+        metrics.tagging_metrics(labels, scores)
+    with pytest.raises(ValueError, match=r"1 values .* clip 4, label 7.*diverged"):
+        metrics.genre_metrics(np.zeros(60, int), scores, list("abcdefghijkl"))
+
+
+def test_labels_and_scores_of_different_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(4, 3\) and scores \(4, 2\)"):
+        metrics.tagging_metrics(np.ones((4, 3)), np.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"labels must be \[clips, tags\].*\(4,\)"):
+        metrics.tagging_metrics(np.ones(4), np.ones(4))
+
+
+def test_labels_other_than_0_and_1_are_refused():
+    with pytest.raises(ValueError, match="0 or 1"):
+        metrics.tagging_metrics(np.array([[2, 0], [0, 1]]), np.ones((2, 2)))
+
+
+def test_no_countable_tag_is_refused_with_the_most_positives():
+    labels = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 1]])
+    with pytest.raises(ValueError, match=r"none of 3 tags .* 2 positives .* 3 clips"):
+        metrics.tagging_metrics(labels, np.ones((3, 3)), min_positives=2)
+    with pytest.raises(ValueError, match=r"among 0 clips .most positives: 0"):
+        metrics.tagging_metrics(np.ones((0, 3)), np.ones((0, 3)))
+
+
+def by_hand():
+    """Five clips; the predictions are blues, jazz, jazz, jazz, blues."""
+    scores = [[5, 1, 0], [1, 5, 0], [1, 5, 0], [0, 5, 1], [5, 0, 1]]
+    return metrics.genre_metrics(np.array([0, 0, 1, 1, 2]), scores, GENRES)
+
+
+def test_genre_metrics_of_five_clips_done_by_hand():
+    result = by_hand()
+    assert result.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+    assert result.num_clips == 5
+    assert result.accuracy == pytest.approx(3 / 5)
+    assert result.balanced_accuracy == pytest.approx((1 / 2 + 1 + 0) / 3)
+    np.testing.assert_allclose(result.precision, [1 / 2, 2 / 3, np.nan])
+    np.testing.assert_allclose(result.recall, [1 / 2, 1, 0])
+    np.testing.assert_allclose(result.f1, [1 / 2, 4 / 5, 0])
+    assert result.support.tolist() == [2, 2, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_genre_metrics_agree_with_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(1, 6, 80)
+    scores = rng.random((80, 7)) + np.eye(7)[classes] * 0.5
+    result = metrics.genre_metrics(classes, scores, list("abcdefg"))
+    predicted = scores.argmax(axis=1)
+    precision, recall, f1, support = reference.precision_recall_fscore_support(
+        classes, predicted, labels=range(7), zero_division=np.nan
+    )
+    np.testing.assert_allclose(result.precision, precision)
+    np.testing.assert_allclose(result.recall, recall)
+    np.testing.assert_allclose(result.f1, f1)
+    np.testing.assert_array_equal(result.support, support)
+    assert result.accuracy == pytest.approx(
+        reference.accuracy_score(classes, predicted)
+    )
+    present = np.unique(classes)
+    balanced = reference.recall_score(
+        classes, predicted, labels=present, average="macro"
+    )
+    assert result.balanced_accuracy == pytest.approx(balanced)
+
+
+@pytest.mark.parametrize("right, wrong", [(0, 7), (7, 0), (1, 0), (59, 11), (5, 5)])
+def test_the_interval_is_wilsons(right, wrong):
+    classes = np.array([0] * right + [1] * wrong)
+    scores = np.tile([1.0, 0.0], (right + wrong, 1))
+    result = metrics.genre_metrics(classes, scores, ("blues", "jazz"))
+    reference = stats.binomtest(right, right + wrong).proportion_ci(0.95, "wilson")
+    assert result.accuracy_interval == pytest.approx(tuple(reference))
+
+
+def test_the_table_names_genres_figures_and_confusions():
+    lines = by_hand().table().splitlines()
+    assert " ".join(lines[1].split()) == "blues 50.0 % 50.0 % 50.0 % 2 jazz (1)"
+    assert " ".join(lines[2].split()) == "jazz 66.7 % 100.0 % 80.0 % 2"
+    assert " ".join(lines[3].split()) == "rock - 0.0 % 0.0 % 1 blues (1)"
+    assert "60.0 % of 5 clips (95 % interval 23.1 to 88.2 %)" in lines[5]
+    assert lines[6].endswith("50.0 %")
+
+
+def test_the_columns_of_the_table_are_aligned():
+    lines = by_hand().table().splitlines()[:4]
+    assert {line.rindex("%") for line in lines[1:]} == {lines[0].index("F1") + 1}
+
+
+def test_the_dictionary_is_fit_for_json_with_undefined_as_none():
+    values = by_hand().to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values["genres"]["rock"] == {
+        "precision": None,
+        "recall": 0.0,
+        "f1": 0.0,
+        "support": 1,
+    }
+    assert values["confusion"][2] == [1, 0, 0]
+    assert values["accuracy_interval"][0] < values["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "classes, scores, message",
+    [
+        ([0, 1], np.ones((2, 2)), r"\(2,\) and scores \(2, 2\).* 3 genres"),
+        ([0, 1], np.ones((3, 3)), r"\(2,\) and scores \(3, 3\)"),
+        ([[0], [1]], np.ones((2, 3)), r"\(2, 1\)"),
+        ([0, 3], np.ones((2, 3)), "from 0 to 2.*not 0 to 3"),
+        ([-1, 0], np.ones((2, 3)), "from 0 to 2.*not -1 to 0"),
+        ([], np.ones((0, 3)), "no clip"),
+    ],
+)
+def test_genres_that_do_not_fit_are_refused(classes, scores, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.genre_metrics(np.array(classes), scores, GENRES)
+
+
+def test_bars_are_sorted_and_as_long_as_their_score():
+    chart = metrics.bar_chart([0.25, 0.5, 0.0], GENRES, 36)
+    assert chart.splitlines() == [
+        "jazz    50.0 %  " + "█" * 10,
+        "blues   25.0 %  " + "█" * 5,
+        "rock     0.0 %",
+    ]
+
+
+def test_a_full_bar_fills_the_width_and_no_line_exceeds_it():
+    labels = ["a label that is far too long for half a line", "rock"]
+    for ascii_only in (False, True):
+        chart = metrics.bar_chart([1.0, 1.0], labels, 40, ascii_only=ascii_only)
+        assert [len(line) for line in chart.splitlines()] == [40, 40]
+
+
+def test_a_bar_is_drawn_to_an_eighth_of_a_character():
+    for eighths, block in enumerate("▏▎▍▌▋▊▉█", start=1):
+        chart = metrics.bar_chart([eighths / 160], ["jazz"], 35)
+        assert chart.endswith("%  " + block)
+
+
+def test_top_keeps_the_highest():
+    chart = metrics.bar_chart([0.1, 0.2, 0.7], GENRES, top=2)
+    assert [line.split()[0] for line in chart.splitlines()] == ["rock", "jazz"]
+
+
+def test_ascii_only_holds_for_bars_and_labels():
+    labels = ["forró " * 20, "rock"]
+    chart = metrics.bar_chart([0.4, 0.6], labels, 40, ascii_only=True)
+    assert chart.isascii()
+    assert chart.splitlines()[0].endswith("%  " + "#" * round(0.6 * (40 - 11 - 20)))
+
+
+def test_a_softmax_rounded_above_1_is_drawn_as_1():
+    assert "100.0 %" in metrics.bar_chart([1 + 1e-6, -1e-7], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "scores, width, message",
+    [
+        ([0.5, 0.5], 60, "3 labels need as many scores"),
+        ([0.5, 0.2, 1.5], 60, "from 0 to 1, not .*1.5"),
+        ([0.5, 0.2, np.nan], 60, "from 0 to 1, not .*nan"),
+        ([0.5, 0.2, 0.3], 20, "width must be at least 30 characters, not 20"),
+    ],
+)
+def test_a_chart_that_cannot_be_drawn_is_refused(scores, width, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.bar_chart(scores, GENRES, width)

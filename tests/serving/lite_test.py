@@ -1,0 +1,151 @@
+"""TensorFlow Lite models and Keras files, read back as a stranger would."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tl import params, scattering
+from genre_tl.model import networks
+from genre_tl.serving import export, export_checks, lite
+
+FRONTEND = params.PRESETS["tiny"].frontend
+SEGMENT = FRONTEND.segment_samples
+LABELS = ["a", "b/c", "ü"]
+
+
+@functools.cache
+def network() -> keras.Sequential:
+    layer = scattering.LogScattering.from_params(FRONTEND)
+    num_paths = layer.compute_output_shape((1, SEGMENT))[-1]
+    network = networks.classifier(params.PRESETS["tiny"].model, num_paths, len(LABELS))
+    for layer in network.layers:
+        if isinstance(layer, (keras.layers.GRU, keras.layers.Dense)):
+            layer.set_weights([3 * weight for weight in layer.get_weights()])
+    mean, variance = np.full(num_paths, -4.0), np.full(num_paths, 4.0)
+    networks.standardize(network, mean, variance)
+    return network
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Returns the folder of each format, and the checks it passed."""
+    found = {}
+    for name, write in lite.WRITERS.items():
+        passed = []
+        base = tmp_path_factory.mktemp(name)
+        found[name] = (
+            export.export(
+                network(),
+                FRONTEND,
+                LABELS,
+                base,
+                card={"name": name},
+                write=write,
+                on_check=passed.append,
+            ),
+            passed,
+        )
+    return found
+
+
+@functools.cache
+def clips() -> np.ndarray:
+    time = np.arange(SEGMENT) / 16_000
+    rows = [np.sin(2 * np.pi * hz * time * (1 + time)) for hz in (200, 900, 3000)]
+    rows[1] = np.where(time < time[-1] / 3, rows[1], 0)
+    return 0.3 * np.stack(rows).astype(np.float32)
+
+
+@functools.cache
+def expected() -> np.ndarray:
+    scores = export_checks.keras_scores(network(), FRONTEND, list(clips()))
+    assert np.ptp(scores, axis=0).max() > 0.1
+    return scores
+
+
+@pytest.mark.parametrize("name, tolerance", lite.TOLERANCES.items())
+def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
+    path = written["tflite"][0] / f"model_{name}.tflite"
+    resolver = tf.lite.experimental.OpResolverType
+    delegates = {"float32": "AUTO", "float16": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
+    interpreter = tf.lite.Interpreter(
+        str(path), experimental_op_resolver_type=resolver[delegates[name]]
+    )
+    interpreter.allocate_tensors()
+    (given,) = interpreter.get_input_details()
+    assert given["shape"].tolist() == [1, SEGMENT]
+    for clip, scores in zip(clips(), expected(), strict=True):
+        interpreter.set_tensor(given["index"], clip[np.newaxis])
+        interpreter.invoke()
+        (result,) = interpreter.get_output_details()
+        found = interpreter.get_tensor(result["index"])
+        np.testing.assert_allclose(found, [scores], atol=tolerance)
+
+
+def test_half_precision_takes_less_room(written):
+    folder = written["tflite"][0]
+    half, full = (
+        (folder / f"model_float{bits}.tflite").stat().st_size for bits in (16, 32)
+    )
+    assert full - half >= network().count_params()
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_tensorflow_lites_own_operations_are_enough(written, bits):
+    content = (written["tflite"][0] / f"model_float{bits}.tflite").read_bytes()
+    # TensorFlow's operations are there by name.
+    assert b"Flex" not in content
+
+
+@pytest.mark.parametrize("name", lite.WRITERS)
+def test_labels_and_card_lie_beside_a_model(written, name):
+    folder, passed = written[name]
+    assert (folder / "labels.txt").read_text("utf-8").splitlines() == LABELS
+    assert export.read_card(folder)["checks"] == passed
+    assert folder.name == "1" and os.listdir(folder.parent) == ["1"]
+
+
+def test_keras_files_load_by_name_in_another_program(written, tmp_path):
+    np.save(tmp_path / "clips.npy", clips())
+    program = """
+import sys, keras, numpy as np
+import genre_tl.model.networks
+folder, clips = sys.argv[1], np.load(sys.argv[2])
+whole = keras.saving.load_model(f"{folder}/classifier.keras")
+backbone = keras.saving.load_model(f"{folder}/backbone.keras")
+frames = whole.layers[1](clips)
+scores = whole(clips, training=False)
+again = whole.layers[-1].layers[-1](backbone(frames, training=False))
+np.save(sys.argv[2], np.stack([scores, again]))
+"""
+    subprocess.run(
+        [
+            *(sys.executable, "-c", program),
+            *(written["keras"][0], tmp_path / "clips.npy"),
+        ],
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+        check=True,
+    )
+    for scores in np.load(tmp_path / "clips.npy"):
+        np.testing.assert_allclose(scores, expected(), atol=1e-5)
+
+
+def test_a_model_that_gives_other_scores_does_not_appear(tmp_path, monkeypatch):
+    wrong = expected()[:4] + 0.1
+    monkeypatch.setattr(export_checks, "keras_scores", lambda *args: wrong[:2])
+    with pytest.raises(ValueError, match="refused: scores of classifier"):
+        export.export(
+            network(),
+            FRONTEND,
+            LABELS,
+            tmp_path,
+            card={},
+            write=lite.write_keras,
+        )
+    assert os.listdir(tmp_path) == []

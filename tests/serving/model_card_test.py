@@ -1,0 +1,70 @@
+"""What a card keeps of a run, and what it does not."""
+
+import json
+import os
+import shlex
+
+import pytest
+
+from genre_tl.serving import model_card
+
+RECORD = {
+    "kind": "finetune",
+    "preset": {},
+    "data": {"name": "folder"},
+    "versions": {},
+    "metrics": {},
+}
+
+
+def command_of(*argv, joined=None):
+    record = RECORD | {"command": joined or shlex.join(argv)}
+    return model_card.from_run(record, "x", "")["training"]["command"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--start=/home/alice/runs/x", "--start=x"),
+        ("--start=../../home/alice/x", "--start=x"),
+        ("--start=runs/../../alice/x/", "--start=x"),
+        ("--extra=--start=/home/alice/x", "--extra=--start=x"),
+        ("/home/alice/x", "x"),
+        ("--data_dir=data/gtzan", "--data_dir=data/gtzan"),
+        ("--data_dir=O'Brien's music", "--data_dir=O'Brien's music"),
+        ("--data_dir=/", "--data_dir=/"),
+        ("--learning_rate=1e-3", "--learning_rate=1e-3"),
+        ("--nocurves", "--nocurves"),
+    ],
+)
+def test_a_command_keeps_no_folder_of_the_machine(given, kept):
+    assert shlex.split(command_of("finetune", given)) == ["finetune", kept]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("/home/alice/genre_tl/tools/finetune.py", "python -m tools.finetune"),
+        ("tools/finetune.py", "python -m tools.finetune"),
+        ("/home/alice/.venv/bin/genre-tl-finetune", "genre-tl-finetune"),
+        ("/home/al ice/genre-tl-finetune", "genre-tl-finetune"),
+    ],
+)
+def test_a_program_is_named_without_its_folder(given, kept):
+    assert command_of(given, "--seed=1") == f"{kept} --seed=1"
+
+
+def test_the_command_of_a_record_that_does_not_split_is_taken_as_it_is():
+    joined = "/home/alice/tools/finetune.py --data_dir=/home/alice/O'Brien --seed=1"
+    found = shlex.split(command_of(joined=joined))
+    assert found[-2:] == ["--data_dir=O'Brien", "--seed=1"]
+
+
+def test_a_name_that_is_no_valid_text_comes_through(tmp_path):
+    name = os.fsdecode(b"\xffm\xc3\xbcsik")
+    card = model_card.from_run(RECORD | {"command": name}, "x", "")
+    model_card.write(tmp_path, card)
+    text = (tmp_path / model_card.PATH).read_text("utf-8")
+    assert json.loads(text) == card and "müsik" in text
+    markdown = (tmp_path / model_card.PATH).with_suffix(".md")
+    assert r"\udcffmüsik" in markdown.read_text("utf-8")

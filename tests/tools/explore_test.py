@@ -1,0 +1,227 @@
+"""`tools.explore` in a real browser; what it draws, against the sound it is of."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile
+from support import browser, loudness
+
+from genre_tl import params
+from genre_tl.serving import exploration
+
+ROOT = pathlib.Path(__file__).parents[2]
+RATE = params.SAMPLE_RATE_HZ
+
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from support import loudness
+from genre_tl.serving import exploration, export
+from tools import explore
+export.Predictor = loudness.Model
+look = exploration.look
+def look_or_fail(path, *args):
+    if open(path, "rb").read() == b"full":
+        raise OSError(28, "No space left on device")
+    return look(path, *args)
+exploration.look = look_or_fail
+explore.cli()
+"""
+
+
+def quiet_then_loud():
+    """Two seconds of 400 Hz, softly, then two of 3,200 Hz."""
+    time = np.arange(2 * RATE) / RATE
+    tones = [0.05 * np.sin(2 * np.pi * 400 * time), np.sin(2 * np.pi * 3200 * time)]
+    return np.concatenate(tones).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explore")
+    soundfile.write(folder / "two <b>tones.wav", quiet_then_loud(), RATE)
+    vectors = np.array([[-1, 0, 0], [0, 1, 0], [64_000, 1, 1]], np.float32)
+    ids = np.array(["far.mp3", "farther.mp3", "near/<i>it</i>.mp3"])
+    np.savez(folder / "e.npz", ids=ids, vectors=vectors)
+    return folder
+
+
+def start(folder, port, stderr=None):
+    arguments = [port, f"--model={folder}/model", f"--embeddings={folder}/e.npz"]
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def url(folder):
+    process = start(folder, "--port=0")
+    yield process.stdout.readline().split()[0]
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def page(url, tmp_path):
+    if not browser.find():
+        pytest.skip("NOT RUN IN A BROWSER: there is no chromium here")
+    page = browser.Page(tmp_path / "profile")
+    page.open(url)
+    yield page
+    page.close()
+
+
+TEXT = "document.getElementById('%s').innerText"
+DROP = """(async () => {
+  const data = await (await fetch('/')).blob();  // no audio
+  const files = new DataTransfer();
+  files.items.add(new File([data], 'page.html'));
+  document.getElementById('drop').dispatchEvent(
+    new DragEvent('drop', {dataTransfer: files, bubbles: true}));
+})()"""
+
+
+def test_a_file_is_heard_and_seen_in_step(page, folder):
+    page.choose_file("#file", folder / "two <b>tones.wav")
+    page.wait("!document.getElementById('result').hidden")
+    assert page.run(TEXT % "message") == "two <b>tones.wav, 0:04"
+    (first, *_) = page.run(TEXT % "neighbours").splitlines()
+    assert first.startswith("near/<i>it</i>.mp3 (1.00)")
+    page.wait("document.getElementById('player').readyState >= 1")
+    assert page.run("document.getElementById('player').duration") == pytest.approx(4)
+    seen = []
+    for secs in (1, 3):
+        page.run(f"document.getElementById('player').currentTime = {secs}")
+        page.wait(f"document.getElementById('when').innerText === 'At 0:0{secs}'")
+        left = page.run("document.getElementById('cursor').style.left")
+        seen.append((left, page.run(TEXT % "now").split()[0]))
+    assert seen == [("25%", "quiet"), ("75%", "loud")]
+    page.run("document.getElementById('player').currentTime = 0")
+    page.run("document.getElementById('player').play()")
+    page.wait("parseFloat(document.getElementById('cursor').style.left) > 5")
+    for canvas in ("wave", "scales", "genres"):  # each has more than one colour
+        colours = page.run(
+            f"(c => new Set(new Uint32Array(c.getContext('2d').getImageData("
+            f"0, 0, c.width, c.height).data.buffer)).size)"
+            f"(document.getElementById('{canvas}'))"
+        )
+        assert colours > 1, canvas
+
+
+def test_a_click_moves_the_playback(page, folder):
+    page.choose_file("#file", folder / "two <b>tones.wav")
+    page.wait("document.getElementById('player').readyState >= 1")
+    page.run(
+        "(v => v.dispatchEvent(new MouseEvent('click', {clientX: "
+        "v.getBoundingClientRect().left + 0.6 * v.clientWidth})))"
+        "(document.getElementById('views'))"
+    )
+    page.wait("document.getElementById('when').innerText === 'At 0:02'")
+
+
+def test_what_is_dropped_and_no_audio_gets_a_reason(page):
+    page.run(DROP)
+    page.wait("document.getElementById('message').innerText.includes('not audio')")
+    assert page.run("document.getElementById('result').hidden")
+
+
+def test_a_file_that_is_too_large_is_not_sent(page):
+    page.run(
+        "const giant = new File(['x'], 'giant.wav');"
+        "Object.defineProperty(giant, 'size', {value: 2 ** 30 + 1});"
+        "look(giant)"
+    )
+    assert "giant.wav: larger than 1 GiB" in page.run(TEXT % "message")
+
+
+def test_whatever_is_posted_gets_an_answer(url, folder):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{url}/other", b"x")
+    with urllib.request.urlopen(f"{url}/look", b"x") as answer:
+        assert "not audio" in json.load(answer)["error"]
+
+
+def test_an_error_of_the_system_is_an_answer(url):
+    with urllib.request.urlopen(f"{url}/look", b"full") as answer:
+        assert "No space left" in json.load(answer)["error"]
+
+
+def test_a_port_that_is_taken_is_said_with_what_to_do(url, folder):
+    port = url.rpartition(":")[2]
+    process = start(folder, f"--port={port}", stderr=subprocess.PIPE)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr == (
+        f"error: port {port}: Address already in use; give another --port\n"
+    )
+
+
+def test_another_sites_name_is_refused(url):
+    request = urllib.request.Request(url, headers={"Host": "evil.example:80"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{url}/../setup.cfg")
+
+
+def test_a_tone_is_bright_in_its_band_at_its_time():
+    picture = exploration.scaleogram(quiet_then_loud())
+    bands = exploration.bands_hz()
+    assert picture.shape == (len(bands), 125)  # a column every 512 samples
+    for column, hz in ((30, 400), (95, 3200)):
+        found = bands[picture[:, column].argmax()]
+        assert found == pytest.approx(hz, rel=0.06)
+
+
+def test_blocks_of_the_scaleogram_leave_no_seam():
+    noise = np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)
+    whole = exploration.scaleogram(noise).astype(int)
+    seams = [(i * (2**17 - 2**14)) // 512 for i in (1, 2)]
+    steps = np.abs(np.diff(whole, axis=1)).mean(axis=0)
+    for seam in seams:
+        assert steps[seam - 1] < steps.mean() + 4 * steps.std()
+
+
+def test_neighbours_are_by_direction_and_of_the_same_model(tmp_path):
+    table = {"ids": np.array(["a", "b"]), "vectors": np.eye(2, dtype=np.float32)}
+    np.savez(tmp_path / "e.npz", **table)
+    collection = exploration.Collection(tmp_path / "e.npz")
+    found = collection.nearest(np.array([1.0, 9.0]))
+    assert [name for name, _ in found] == ["b", "a"]
+    assert found[0][1] == pytest.approx(9 / 82**0.5)
+    with pytest.raises(ValueError, match="2 numbers long, the model's 3"):
+        collection.nearest(np.zeros(3))
+
+
+def test_what_holds_no_embeddings_is_said_with_what_to_do(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, ids=np.array(["a"]), vectors=np.ones([1, 999], np.float32))
+    whole = path.read_bytes()
+    np.savez(path, ids=np.array(["a"]), vectors=np.array(["b"]))
+    words = path.read_bytes()
+    np.save(tmp_path / "v.npy", np.ones([1, 2]))
+    plain = (tmp_path / "v.npy").read_bytes()
+    for content in (b"{}", b"", whole[:-1000], whole[:2], words, plain):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.npz: holds no embeddings .* predict"):
+            exploration.Collection(path)
+
+
+def test_silence_and_one_sample_have_a_picture(tmp_path):
+    for samples in (np.zeros(1, np.float32), np.zeros(RATE, np.float32)):
+        soundfile.write(tmp_path / "a.wav", samples, RATE)
+        model = loudness.Model(tmp_path / "model")
+        facts = exploration.look(str(tmp_path / "a.wav"), model)
+        assert len(facts["scaleogram"]) == len(facts["bands_hz"])
+        json.dumps(facts, allow_nan=False)

@@ -1,0 +1,135 @@
+"""`tools.train` to its end: folders of music in, a classifier that tells them out."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from genre_tl.serving import export, prediction
+
+RATE_HZ = 8_000
+NUM_CLIPS = 12
+
+
+def clip(genre, seed):
+    """A second of noise, or of a low tone."""
+    chance = np.random.default_rng(seed)
+    if genre == "noise":
+        return chance.uniform(-0.5, 0.5, RATE_HZ)
+    hertz = chance.uniform(90, 120)
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(RATE_HZ) / RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    for index in range(NUM_CLIPS):
+        genre, suffix = ("noise", "tone")[index % 2], ("wav", "flac")[index // 2 % 2]
+        path = folder / "music" / genre / f"album {index // 4}" / f"{index}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, clip(genre, index), RATE_HZ)
+    (folder / "music" / "noise" / "broken.mp3").write_bytes(b"no sound" * 99)
+    for name in ("a.m4a", "b.m4a", "cover.jpg"):
+        (folder / "music" / "tone" / name).write_bytes(b"something")
+    return folder
+
+
+def tool(name, folder, root, *flags):
+    return subprocess.run(
+        [sys.executable, "-m", f"tools.{name}", "--data_dir=music", *flags],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def train(folder, root):
+    return tool("train", folder, root, "--name=mine", "--preset=tiny", "--folds=2")
+
+
+@pytest.fixture(scope="module")
+def trained(folder, root):
+    return train(folder, root)
+
+
+def files_of(folder):
+    """What lies there, and when it was written; without what only sums it up."""
+    summary = {"lock", "settings.json", "report.md", "report.json"}
+    return {
+        path.relative_to(folder): path.stat().st_mtime_ns
+        for path in folder.rglob("*.*")
+        if path.is_file() and path.name not in summary and path.suffix != ".png"
+    }
+
+
+def test_one_command_goes_from_folders_to_an_export(folder, trained):
+    assert trained.returncode == 0, trained.stderr
+    for tool in ("extract_features", "cross_validate", "finetune", "export"):
+        assert f"$ python -m tools.{tool} " in trained.stdout
+    assert f"{NUM_CLIPS} computed now" in trained.stdout
+    assert "failed: noise/broken.mp3: it is not audio" in trained.stdout
+    assert "left out: tone/a.m4a and 1 more: format .m4a is not" in trained.stdout
+    assert "left out: tone/cover.jpg: format .jpg is not read" in trained.stdout
+    report = (folder / "runs/mine_cross_validation/report.md").read_text()
+    assert "accuracy" in report
+    assert (folder / "saved_models/mine/1/saved_model.pb").is_file()
+
+
+def test_the_export_tells_new_clips(folder, trained, tmp_path):
+    predictor = export.Predictor(folder / "saved_models/mine")
+    assert predictor.labels == ("noise", "tone")
+    expected = ["noise", "tone", "tone", "noise"]
+    paths = [str(tmp_path / f"{index}.wav") for index in range(4)]
+    for index, path in enumerate(paths):
+        soundfile.write(path, clip(expected[index], 100 + index), RATE_HZ)
+    results = prediction.predict(predictor, paths)
+    best = [predictor.labels[result.scores.argmax()] for result in results]
+    assert best == expected
+
+
+def test_the_same_command_does_nothing_anew(folder, trained, root):
+    before = files_of(folder)
+    again = train(folder, root)
+    assert again.returncode == 0, again.stderr
+    assert f"{NUM_CLIPS} as before" in again.stdout
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("train", ["--folds=7"], "too few for 7 folds; take fewer folds: give --folds"),
+        ("train", ["--start=runs/none"], "run.json: missing, so there is no finished"),
+        ("finetune", ["--start=runs/none"], "run.json: missing, so there is no"),
+        ("finetune", ["--num_folds=7"], "too few for 7 folds"),
+        ("cross_validate", ["--num_folds=7"], "too few for 7 folds"),
+        ("cross_validate", ["--model=transfer"], "--model=transfer needs --start"),
+        ("cross_validate", ["--split=fault_filtered"], "train_filtered.txt"),
+        (
+            "cross_validate",
+            ["--model=transfer", "--start=runs/none", "--num_folds=2"],
+            "run.json: missing",
+        ),
+        (
+            "cross_validate",
+            ["--start=runs/none"],
+            "--model=transfer needs --start, and",
+        ),
+        ("cross_validate", ["--max_epochs=0"], "max_epochs=0"),
+        ("finetune", ["--head_pull=-1"], "head_pull=-1"),
+        ("pretrain", [], "pre-training takes tags, not genres"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_features_are_extracted(
+    folder, root, tmp_path, name, flags, message
+):
+    store = f"--features_dir={tmp_path / 'features'}"
+    done = tool(name, folder, root, store, *flags)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
