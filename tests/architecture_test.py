@@ -28,8 +28,8 @@ INSIDE = {
     "evaluation": "figures metrics intervals plots audio_plots",
     "training": "learning head_pull fitting run_folder records training "
     "cross_validation report",
-    "serving": "inference_graph saved_model warmup model_card export_checks export "
-    "lite prediction exploration",
+    "serving": "inference_graph saved_model warmup model_card checks export "
+    "tflite keras_files predictor prediction recording_analysis",
 }
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation")
 HEAVY = {"tensorflow", "tensorflow_io", "keras", "kymatio", "sklearn", "matplotlib"}

@@ -110,9 +110,8 @@ def _parts(model: str, names: Sequence[str]) -> None:
     """Prints where the processors' time goes, of a part of the files."""
     import tensorflow as tf
 
-    from genre_tl import params, scattering
+    from genre_tl import params, scattering, serving
     from genre_tl.audio import decoding, resampling
-    from genre_tl.serving import export
 
     clips, reading = _cpu(lambda: [c for c in decoding.read(names) if not c.error])
     lengths = [len(clip.waveform) / _RATE_HZ for clip in clips]
@@ -121,7 +120,7 @@ def _parts(model: str, names: Sequence[str]) -> None:
         for clip, secs in zip(clips, lengths, strict=True)
     ]
     _, resample = _cpu(lambda: [resampling.resample(*x, _RATE_HZ) for x in raw])
-    predictor = export.Predictor(model)
+    predictor = serving.Predictor(model)
     waveforms = [clip.waveform for clip in clips]
     predictor.scores(waveforms[:1])
     _, scoring = _cpu(lambda: predictor.scores(waveforms))

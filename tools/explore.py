@@ -24,7 +24,8 @@ from absl import flags
 from . import command
 
 if TYPE_CHECKING:
-    from genre_tl.serving import exploration, export
+    from genre_tl import serving
+    from genre_tl.serving import recording_analysis
 
 FLAGS = flags.FLAGS
 
@@ -41,10 +42,13 @@ _HOSTS = ("localhost", "127.0.0.1")
 
 def main(argv: list[str]) -> None:
     del argv
-    from genre_tl.serving import exploration, export
+    from genre_tl import serving
+    from genre_tl.serving import recording_analysis
 
-    predictor = export.Predictor(FLAGS.model)
-    collection = exploration.Collection(FLAGS.embeddings) if FLAGS.embeddings else None
+    predictor = serving.Predictor(FLAGS.model)
+    collection = (
+        recording_analysis.Collection(FLAGS.embeddings) if FLAGS.embeddings else None
+    )
     handler = functools.partial(_Handler, predictor, collection)
     with _server(handler) as server:
         print(f"http://localhost:{server.server_port} - Ctrl-C ends it", flush=True)
@@ -64,8 +68,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def __init__(
         self,
-        predictor: export.Predictor,
-        collection: exploration.Collection | None,
+        predictor: serving.Predictor,
+        collection: recording_analysis.Collection | None,
         *args: Any,
     ) -> None:
         self._predictor, self._collection = predictor, collection
@@ -93,14 +97,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(json.dumps(facts).encode(), "application/json")
 
     def _look(self, size: int) -> dict[str, Any]:
-        from genre_tl.serving import exploration
+        from genre_tl.serving import recording_analysis
 
         with tempfile.NamedTemporaryFile() as file:
             while size and (piece := self.rfile.read(min(size, 2**20))):
                 file.write(piece)
                 size -= len(piece)
             file.flush()
-            return exploration.look(file.name, self._predictor, self._collection)
+            return recording_analysis.look(file.name, self._predictor, self._collection)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps the terminal quiet."""

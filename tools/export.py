@@ -51,9 +51,14 @@ def main(argv: list[str]) -> None:
         )
     from genre_tl import params
     from genre_tl.model import networks
-    from genre_tl.serving import export, lite, model_card
+    from genre_tl.serving import export, keras_files, model_card, tflite
     from genre_tl.training import run_folder
 
+    writers = {
+        "saved_model": export.write_saved_model,
+        "tflite": tflite.write,
+        "keras": keras_files.write,
+    }
     logging.set_verbosity(logging.WARNING)  # Saving tells of names within the graph.
     record = run_folder.read_run(FLAGS.run_dir)
     model_file = pathlib.Path(FLAGS.run_dir) / "model.keras"
@@ -61,7 +66,7 @@ def main(argv: list[str]) -> None:
     base = pathlib.Path(FLAGS.saved_models_dir) / f"{FLAGS.name}{suffix}"
     fingerprint = hashlib.sha256(model_file.read_bytes()).hexdigest()
     folder = export.newest(base)
-    known = folder and export.read_card(folder).get("model_sha256")
+    known = folder and model_card.read(folder).get("model_sha256")
     if folder and known == fingerprint and not FLAGS.force:
         print(f"{folder}: is of this very model already; --force exports it again")
     else:
@@ -72,7 +77,7 @@ def main(argv: list[str]) -> None:
             record["vocabulary"],
             base,
             card=model_card.from_run(record, FLAGS.name, fingerprint),
-            write=lite.WRITERS.get(FLAGS.format, export.write_saved_model),
+            write=writers[FLAGS.format],
             on_check=lambda text: print(f"  ok: {text}", flush=True),
         )
         num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -38,7 +38,8 @@ from genre_tl import files
 from . import command, journal, result_formats
 
 if TYPE_CHECKING:
-    from genre_tl.serving import export, prediction
+    from genre_tl import serving
+    from genre_tl.serving import prediction
 
 FLAGS = flags.FLAGS
 
@@ -85,10 +86,10 @@ def main(argv: list[str]) -> int:
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError("--chart is a form of --format=text")
     paths = list(_files(_listed(argv[1:])))
-    from genre_tl.serving import export
+    from genre_tl import serving
 
     command.begin_soon()
-    predictor = export.Predictor(FLAGS.model)
+    predictor = serving.Predictor(FLAGS.model)
     outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
     if outputs:
         with journal.opened(outputs, _key(predictor, paths)) as log:
@@ -157,7 +158,7 @@ def _within(top: str) -> Iterator[str]:
     yield from closed
 
 
-def _key(predictor: export.Predictor, paths: Sequence[str]) -> dict[str, Any]:
+def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
     """Returns what the outputs depend on, under the names that users know."""
     from genre_tl.features import feature_store
 
@@ -174,7 +175,7 @@ def _key(predictor: export.Predictor, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _predict(
-    predictor: export.Predictor, paths: Sequence[str], log: journal.Journal | None
+    predictor: serving.Predictor, paths: Sequence[str], log: journal.Journal | None
 ) -> int:
     """Writes a result a file, or those that are missing; returns how many failed."""
     from genre_tl.serving import prediction

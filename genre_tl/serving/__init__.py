@@ -1,6 +1,10 @@
-"""Trained models to SavedModels, and audio files to predictions.
+"""Trained networks as SavedModels, and audio files as predictions from them.
 
-`export` writes, checks and publishes a version; `saved_model` defines its signatures;
-`prediction` scores files with an exported model in bounded memory; `lite` writes
-TensorFlow Lite and Keras files.
+`export` publishes a network as the next version of a SavedModel: `inference_graph`
+is its network, `saved_model` its signatures, `warmup` and `model_card` what ships
+with it, `checks` what it must pass. `tflite` and `keras_files` write other formats.
+`predictor` loads a SavedModel and scores waveforms and files; `recording_analysis`
+computes what `tools.explore` shows.
 """
+
+from genre_tl.serving.predictor import Predictor as Predictor

@@ -6,6 +6,7 @@ A card is facts fit for JSON. It lies in an export as JSON and as Markdown.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -122,6 +123,19 @@ def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
     text = json.dumps(card, indent=1, ensure_ascii=False)
     files.write_text(path, f"{text}\n")
     files.write_text(path.with_suffix(".md"), _markdown(card))
+
+
+def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the card of an exported version; empty if it has none.
+
+    Raises:
+      ValueError: if it is damaged.
+    """
+    path = pathlib.Path(folder) / PATH
+    try:
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
 
 
 def _markdown(card: Mapping[str, Any]) -> str:

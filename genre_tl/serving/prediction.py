@@ -15,7 +15,8 @@ import numpy as np
 
 from genre_tl import params
 from genre_tl.audio import decoding
-from genre_tl.serving import export, saved_model
+from genre_tl.serving import model_card, saved_model
+from genre_tl.serving.predictor import Predictor
 
 GROUP_FILES = 32
 """Files scored together; to the last bit, results depend on the group's files."""
@@ -69,7 +70,7 @@ class Result:
 
 
 def predict(
-    predictor: export.Predictor,
+    predictor: Predictor,
     paths: Sequence[str],
     *,
     max_secs: float | None = None,
@@ -91,7 +92,7 @@ def predict(
     Yields:
       A result a file. One that cannot be used has an error; none is left out.
     """
-    frontend = export.read_card(predictor.folder).get("frontend", {})
+    frontend = model_card.read(predictor.folder).get("frontend", {})
     hop, length = frontend.get("hop_samples", 1), frontend.get("segment_samples", 0)
     piece_samples = _PIECE_SEGMENTS * length or _WHOLE_FILE
     clips = decoding.read_pieces(paths, piece_samples, max_secs=max_secs)
@@ -112,7 +113,7 @@ class _Piece:
 
 
 def _scored(
-    predictor: export.Predictor,
+    predictor: Predictor,
     clips: Iterable[decoding.Clip],
     segments: tuple[int, int],
     embeddings: bool,
@@ -137,7 +138,7 @@ def _scored(
 
 
 def _score(
-    predictor: export.Predictor, waveforms: Sequence[np.ndarray], embeddings: bool
+    predictor: Predictor, waveforms: Sequence[np.ndarray], embeddings: bool
 ) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray]]:
     """Returns the scores of each clip and, if they are wanted, its embedding."""
     if not embeddings:

@@ -172,6 +172,12 @@ def save(
     _mark_as_classification(folder)
 
 
+def write_labels(labels: Sequence[str], folder: pathlib.Path) -> None:
+    """Writes `labels.txt`, a label a line."""
+    text = "".join(f"{label}\n" for label in labels)
+    (folder / "labels.txt").write_text(text, "utf-8")
+
+
 def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
     def scored(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, _ = answers.score_and_embed(waveform)

@@ -22,10 +22,17 @@ import soundfile
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tl import params, scattering
+from genre_tl import params, scattering, serving
 from genre_tl.audio import decoding
 from genre_tl.model import networks
-from genre_tl.serving import export, export_checks, model_card, saved_model, warmup
+from genre_tl.serving import (
+    checks,
+    export,
+    model_card,
+    predictor,
+    saved_model,
+    warmup,
+)
 
 PRESET = params.PRESETS["tiny"]
 FRONTEND = PRESET.frontend
@@ -122,7 +129,7 @@ def exported(tmp_path_factory):
     run.done = run_export(run)
     assert run.done.returncode == 0, run.done.stderr
     run.folder = run.base / "1"
-    run.predictor = export.Predictor(run.base)
+    run.predictor = serving.Predictor(run.base)
     run.model = run.predictor._model  # the first call takes seconds: share it
     return run
 
@@ -243,7 +250,7 @@ def test_labels_and_card_can_be_read_without_tensorflow(exported):
 
 
 def test_the_card_says_what_the_run_was_without_naming_clips_or_homes(exported):
-    card = export.read_card(exported.folder)
+    card = model_card.read(exported.folder)
     assert card["data"] == data(train=2, valid=0, test=1)
     assert card["metrics"] == RECORD["metrics"]
     assert card["training"]["start"]["metrics"]["valid"]["macro_auc_roc"] == 0.75
@@ -282,15 +289,13 @@ def test_nothing_in_an_export_names_a_place_of_this_machine(exported):
 def test_a_path_left_inside_an_export_is_noticed(tmp_path):
     (tmp_path / "labels.txt").write_text(f"{tmp_path.parent}/labels.txt")
     with pytest.raises(ValueError, match=r"refused: it names .* in labels\.txt"):
-        export_checks._check_traces(tmp_path)
+        checks._check_traces(tmp_path)
 
 
 def test_an_operation_that_servers_may_lack_is_noticed(exported, monkeypatch):
-    monkeypatch.setattr(
-        export_checks, "OPERATIONS", export_checks.OPERATIONS - {"Conv2D", "Softmax"}
-    )
+    monkeypatch.setattr(checks, "OPERATIONS", checks.OPERATIONS - {"Conv2D", "Softmax"})
     with pytest.raises(ValueError, match=r"\['Conv2D', 'Softmax'\]"):
-        export_checks._check_operations(exported.folder)
+        checks._check_operations(exported.folder)
 
 
 SAME = ("alone", "in a batch", "padded", "padded by a server", "as bytes")
@@ -318,21 +323,19 @@ def test_wrong_answers_are_noticed(exported, monkeypatch, name, reason):
     answers |= {f"{name}/{name}": right for name in warmup.requests()}
     answers["classes"] = np.array([[label.encode() for label in LABELS]])
     answers["secs"] = np.ones(3)
-    monkeypatch.setattr(export_checks, "FILES", files_of(exported.folder))
-    monkeypatch.setattr(export_checks, "keras_scores", lambda *args: right)
-    monkeypatch.setattr(export_checks, "_call", lambda *args: answers)
+    monkeypatch.setattr(checks, "FILES", files_of(exported.folder))
+    monkeypatch.setattr(checks, "keras_scores", lambda *args: right)
+    monkeypatch.setattr(checks, "_call", lambda *args: answers)
 
-    def checks():
-        return list(
-            export_checks.run(exported.folder, exported.network, FRONTEND, LABELS)
-        )
+    def passed():
+        return list(checks.run(exported.folder, exported.network, FRONTEND, LABELS))
 
-    assert len(checks()) == 10
+    assert len(passed()) == 10
     wrong = {"embedding/embedding": right * np.nan, "more/scores": right}
     wrong["classes"] = answers["classes"][:, ::-1]
     answers[name] = wrong.get(name, right + 2e-5)
     with pytest.raises(ValueError, match=f"refused: .*{reason}"):
-        checks()
+        passed()
 
 
 def files_of(folder: pathlib.Path) -> set[str]:
@@ -342,7 +345,7 @@ def files_of(folder: pathlib.Path) -> set[str]:
 
 def test_files_that_do_not_belong_into_an_export_are_noticed(exported, monkeypatch):
     with pytest.raises(ValueError, match=r"refused: files .*model_card\.json"):
-        export_checks._check_files(exported.folder, exported.network)
+        checks._check_files(exported.folder, exported.network)
 
 
 def test_weights_of_the_training_in_an_export_are_noticed(tmp_path, monkeypatch):
@@ -351,27 +354,27 @@ def test_weights_of_the_training_in_an_export_are_noticed(tmp_path, monkeypatch)
     module.weights = [tf.Variable(w) for w in network.get_weights()]
     module.momentum = tf.Variable(tf.zeros([3]))
     tf.saved_model.save(module, str(tmp_path))
-    monkeypatch.setattr(export_checks, "FILES", files_of(tmp_path))
+    monkeypatch.setattr(checks, "FILES", files_of(tmp_path))
     with pytest.raises(ValueError, match="something of the training"):
-        export_checks._check_files(tmp_path, network)
+        checks._check_files(tmp_path, network)
 
 
 def test_a_score_that_is_no_number_is_noticed():
     with pytest.raises(ValueError, match="refused"):
-        export_checks.check_difference(np.array([np.nan]), np.zeros(1), "it differs")
+        checks.check_difference(np.array([np.nan]), np.zeros(1), "it differs")
 
 
 def test_an_export_that_cannot_be_called_is_noticed_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="refused: .*SavedModel file does not exist"):
-        export_checks._call(tmp_path, [np.ones(9, np.float32)])
+        checks._call(tmp_path, [np.ones(9, np.float32)])
 
 
 def test_a_tagger_that_reads_out_its_last_state_exports_too(tmp_path):
     model = params.Model(num_layers=1, num_units=4, readout="last")
     network = sensitive(networks.tagger(model, num_paths(), 5))
     saved_model.save(network, FRONTEND, list("abcde"), tmp_path / "model")
-    export_checks._check_operations(tmp_path / "model")
-    scores = export.Predictor(tmp_path / "model").scores(CLIPS[:2])
+    checks._check_operations(tmp_path / "model")
+    scores = serving.Predictor(tmp_path / "model").scores(CLIPS[:2])
     expected = [keras_scores(network, clip) for clip in CLIPS[:2]]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
@@ -385,7 +388,7 @@ def quick(monkeypatch):
         (folder / "saved_model.pb").write_text("model")
 
     monkeypatch.setattr(saved_model, "save", save)
-    monkeypatch.setattr(export_checks, "run", lambda *args: iter(["it is fine"]))
+    monkeypatch.setattr(checks, "run", lambda *args: iter(["it is fine"]))
     network = networks.classifier(PRESET.model, 3, 2)
 
     def exported(base, labels=("a", "b"), **kwargs):
@@ -471,7 +474,7 @@ def test_a_failed_check_leaves_nothing_behind(quick, tmp_path, monkeypatch):
         yield "the first is fine"
         raise ValueError("the second is not")
 
-    monkeypatch.setattr(export_checks, "run", fail)
+    monkeypatch.setattr(checks, "run", fail)
     with pytest.raises(ValueError, match="the second is not"):
         quick(tmp_path)
     assert os.listdir(tmp_path) == []
@@ -493,11 +496,11 @@ def test_a_network_without_a_head_is_refused(tmp_path):
 def test_the_predictor_takes_versions_or_one_version(exported):
     assert exported.predictor.folder == exported.folder
     assert exported.predictor.labels == tuple(LABELS)
-    assert export._locate(exported.folder) == exported.folder
+    assert predictor._locate(exported.folder) == exported.folder
 
 
 def test_the_predictor_keeps_the_order_of_clips_of_any_length(exported, monkeypatch):
-    monkeypatch.setattr(export, "_BATCH_SAMPLES", 2 * SEGMENT)
+    monkeypatch.setattr(predictor, "_BATCH_SAMPLES", 2 * SEGMENT)
     clips = [*CLIPS, np.zeros(0, np.float32), CLIPS[1].astype(np.float64)]
     expected = [scores_of(exported, clip[np.newaxis])[0] for clip in clips]
     np.testing.assert_allclose(exported.predictor.scores(clips), expected, atol=1e-6)
@@ -506,11 +509,11 @@ def test_the_predictor_keeps_the_order_of_clips_of_any_length(exported, monkeypa
 
 def test_batches_hold_every_clip_once_and_no_more_than_their_share():
     lengths = np.random.default_rng(0).integers(0, 10**6, 100).tolist()
-    batches = list(export._batches(lengths))
+    batches = list(predictor._batches(lengths))
     assert sorted(row for batch in batches for row in batch) == list(range(100))
     for batch in batches:
         longest = max(lengths[row] for row in batch)
-        assert len(batch) * longest <= export._BATCH_SAMPLES
+        assert len(batch) * longest <= predictor._BATCH_SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -523,22 +526,22 @@ def test_the_predictor_refuses_what_is_no_waveform(exported, waveform):
 
 def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        export.Predictor(tmp_path / "absent")
+        serving.Predictor(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match="holds no SavedModel"):
-        export.Predictor(tmp_path)
+        serving.Predictor(tmp_path)
     (tmp_path / "3").mkdir()
     with pytest.raises(FileNotFoundError, match="3: holds no SavedModel"):
-        export.Predictor(tmp_path)
+        serving.Predictor(tmp_path)
     (tmp_path / "3" / "saved_model.pb").write_bytes(b"\x0anonsense")
     with pytest.raises(ValueError, match="damaged SavedModel"):
-        export.Predictor(tmp_path)
+        serving.Predictor(tmp_path)
     graph = (exported.folder / "saved_model.pb").read_bytes()
     (tmp_path / "3" / "saved_model.pb").write_bytes(graph)  # no variables
     with pytest.raises(ValueError, match="damaged SavedModel"):
-        export.Predictor(tmp_path)
+        serving.Predictor(tmp_path)
     tf.saved_model.save(tf.Module(), str(tmp_path / "4"))
     with pytest.raises(ValueError, match="not of this package"):
-        export.Predictor(tmp_path)
+        serving.Predictor(tmp_path)
 
 
 def expected_segments(batch: np.ndarray, length: int, hop: int) -> list[tuple]:

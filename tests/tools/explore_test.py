@@ -14,7 +14,7 @@ import soundfile
 from support import browser, loudness
 
 from genre_tl import params
-from genre_tl.serving import exploration
+from genre_tl.serving import recording_analysis
 
 ROOT = pathlib.Path(__file__).parents[2]
 RATE = params.SAMPLE_RATE_HZ
@@ -23,15 +23,16 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import loudness
-from genre_tl.serving import exploration, export
+from genre_tl import serving
+from genre_tl.serving import recording_analysis
 from tools import explore
-export.Predictor = loudness.Model
-look = exploration.look
+serving.Predictor = loudness.Model
+look = recording_analysis.look
 def look_or_fail(path, *args):
     if open(path, "rb").read() == b"full":
         raise OSError(28, "No space left on device")
     return look(path, *args)
-exploration.look = look_or_fail
+recording_analysis.look = look_or_fail
 explore.cli()
 """
 
@@ -176,8 +177,8 @@ def test_another_sites_name_is_refused(url):
 
 
 def test_a_tone_is_bright_in_its_band_at_its_time():
-    picture = exploration.scaleogram(quiet_then_loud())
-    bands = exploration.bands_hz()
+    picture = recording_analysis.scaleogram(quiet_then_loud())
+    bands = recording_analysis.bands_hz()
     assert picture.shape == (len(bands), 125)  # a column every 512 samples
     for column, hz in ((30, 400), (95, 3200)):
         found = bands[picture[:, column].argmax()]
@@ -186,7 +187,7 @@ def test_a_tone_is_bright_in_its_band_at_its_time():
 
 def test_blocks_of_the_scaleogram_leave_no_seam():
     noise = np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)
-    whole = exploration.scaleogram(noise).astype(int)
+    whole = recording_analysis.scaleogram(noise).astype(int)
     seams = [(i * (2**17 - 2**14)) // 512 for i in (1, 2)]
     steps = np.abs(np.diff(whole, axis=1)).mean(axis=0)
     for seam in seams:
@@ -196,7 +197,7 @@ def test_blocks_of_the_scaleogram_leave_no_seam():
 def test_neighbours_are_by_direction_and_of_the_same_model(tmp_path):
     table = {"ids": np.array(["a", "b"]), "vectors": np.eye(2, dtype=np.float32)}
     np.savez(tmp_path / "e.npz", **table)
-    collection = exploration.Collection(tmp_path / "e.npz")
+    collection = recording_analysis.Collection(tmp_path / "e.npz")
     found = collection.nearest(np.array([1.0, 9.0]))
     assert [name for name, _ in found] == ["b", "a"]
     assert found[0][1] == pytest.approx(9 / 82**0.5)
@@ -215,13 +216,13 @@ def test_what_holds_no_embeddings_is_said_with_what_to_do(tmp_path):
     for content in (b"{}", b"", whole[:-1000], whole[:2], words, plain):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npz: holds no embeddings .* predict"):
-            exploration.Collection(path)
+            recording_analysis.Collection(path)
 
 
 def test_silence_and_one_sample_have_a_picture(tmp_path):
     for samples in (np.zeros(1, np.float32), np.zeros(RATE, np.float32)):
         soundfile.write(tmp_path / "a.wav", samples, RATE)
         model = loudness.Model(tmp_path / "model")
-        facts = exploration.look(str(tmp_path / "a.wav"), model)
+        facts = recording_analysis.look(str(tmp_path / "a.wav"), model)
         assert len(facts["scaleogram"]) == len(facts["bands_hz"])
         json.dumps(facts, allow_nan=False)

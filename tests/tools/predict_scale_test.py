@@ -20,7 +20,8 @@ from absl import flags
 from absl.testing import flagsaver
 from support import loudness
 
-from genre_tl.serving import export, prediction
+from genre_tl import serving
+from genre_tl.serving import prediction
 from tools import command, journal, predict
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def music(tmp_path_factory):
 def run(monkeypatch, tmp_path, capsys):
     """Runs the tool in this process; gives exit code, stdout and stderr."""
     model = loudness.Model(tmp_path / "model")
-    monkeypatch.setattr(export, "Predictor", lambda path: model)
+    monkeypatch.setattr(serving, "Predictor", lambda path: model)
     monkeypatch.setattr(prediction, "GROUP_FILES", 2)
     # It would last: later tests compare with programs that have the usual graphs.
     monkeypatch.setattr(command, "begin_soon", lambda: None)
@@ -178,7 +179,8 @@ PROGRAM = f"""
 import concurrent.futures.thread, os, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import loudness
-from genre_tl.serving import export, prediction
+from genre_tl import serving
+from genre_tl.serving import prediction
 from tools import predict
 if "NOBODY" in os.environ:  # here, as that user may not be able to read Python itself
     os.setgid(65534)
@@ -187,7 +189,7 @@ class Slow(loudness.Model):
     def scores(self, waveforms):
         time.sleep(0.1)
         return super().scores(waveforms)
-export.Predictor = Slow
+serving.Predictor = Slow
 prediction.GROUP_FILES = 2
 predict.cli()
 """

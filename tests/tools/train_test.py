@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from genre_tl.serving import export, prediction
+from genre_tl import serving
+from genre_tl.serving import prediction
 
 RATE_HZ = 8_000
 NUM_CLIPS = 12
@@ -80,7 +81,7 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
 
 
 def test_the_export_tells_new_clips(folder, trained, tmp_path):
-    predictor = export.Predictor(folder / "saved_models/mine")
+    predictor = serving.Predictor(folder / "saved_models/mine")
     assert predictor.labels == ("noise", "tone")
     expected = ["noise", "tone", "tone", "noise"]
     paths = [str(tmp_path / f"{index}.wav") for index in range(4)]

@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from genre_tl import params, scattering
 from genre_tl.model import networks
-from genre_tl.serving import export, export_checks, lite
+from genre_tl.serving import checks, export, keras_files, model_card, tflite
 
 FRONTEND = params.PRESETS["tiny"].frontend
 SEGMENT = FRONTEND.segment_samples
+WRITERS = {"tflite": tflite.write, "keras": keras_files.write}
 LABELS = ["a", "b/c", "ü"]
 
 
@@ -36,7 +37,7 @@ def network() -> keras.Sequential:
 def written(tmp_path_factory):
     """Returns the folder of each format, and the checks it passed."""
     found = {}
-    for name, write in lite.WRITERS.items():
+    for name, write in WRITERS.items():
         passed = []
         base = tmp_path_factory.mktemp(name)
         found[name] = (
@@ -64,12 +65,12 @@ def clips() -> np.ndarray:
 
 @functools.cache
 def expected() -> np.ndarray:
-    scores = export_checks.keras_scores(network(), FRONTEND, list(clips()))
+    scores = checks.keras_scores(network(), FRONTEND, list(clips()))
     assert np.ptp(scores, axis=0).max() > 0.1
     return scores
 
 
-@pytest.mark.parametrize("name, tolerance", lite.TOLERANCES.items())
+@pytest.mark.parametrize("name, tolerance", tflite.TOLERANCES.items())
 def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
     path = written["tflite"][0] / f"model_{name}.tflite"
     resolver = tf.lite.experimental.OpResolverType
@@ -103,11 +104,11 @@ def test_tensorflow_lites_own_operations_are_enough(written, bits):
     assert b"Flex" not in content
 
 
-@pytest.mark.parametrize("name", lite.WRITERS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_labels_and_card_lie_beside_a_model(written, name):
     folder, passed = written[name]
     assert (folder / "labels.txt").read_text("utf-8").splitlines() == LABELS
-    assert export.read_card(folder)["checks"] == passed
+    assert model_card.read(folder)["checks"] == passed
     assert folder.name == "1" and os.listdir(folder.parent) == ["1"]
 
 
@@ -138,7 +139,7 @@ np.save(sys.argv[2], np.stack([scores, again]))
 
 def test_a_model_that_gives_other_scores_does_not_appear(tmp_path, monkeypatch):
     wrong = expected()[:4] + 0.1
-    monkeypatch.setattr(export_checks, "keras_scores", lambda *args: wrong[:2])
+    monkeypatch.setattr(checks, "keras_scores", lambda *args: wrong[:2])
     with pytest.raises(ValueError, match="refused: scores of classifier"):
         export.export(
             network(),
@@ -146,6 +147,6 @@ def test_a_model_that_gives_other_scores_does_not_appear(tmp_path, monkeypatch):
             LABELS,
             tmp_path,
             card={},
-            write=lite.write_keras,
+            write=keras_files.write,
         )
     assert os.listdir(tmp_path) == []

@@ -307,3 +307,8 @@ def keras_scores(
             values = scores_of(tf.constant(rows)).numpy()
             scores.append(np.average(values, axis=0, weights=weights))
     return np.stack(scores)
+
+
+def padded(clip: np.ndarray, frontend: params.Frontend) -> np.ndarray:
+    """Returns float32 `[1, segment_samples]`."""
+    return np.pad(clip, [0, frontend.segment_samples - len(clip)])[np.newaxis]

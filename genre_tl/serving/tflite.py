@@ -1,8 +1,4 @@
-"""A trained network as a TensorFlow Lite model, and as a Keras file from waveforms.
-
-Each `write_` function fills a folder that `serving.publish` makes appear at once, and
-checks what it wrote against the Keras model.
-"""
+"""A trained network as a TensorFlow Lite model."""
 
 from __future__ import annotations
 
@@ -14,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params, scattering
-from genre_tl.model import networks
-from genre_tl.serving import export_checks, saved_model
+from genre_tl.serving import checks, saved_model
 
 _Resolver = tf.lite.experimental.OpResolverType
 
@@ -23,7 +18,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 0.01}
 """Largest change of a score: sums in another order; weights of half precision."""
 
 
-def write_tflite(
+def write(
     network: keras.Model,
     frontend: params.Frontend,
     labels: Sequence[str],
@@ -51,55 +46,17 @@ def write_tflite(
     answers.frames_of.build((1, frontend.segment_samples))
     answers.frames_of.scattering.shield_filters()
     scores = _of_one_segment(answers, frontend)
-    clips = export_checks.reference_clips(frontend)
+    clips = checks.reference_clips(frontend)
     clips = [clip for clip in clips if len(clip) <= frontend.segment_samples]
-    expected = export_checks.keras_scores(network, frontend, clips)
+    expected = checks.keras_scores(network, frontend, clips)
     folder.mkdir()
     for name, tolerance in TOLERANCES.items():
         content = _convert(scores, answers.network, name == "float16")
         found = _interpret(content, clips, frontend)
         what = f"scores of the {name} model differ from the Keras model's"
-        on_check(export_checks.check_difference(found, expected, what, tolerance))
+        on_check(checks.check_difference(found, expected, what, tolerance))
         (folder / f"model_{name}.tflite").write_bytes(content)
-    _write_labels(labels, folder)
-
-
-def write_keras(
-    network: keras.Model,
-    frontend: params.Frontend,
-    labels: Sequence[str],
-    folder: pathlib.Path,
-    on_check: Callable[[str], None],
-) -> None:
-    """Writes `classifier.keras`, `backbone.keras` and `labels.txt`.
-
-    The first takes waveforms `[batch, segment_samples]`, the second frames `[batch,
-    frames, paths]`. Both load with `keras.saving.load_model` once `genre_tl.models`
-    is imported.
-
-    Args, Raises: as for `write_tflite`.
-    """
-    network = networks.uncompiled(network, is_portable=True)
-    waveform = keras.layers.Input((frontend.segment_samples,), name="waveform")
-    frames_of = scattering.LogScattering.from_params(frontend)
-    classifier = keras.Model(waveform, network(frames_of(waveform)))
-    backbone = keras.Model(network.input, network.layers[-1].input, name="backbone")
-    folder.mkdir()
-    networks.save(classifier, folder / "classifier.keras")
-    networks.save(backbone, folder / "backbone.keras")
-    _write_labels(labels, folder)
-
-    clips = export_checks.reference_clips(frontend)[:2]
-    rows = np.concatenate([_padded(clip, frontend) for clip in clips])
-    loaded = networks.load(folder / "classifier.keras")
-    found = loaded(rows, training=False).numpy()
-    expected = export_checks.keras_scores(network, frontend, clips)
-    what = "scores of classifier.keras, reloaded, differ from the trained model's"
-    on_check(export_checks.check_difference(found, expected, what))
-    vectors = networks.load(folder / "backbone.keras")(frames_of(rows))
-    found = network.layers[-1](vectors).numpy()
-    what = "scores of what backbone.keras, reloaded, gives to the head differ from them"
-    on_check(export_checks.check_difference(found, expected, what))
+    saved_model.write_labels(labels, folder)
 
 
 def _of_one_segment(
@@ -144,21 +101,7 @@ def _interpret(
     )
     rows = []
     for clip in clips:
-        interpreter.set_tensor(given["index"], _padded(clip, frontend))
+        interpreter.set_tensor(given["index"], checks.padded(clip, frontend))
         interpreter.invoke()
         rows.append(interpreter.get_tensor(wanted["index"])[0])
     return np.stack(rows)
-
-
-def _padded(clip: np.ndarray, frontend: params.Frontend) -> np.ndarray:
-    """Returns float32 `[1, segment_samples]`."""
-    return np.pad(clip, [0, frontend.segment_samples - len(clip)])[np.newaxis]
-
-
-def _write_labels(labels: Sequence[str], folder: pathlib.Path) -> None:
-    text = "".join(f"{label}\n" for label in labels)
-    (folder / "labels.txt").write_text(text, "utf-8")
-
-
-WRITERS = {"tflite": write_tflite, "keras": write_keras}
-"""What `serving.export` may write besides a SavedModel."""

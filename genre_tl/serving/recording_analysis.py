@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from genre_tl import params, scattering
 from genre_tl.audio import decoding
-from genre_tl.serving import export, prediction
+from genre_tl.serving import prediction
+from genre_tl.serving.predictor import Predictor
 
 MAX_SECS = 600.0
 """How much of a recording is looked at."""
@@ -74,7 +75,7 @@ class Collection:
 
 
 def look(
-    path: str, predictor: export.Predictor, collection: Collection | None = None
+    path: str, predictor: Predictor, collection: Collection | None = None
 ) -> dict[str, Any]:
     """Returns what there is to see of a recording, fit for JSON.
 
