@@ -1,43 +1,168 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes of files and folders, and a lock between processes.
+
+A reader finds the old content or the new, also after a crash or a power cut: content
+is written beside its place under a name that ends in `.part`, flushed to the disk and
+renamed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
+import shutil
+import sys
 from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+PathLike = str | os.PathLike[str]
 
 UNFINISHED = ".part"
-"""What is put behind the name of a file that is being written."""
+"""Suffix of a file or folder that is being written, or whose writer was killed."""
+LOCK = ".lock"
+"""Name of the lock file in a locked folder; suffix of the one beside a locked file."""
 
 
 @contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a file to write beside `path`, which it replaces in the end."""
+def whole(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary file to write, which replaces `path` on success.
+
+    Raises:
+      OSError: if it cannot be written; the temporary file is removed.
+    """
+    path = pathlib.Path(path)
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
-        yield unfinished
-        os.replace(unfinished, path)
-    except BaseException as error:
+        with _named(path):
+            yield unfinished
+            _sync(unfinished)
+            os.replace(unfinished, path)
+    except BaseException:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            # A full disk does not say where it is.
+        raise
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yields a new temporary folder to fill, which becomes `path` on success.
+
+    What a killed writer of `path` left is removed first, so hold a `lock` where
+    several processes may write it.
+
+    Raises:
+      OSError: if it cannot be written, or `path` exists and is not an empty folder;
+        the temporary folder is removed.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(path.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        with _named(path):
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            for folder, _, names in os.walk(unfinished):
+                for name in names:
+                    _sync(pathlib.Path(folder, name))
+                _sync_folder(pathlib.Path(folder))
+            os.rename(unfinished, path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes a UTF-8 text file atomically.
+
+    File names may contain bytes that are not valid text. They are written in the
+    escaped form of JSON, so that a JSON reader gets the same names back.
+    """
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes a value as a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def lock(path: PathLike) -> Iterator[None]:
+    """Keeps other processes that lock the same path out while it is written.
+
+    The operating system releases the lock when the process ends, also if killed.
+
+    Args:
+      path: an existing folder, or a file that need not exist.
+
+    Raises:
+      ValueError: if another process holds the lock.
+      OSError: if the lock file cannot be made.
+    """
+    path = pathlib.Path(path)
+    name = path / LOCK if path.is_dir() else path.with_name(path.name + LOCK)
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(open(name, "ab"))
+            if not _try_lock(file):
+                raise ValueError(
+                    f"{path}: another process is writing here; wait for it"
+                )
+            if _is_at(file, name):
+                break  # Else its last holder removed it after we opened it.
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps files that are open.
+                name.unlink()
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _is_at(file: BinaryIO, path: pathlib.Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Adds the path to errors that lack one, such as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text in UTF-8, whole or not at all.
+def _sync(path: pathlib.Path) -> None:
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
-    Names of files may hold bytes that are no valid text. They are written as JSON
-    escapes them, so that JSON gives the same names when it is read.
 
-    Args:
-      path: the file.
-      text: its content.
-
-    Raises:
-      OSError: if it cannot be written; nothing of it is left.
-    """
-    with whole(pathlib.Path(path)) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+def _sync_folder(path: pathlib.Path) -> None:
+    # Windows cannot open folders, some network file systems cannot sync them.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
