@@ -25,7 +25,7 @@ INSIDE = {
     "scattering": "wavelets planning operations layers",
     "features": "feature_store extraction pipeline",
     "model": "gru networks",
-    "evaluation": "figures metrics intervals plots audio_plots",
+    "evaluation": "intervals metrics text_chart plots",
     "training": "learning head_pull fitting run_folder records training "
     "cross_validation report",
     "serving": "inference_graph saved_model warmup model_card checks export "

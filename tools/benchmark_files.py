@@ -185,7 +185,7 @@ def _loop_secs(names: Sequence[str]) -> tuple[float, float]:
 
 def memory(model: str, num_files: int, hours: float, picture: str) -> None:
     """Measures prediction's memory over many files and over long ones; draws it."""
-    from genre_tl.evaluation import plots
+    from . import drawings
 
     curves = {}
     for name, source in _sources(num_files, hours):
@@ -195,7 +195,7 @@ def memory(model: str, num_files: int, hours: float, picture: str) -> None:
         ["", "time", "after a tenth", "after a half", "at the end", "peak"],
         [[name, *_summary(*curve)] for name, curve in curves.items()],
     )
-    plots.memory(curves, picture)
+    drawings.memory(curves, picture)
 
 
 def _sources(num_files: int, hours: float) -> Iterator[tuple[str, str]]:

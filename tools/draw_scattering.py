@@ -47,19 +47,19 @@ def main(argv: list[str]) -> None:
 
 
 def _draw_scaleogram(waveform: np.ndarray, path: str) -> None:
-    from genre_tl import params, scattering
-    from genre_tl.evaluation import audio_plots
+    from genre_tl import scattering
+
+    from . import drawings
 
     fine = scattering.Scattering1D(_J, _Q, T=_PICTURE_SAMPLES, max_order=1)
     first = fine(waveform[None])[0, 1:].numpy()
     layer = scattering.Scattering1D(_J, _Q)
     meta = layer.meta()
-    audio_plots.scaleogram(
+    drawings.scaleogram(
         waveform,
         first,
         layer(waveform[None])[0].numpy(),
         {name: meta[name] for name in ("order", "n", "xi")},
-        params.SAMPLE_RATE_HZ,
         path,
         title=f"Scattering transform, J={_J}, Q={_Q}",
     )
@@ -71,7 +71,8 @@ def _draw_error(waveform: np.ndarray, path: str) -> None:
     from kymatio.numpy import Scattering1D
 
     from genre_tl import params, scattering
-    from genre_tl.evaluation import audio_plots
+
+    from . import drawings
 
     waveform = waveform[: 8 * params.SAMPLE_RATE_HZ]
     exact = Scattering1D(J=_J, Q=_Q, shape=len(waveform), oversampling=_J)
@@ -88,7 +89,7 @@ def _draw_error(waveform: np.ndarray, path: str) -> None:
     meta = exact.meta()
     # A path is known by the wavelet that makes its last modulus.
     last = np.nan_to_num(meta["xi"])[np.arange(len(norms)), meta["order"] - 1]
-    audio_plots.path_errors(
+    drawings.path_errors(
         errors,
         meta["order"],
         last * params.SAMPLE_RATE_HZ,

@@ -301,7 +301,7 @@ def _with_taggram(
 
 
 def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) -> None:
-    from genre_tl.evaluation import audio_plots
+    from genre_tl.evaluation import plots
 
     assert result.taggram is not None
     times, scores = result.taggram.times_secs, result.taggram.scores
@@ -316,7 +316,7 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
     files.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
     title = result_formats.shown(os.path.basename(result.path))
     if len(times):
-        audio_plots.taggram(times, scores, labels, f"{target}.png", title=title)
+        plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _tell(text: str) -> None:

@@ -90,10 +90,10 @@ class Writer:
         return f"{shown(result.path)}  {text or nothing}{note}\n"
 
     def _chart(self, result: prediction.Result, scores: np.ndarray) -> str:
-        from genre_tl.evaluation import metrics
+        from genre_tl.evaluation import text_chart
 
         kept = self._kept(scores)
-        bars = metrics.bar_chart(
+        bars = text_chart.bar_chart(
             np.array([*kept.values()]),
             [*kept],
             max(shutil.get_terminal_size().columns - 1, 40),

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-_ROUNDING = 1e-5  # A float32 softmax may leave [0, 1] by about this much.
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaggingMetrics:
@@ -259,48 +257,6 @@ def or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def bar_chart(
-    scores: Sequence[float] | np.ndarray,
-    labels: Sequence[str],
-    width: int = 60,
-    *,
-    top: int | None = None,
-    ascii_only: bool = False,
-) -> str:
-    """Draws the scores of one clip as text, the highest first.
-
-    Args:
-      scores: `[labels]`, 0 to 1; a bar of full length is 1.
-      labels: the names of the scores.
-      width: characters in the longest possible line.
-      top: bars to draw; None draws all.
-      ascii_only: for terminals without Unicode.
-
-    Returns:
-      One line a label, without a newline at the end.
-
-    Raises:
-      ValueError: if the lengths differ, a score is not from 0 to 1, or
-        `width` leaves no room.
-    """
-    values = np.asarray(scores, np.float64)
-    if values.shape != (len(labels),):
-        raise ValueError(f"{len(labels)} labels need as many scores: {values.shape}")
-    if not ((values >= -_ROUNDING) & (values <= 1 + _ROUNDING)).all():
-        raise ValueError(f"scores must be from 0 to 1, not {values.tolist()}")
-    if width < 30:
-        raise ValueError(f"width must be at least 30 characters, not {width}")
-    order = np.argsort(-values, kind="stable")[:top]
-    names = [_fitted(labels[i], width // 2, ascii_only) for i in order]
-    name_width = max(map(len, names), default=0)
-    bar_width = width - name_width - len("  100.0 %  ")
-    draw = _ascii_bar if ascii_only else _block_bar
-    return "\n".join(
-        f"{name:<{name_width}}  {_percent(value):>7}  {draw(value, bar_width)}".rstrip()
-        for name, value in zip(names, np.clip(values[order], 0, 1), strict=True)
-    )
-
-
 def _require_finite(scores: np.ndarray) -> None:
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -348,19 +304,3 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _fitted(label: str, width: int, ascii_only: bool) -> str:
-    if ascii_only:
-        label = label.encode("ascii", "backslashreplace").decode()
-    cut = "..." if ascii_only else "…"
-    return label if len(label) <= width else label[: width - len(cut)] + cut
-
-
-def _block_bar(value: float, width: int) -> str:
-    full, eighths = divmod(round(value * width * 8), 8)
-    return "█" * full + " ▏▎▍▌▋▊▉"[eighths]
-
-
-def _ascii_bar(value: float, width: int) -> str:
-    return "#" * round(value * width)

@@ -1,27 +1,66 @@
-"""Metrics to pictures: learning curves and confusion matrices as PNG."""
+"""Draws learning curves, confusion matrices and taggrams as PNG files."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import io
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib import axes, figure, ticker
+from matplotlib import axes, figure, font_manager, layout_engine, text, ticker
+from matplotlib.backends import backend_agg
 
-from genre_tl.evaluation import figures
+from genre_tl import files
+
+_DPI = 150
+_FONT = "DejaVu Sans"  # Part of matplotlib, so pictures look the same everywhere.
+INK, GREY = "#333333", "#8C8C8C"
+_STYLE: dict[Any, Any] = {
+    "font.family": _FONT,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.xmargin": 0.03,
+    "figure.titlesize": 12,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+    "legend.frameon": False,
+    "legend.title_fontsize": 10,
+    "lines.linewidth": 2,
+}
+
+# Colours of Okabe and Ito (2008), distinct without red-green vision; the line styles
+# are distinct without any colour.
+LINES: tuple[dict[str, Any], ...] = (
+    {"color": "#D55E00", "linestyle": "-"},
+    {"color": "#0072B2", "linestyle": "--"},
+    {"color": "#009E73", "linestyle": "-."},
+    {"color": "#CC79A7", "linestyle": ":"},
+)
+_VALIDATION, _TRAINING, _POOLED, _ = LINES
+_TAGGRAM_ROWS, _TAGGRAM_COLUMNS = 15, 1500
+_TICK_SECS = np.array([1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Panel:
-    """Curves that share an axis: history key -> (name, line)."""
+class _Panel(NamedTuple):
+    """Curves that share an axis: history column -> (name in the legend, line)."""
 
     title: str
     ylabel: str
     curves: Mapping[str, tuple[str, dict[str, Any]]]
-    scale: float = 1.0
     value_format: str = "{:.3f}"
 
 
@@ -29,45 +68,109 @@ _PANELS = (
     _Panel(
         "Loss",
         "loss (nats)",
-        {
-            "loss": ("training", figures.TRAINING),
-            "val_loss": ("validation", figures.VALIDATION),
-        },
+        {"loss": ("training", _TRAINING), "val_loss": ("validation", _VALIDATION)},
     ),
     _Panel(
         "Accuracy",
-        "accuracy (% of clips)",
+        "accuracy",
         {
-            "accuracy": ("training", figures.TRAINING),
-            "val_accuracy": ("validation", figures.VALIDATION),
+            "accuracy": ("training", _TRAINING),
+            "val_accuracy": ("validation", _VALIDATION),
         },
-        scale=100.0,
-        value_format="{:.1f} %",
+        "{:.1%}",
     ),
     _Panel(
         "Validation AUC-ROC",
         "AUC-ROC (chance: 0.5)",
         {
-            "val_macro_auc_roc": ("macro (mean of tags)", figures.VALIDATION),
-            "val_micro_auc_roc": ("micro (tags pooled)", figures.POOLED),
+            "val_macro_auc_roc": ("macro (mean of tags)", _VALIDATION),
+            "val_micro_auc_roc": ("micro (tags pooled)", _POOLED),
         },
     ),
     _Panel(
         "Validation PR-AUC",
         "PR-AUC (0 to 1)",
         {
-            "val_macro_pr_auc": ("macro (mean of tags)", figures.VALIDATION),
-            "val_micro_pr_auc": ("micro (tags pooled)", figures.POOLED),
+            "val_macro_pr_auc": ("macro (mean of tags)", _VALIDATION),
+            "val_micro_pr_auc": ("micro (tags pooled)", _POOLED),
         },
     ),
 )
+_COLUMNS = [column for panel in _PANELS for column in panel.curves]
 
-# The first of these that was measured tells the best epoch.
+# The first of these columns that has a value decides which epoch is the best.
 _MONITORED = {
     "val_macro_auc_roc": np.nanargmax,
     "val_accuracy": np.nanargmax,
     "val_loss": np.nanargmin,
 }
+
+
+@contextlib.contextmanager
+def picture(
+    path: str | os.PathLike[str],
+    title: str,
+    size: tuple[float, float],
+    **style: Any,
+) -> Iterator[figure.Figure]:
+    """Yields an empty figure with a title, then writes it as a PNG atomically.
+
+    Drawn without pyplot, so neither a display nor global state is needed.
+
+    Args:
+      path: the PNG to write, in an existing folder.
+      title: headline; wrapped where it is long.
+      size: width and height in inches.
+      **style: matplotlib settings other than the package's, `_` for `.`.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    settings = {name.replace("_", ".", 1): value for name, value in style.items()}
+    layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04)
+    png = io.BytesIO()
+    with matplotlib.rc_context({**_STYLE, **settings}), warnings.catch_warnings():
+        # A character that no installed font has is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        fig = figure.Figure(figsize=size, dpi=_DPI, layout=layout)
+        headline = verbatim(textwrap.fill(title, round(9 * size[0])))
+        fig.suptitle(headline, x=0.1 / size[0], ha="left", fontweight="bold")
+        yield fig
+        _use_fallback_fonts(fig)
+        backend_agg.FigureCanvasAgg(fig).print_png(png)
+    with files.whole(path) as unfinished:
+        unfinished.write_bytes(png.getvalue())
+
+
+def verbatim(label: str) -> str:
+    """Returns a label that matplotlib draws as it is, not as TeX between dollars.
+
+    Bytes of a file name that are not valid text are escaped.
+    """
+    label = label.encode("utf-8", "backslashreplace").decode("utf-8")
+    return label.replace("$", r"\$")
+
+
+def _use_fallback_fonts(fig: figure.Figure) -> None:
+    """Draws the characters that the default font lacks with other installed fonts."""
+    texts = fig.findobj(text.Text)
+    characters = {ord(c) for item in texts for c in item.get_text() if c.isprintable()}
+    fonts = font_manager.fontManager
+    missing = characters - _characters(fonts.findfont(_FONT))
+    families = [_FONT]
+    for font in fonts.ttflist:
+        if missing and (found := missing & _characters(font.fname)):
+            missing -= found
+            families.append(font.name)
+    if len(families) > 1:
+        for item in texts:
+            item.set_fontfamily(families)
+
+
+def _characters(font_file: str) -> set[int]:
+    with contextlib.suppress(OSError, RuntimeError):  # Removed or damaged.
+        return set(font_manager.get_font(font_file).get_charmap())
+    return set()
 
 
 def learning_curves(
@@ -76,19 +179,18 @@ def learning_curves(
     *,
     title: str,
 ) -> None:
-    """Draws loss and metrics against the epoch, the best epoch marked.
+    """Draws loss and metrics against the epoch and marks the best epoch.
 
-    The best epoch is that of the highest `val_macro_auc_roc`, else of the
-    highest `val_accuracy`, else of the lowest `val_loss`; the legends give
-    the values there. Without validation they give those of the last epoch.
+    The best epoch has the highest `val_macro_auc_roc`, else the highest
+    `val_accuracy`, else the lowest `val_loss`; the legends give its values. Without
+    validation they give those of the last epoch.
 
     Args:
-      history: a list per column, as in the CSV of a run: `loss`, `val_loss`,
-        `accuracy`, `val_accuracy` (0 to 1), and `val_{macro,micro}_auc_roc`
-        and `_pr_auc`; any may be absent, and NaN is a value not measured.
-        `epoch` numbers the epochs, which else count from 1. Other columns
-        are left out.
-      path: the PNG to write, in a folder that exists.
+      history: columns of `history.csv`: `loss`, `val_loss`, `accuracy`,
+        `val_accuracy` (0 to 1), `val_{macro,micro}_auc_roc` and `_pr_auc`. Each is
+        optional, NaN is a value that was not measured, and other columns are
+        ignored. `epoch` numbers the epochs; without it they count from 1.
+      path: the PNG to write, in an existing folder.
       title: headline of the picture.
 
     Raises:
@@ -98,27 +200,60 @@ def learning_curves(
     columns = _columns(history)
     panels = [panel for panel in _PANELS if panel.curves.keys() & columns.keys()]
     if not panels:
-        known = ", ".join(key for panel in _PANELS for key in panel.curves)
         raise ValueError(
             f"history has nothing to draw in its columns {sorted(history)}: it "
-            f"needs at least one epoch of one of {known}"
+            f"needs at least one epoch of one of {', '.join(_COLUMNS)}"
         )
     at, legend_title = _marked_epoch(columns)
-    with matplotlib.rc_context(figures.STYLE):
-        fig = figures.new_figure(4.4 * len(panels), 4.2, title)
+    with picture(path, title, (4.4 * len(panels), 4.2)) as fig:
         row = fig.subplots(1, len(panels), squeeze=False)[0]
         for ax, panel in zip(row, panels, strict=True):
-            _draw_curves(ax, panel, columns, at)
-            # Under the axes a legend never hides a curve.
-            ax.legend(
-                title=legend_title,
-                alignment="left",
-                loc="upper left",
-                bbox_to_anchor=(0, -0.19),
-                borderaxespad=0,
-                handlelength=3,
-            )
-        figures.write(fig, path)
+            _draw_panel(ax, panel, columns, at)
+            legend_below(ax, title=legend_title, handlelength=3)
+
+
+def legend_below(ax: axes.Axes, **options: Any) -> None:
+    """Puts the legend under the axes, where it hides no curve."""
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.19)}
+    ax.legend(**place, alignment="left", borderaxespad=0, **options)
+
+
+def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """Returns the known columns that hold a value, and `epoch`."""
+    known = [name for name in ("epoch", *_COLUMNS) if name in history]
+    lengths = {name: len(history[name]) for name in known}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"history has columns of different lengths: {lengths}")
+    columns = {name: np.asarray(history[name], np.float64) for name in known}
+    columns = {name: col for name, col in columns.items() if np.isfinite(col).any()}
+    epochs = np.arange(1.0, 1 + max(lengths.values(), default=0))
+    return {"epoch": epochs, **columns}
+
+
+def _marked_epoch(columns: Mapping[str, np.ndarray]) -> tuple[int, str]:
+    """Returns the row whose values the legends give, and the legends' title."""
+    for key, best in _MONITORED.items():
+        if key in columns:
+            at = int(best(columns[key]))
+            return at, f"At the best epoch, {columns['epoch'][at]:.0f}:"
+    return -1, f"At the last epoch, {columns['epoch'][-1]:.0f}:"
+
+
+def _draw_panel(
+    ax: axes.Axes, panel: _Panel, columns: Mapping[str, np.ndarray], at: int
+) -> None:
+    epochs = columns["epoch"]
+    for key, (name, line) in panel.curves.items():
+        if key in columns:
+            value = columns[key][at]
+            label = f"{name}: {panel.value_format.format(value)}"
+            ax.plot(epochs, columns[key], label=label, **line)
+            ax.plot(epochs[at], value, "o", color=line["color"])
+    ax.axvline(epochs[at], color=GREY, linewidth=1, linestyle=":", zorder=0)
+    ax.set(title=panel.title, xlabel="epoch", ylabel=panel.ylabel)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    if "%" in panel.value_format:
+        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
 
 
 def accuracy_curves(
@@ -127,31 +262,25 @@ def accuracy_curves(
     *,
     title: str,
 ) -> None:
-    """Draws accuracy against epoch, a line for each way of training.
+    """Draws accuracy against the epoch, one line for each model.
 
     Args:
-      curves: accuracies from 0 to 1 after each epoch, by name; at most three.
-      path: the PNG to write, in a folder that exists.
+      curves: accuracy after each epoch, 0 to 1, by model; at most four models.
+      path: the PNG to write, in an existing folder.
       title: headline of the picture.
 
     Raises:
-      ValueError: if there is nothing to draw, or too much.
       OSError: if the file cannot be written.
     """
-    lines = (figures.VALIDATION, figures.TRAINING, figures.POOLED)
-    if not 1 <= len(curves) <= len(lines) or not all(map(len, curves.values())):
-        raise ValueError(f"curves has {len(curves)} lines; 1 to 3 can be drawn")
-    with matplotlib.rc_context(figures.STYLE):
-        fig = figures.new_figure(6.4, 4.2, title)
+    with picture(path, title, (6.4, 4.2)) as fig:
         ax = fig.subplots()
-        for (name, values), line in zip(curves.items(), lines, strict=False):
-            percent = 100 * np.asarray(values, np.float64)
-            label = f"{figures.verbatim(name)}: {percent[-1]:.1f} % at the end"
-            ax.plot(np.arange(1, len(percent) + 1), percent, label=label, **line)
-        ax.set(xlabel="epoch", ylabel="accuracy (% of clips)")
+        for (name, values), line in zip(curves.items(), LINES, strict=False):
+            label = f"{verbatim(name)}: {values[-1]:.1%} at the end"
+            ax.plot(np.arange(1, len(values) + 1), values, label=label, **line)
+        ax.set(xlabel="epoch", ylabel="accuracy")
         ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.legend(loc="lower right", handlelength=3)
-        figures.write(fig, path)
 
 
 def confusion_matrix(
@@ -161,122 +290,96 @@ def confusion_matrix(
     *,
     title: str,
 ) -> None:
-    """Draws a confusion matrix: clips as figures, shares of a row as colour.
+    """Draws a confusion matrix: clips as numbers, shares of a row as colours.
 
     Args:
-      matrix: clips, `[genres, genres]`; rows are the truth, columns the
-        prediction.
+      matrix: clips, `[genres, genres]`; rows are the true genres, columns the
+        predicted ones.
       vocabulary: the genres' names, in the order of the matrix.
-      path: the PNG to write, in a folder that exists.
+      path: the PNG to write, in an existing folder.
       title: headline of the picture.
 
     Raises:
-      ValueError: if matrix and vocabulary do not fit or are empty.
       OSError: if the file cannot be written.
     """
-    matrix = np.asarray(matrix)
-    num_genres = len(vocabulary)
-    if not num_genres or matrix.shape != (num_genres, num_genres):
-        raise ValueError(
-            f"matrix of shape {matrix.shape} must be [genres, genres] for the "
-            f"{num_genres} genres of the vocabulary, of which there must be one"
-        )
-    names = [figures.verbatim(name) for name in vocabulary]
+    matrix, num_genres = np.asarray(matrix), len(vocabulary)
+    names = [verbatim(name) for name in vocabulary]
     cell = float(np.clip(0.42, 3 / num_genres, 21 / num_genres))  # Inches.
     font = min(10.0, 24 * cell)  # Points.
     label = max(map(len, names)) * font * 0.6 / 72
-    width = num_genres * cell + label + 2.3
-    height = num_genres * cell + 0.7 * label + 1.2
-    with matplotlib.rc_context(
-        {**figures.STYLE, "axes.grid": False, "font.size": font}
-    ):
-        fig = figures.new_figure(width, height, title)
-        _draw_matrix(fig, matrix, names)
-        figures.write(fig, path)
+    size = num_genres * cell + label + 2.3, num_genres * cell + 0.7 * label + 1.2
+    with picture(path, title, size, axes_grid=False, font_size=font) as fig:
+        ax = fig.subplots()
+        clips = matrix.sum(axis=1)
+        rows = [f"{name} ({count})" for name, count in zip(names, clips, strict=True)]
+        shares = 100 * matrix / np.maximum(clips, 1)[:, np.newaxis]
+        image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        _label_cells(ax, rows, names)
+        for row, column in np.argwhere(matrix):
+            ink = "white" if shares[row, column] > 55 else INK
+            clips_there = str(matrix[row, column])
+            ax.text(column, row, clips_there, ha="center", va="center", color=ink)
+        bar = fig.colorbar(image, ax=ax, fraction=0.05, aspect=25)
+        bar.set_label("share of the true genre (%)")
+        bar.ax.spines["outline"].set_visible(False)
 
 
-def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-    """The known columns that hold a value, and always `epoch`."""
-    known = [key for panel in _PANELS for key in panel.curves if key in history]
-    lengths = {key: len(history[key]) for key in ["epoch", *known] if key in history}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"history has columns of different lengths: {lengths}")
-    columns = {key: np.asarray(history[key], np.float64) for key in known}
-    columns = {key: col for key, col in columns.items() if np.isfinite(col).any()}
-    num_epochs = max(lengths.values(), default=0)
-    epochs = history.get("epoch", range(1, num_epochs + 1))
-    return {**columns, "epoch": np.asarray(epochs, np.float64)}
-
-
-def _marked_epoch(columns: Mapping[str, np.ndarray]) -> tuple[int, str]:
-    """The row whose values the legends give, and what it is called."""
-    for key, best in _MONITORED.items():
-        if key in columns:
-            at = int(best(columns[key]))
-            return at, f"At the best epoch, {columns['epoch'][at]:.0f}:"
-    return -1, f"At the last epoch, {columns['epoch'][-1]:.0f}:"
-
-
-def _draw_curves(
-    ax: axes.Axes, panel: _Panel, columns: Mapping[str, np.ndarray], at: int
-) -> None:
-    epochs = columns["epoch"]
-    for key, (name, line) in panel.curves.items():
-        if key in columns:
-            values = columns[key] * panel.scale
-            label = f"{name}: {panel.value_format.format(values[at])}"
-            ax.plot(epochs, values, label=label, **line)
-            ax.plot(epochs[at], values[at], "o", color=line["color"])
-    ax.axvline(epochs[at], color=figures.GREY, linewidth=1, linestyle=":", zorder=0)
-    ax.set(title=panel.title, xlabel="epoch", ylabel=panel.ylabel)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _draw_matrix(fig: figure.Figure, matrix: np.ndarray, names: list[str]) -> None:
-    ax = fig.subplots()
-    clips = matrix.sum(axis=1)
-    shares = 100 * matrix / np.maximum(clips, 1)[:, None]
-    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    ticks = range(len(names))
-    rows = [f"{name} ({count})" for name, count in zip(names, clips, strict=True)]
-    ax.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+def _label_cells(ax: axes.Axes, rows: list[str], columns: list[str]) -> None:
+    ticks = np.arange(len(rows))
+    ax.set_xticks(ticks, columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(ticks, rows)
     ax.set(xlabel="predicted genre", ylabel="true genre (clips)")
-    ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    # White gaps between the cells; a grid of major ticks would run through them.
-    ax.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
-    ax.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
+    # Minor ticks lie between the cells, so their grid separates them.
+    ax.set_xticks(ticks[1:] - 0.5, minor=True)
+    ax.set_yticks(ticks[1:] - 0.5, minor=True)
     ax.grid(which="minor", color="white", linewidth=1.5)
-    ax.tick_params(which="minor", length=0)
-    for row, column in np.argwhere(matrix):
-        ink = "white" if shares[row, column] > 55 else figures.INK
-        style: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
-        ax.text(column, row, f"{matrix[row, column]}", **style)
-    bar = fig.colorbar(
-        image, ax=ax, fraction=0.05, aspect=25, label="share of the true genre (%)"
-    )
-    bar.ax.spines["outline"].set_visible(False)
+    ax.tick_params(which="both", length=0)
 
 
-def memory(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+def taggram(
+    times_secs: np.ndarray,
+    scores: np.ndarray,
+    labels: Sequence[str],
     path: str | os.PathLike[str],
+    *,
+    title: str,
 ) -> None:
-    """Draws a process's memory over time, a panel a piece of work.
+    """Draws scores over time; the labels with the highest means are on top.
 
     Args:
-      curves: by what the work was, the times in seconds and the memory in MB.
-      path: PNG to write.
+      times_secs: `[times]`, at least one, increasing.
+      scores: `[times, labels]`, 0 to 1.
+      labels: the names of the scores.
+      path: the PNG to write, in an existing folder.
+      title: headline of the picture.
+
+    Raises:
+      OSError: if the file cannot be written.
     """
-    with matplotlib.rc_context(figures.STYLE):
-        fig = figures.new_figure(4 * len(curves), 3.2, "Memory of prediction")
-        panels = fig.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-        for axis, (name, (secs, megabytes)) in zip(panels, curves.items(), strict=True):
-            minutes = np.asarray(secs) / 60
-            axis.plot(minutes, megabytes, color=figures.TRAINING["color"])
-            axis.set_title(figures.verbatim(name))
-            axis.set_xlabel("minutes")
-        panels[0].set_ylabel("resident memory (MB)")
-        panels[0].set_ylim(bottom=0)
-        figures.write(fig, path)
+    rows = np.argsort(-scores.mean(axis=0), kind="stable")[:_TAGGRAM_ROWS]
+    # More columns than a picture has room for are averaged with their neighbours.
+    num_columns = min(len(scores), _TAGGRAM_COLUMNS)
+    starts = np.linspace(0, len(scores), num_columns, endpoint=False).astype(int)
+    sums = np.add.reduceat(scores[:, rows].astype(float), starts, axis=0)
+    means = sums / np.diff([*starts, len(scores)])[:, np.newaxis]
+    step = np.diff(times_secs).mean() if len(times_secs) > 1 else 1.0
+    edges = np.append(times_secs[starts], times_secs[-1] + step) - step / 2
+    edges[0] = max(edges[0], 0)
+    with picture(path, title, (9.0, 1.5 + 0.26 * len(rows)), axes_grid=False) as fig:
+        ax = fig.subplots()
+        places = np.arange(len(rows) + 1)
+        mesh = ax.pcolormesh(edges, places, means.T, vmin=0, vmax=1, cmap="cividis")
+        ax.set_yticks(places[:-1] + 0.5, [verbatim(labels[row]) for row in rows])
+        ax.invert_yaxis()
+        _label_times(ax, edges)
+        bar = fig.colorbar(mesh, ax=ax, fraction=0.04, aspect=15, label="score")
+        bar.ax.spines["outline"].set_visible(False)
+
+
+def _label_times(ax: axes.Axes, edges: np.ndarray) -> None:
+    secs = _TICK_SECS[np.searchsorted(_TICK_SECS[:-1], np.ptp(edges) / 10)]
+    ax.xaxis.set_major_locator(ticker.MultipleLocator(secs))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x // 60:.0f}:{x % 60:02.0f}")
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_xlabel("time (minutes:seconds)")

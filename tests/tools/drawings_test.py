@@ -1,10 +1,10 @@
-"""Tests of sound_plots: the files written, and the drawings read back."""
+"""Drawings of the tools: files are written, and the figures hold the values given."""
 
 import numpy as np
 import pytest
 from matplotlib import image
 
-from genre_tl.evaluation import audio_plots
+from tools import drawings
 
 
 def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
@@ -16,8 +16,8 @@ def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
     coefficients = np.array([[0.0] * 4, [2.0] * 4, [4.0] * 4, [1.0] * 4])
     waveform = np.sin(np.arange(8000.0))
     path = tmp_path / "scaleogram.png"
-    audio_plots.scaleogram(
-        waveform, coefficients[1:3], coefficients, meta, 8000, path, title="Tones"
+    drawings.scaleogram(
+        waveform, coefficients[1:3], coefficients, meta, path, title="Tones"
     )
     assert image.imread(path).ndim == 3
     _, first, second = drawn[0].axes
@@ -31,10 +31,22 @@ def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
 def test_path_errors_are_drawn_by_order(tmp_path, drawn):
     errors = {"standard": np.array([1e-4, 2e-4, 3e-4])}
     path = tmp_path / "errors.png"
-    audio_plots.path_errors(
+    drawings.path_errors(
         errors, np.array([0, 1, 2]), np.array([1.0, 100, 10]), path, title="Errors"
     )
     assert image.imread(path).ndim == 3
     first, second = drawn[0].axes
     assert first.get_lines()[0].get_ydata() == [2e-4]
     assert second.get_lines()[0].get_ydata() == [3e-4]
+
+
+def test_memory_is_drawn_over_minutes_with_a_shared_axis(drawn, tmp_path):
+    work = {"many": ([0, 60, 120], [500, 900, 910]), "$long": ([0, 30], [500, 800])}
+    drawings.memory(work, tmp_path / "memory.png")
+    assert (tmp_path / "memory.png").stat().st_size > 1000
+    (fig,) = drawn
+    many, long = fig.axes
+    assert many.get_lines()[0].get_xydata().tolist() == [[0, 500], [1, 900], [2, 910]]
+    assert long.get_lines()[0].get_xydata().tolist() == [[0, 500], [0.5, 800]]
+    assert many.get_ylim() == long.get_ylim() and many.get_ylim()[0] == 0
+    assert [axis.get_title("left") for axis in fig.axes] == ["many", r"\$long"]

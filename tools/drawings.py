@@ -1,0 +1,125 @@
+"""Drawings of the tools: scattering coefficients and their error, memory over time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import axes, ticker
+
+from genre_tl import params
+from genre_tl.evaluation import plots
+
+
+def scaleogram(
+    waveform: np.ndarray,
+    first: np.ndarray,
+    coefficients: np.ndarray,
+    meta: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draws a waveform, the first order over time and the second over modulation.
+
+    Args:
+      waveform: `[samples]`, at least 1,000.
+      first: first order, `[paths, frames]`, at any resolution in time.
+      coefficients: all orders, `[paths, frames]`; the second is averaged over the
+        frames and shown relative to the first.
+      meta: `order`, `n` and `xi` (cycles a sample) of the coefficients.
+      path: the PNG to write, in an existing folder.
+      title: headline of the picture.
+    """
+    secs = len(waveform) / params.SAMPLE_RATE_HZ
+    carriers_hz = meta["xi"][meta["order"] == 1, 0] * params.SAMPLE_RATE_HZ
+    with plots.picture(path, title, (9, 7.5), axes_grid=False) as fig:
+        wave, upper, lower = fig.subplots(3, 1, height_ratios=[1, 3, 2])
+        # The lowest and the highest sample of each column of the picture.
+        columns = waveform[: len(waveform) // 1000 * 1000].reshape(1000, -1)
+        times = np.linspace(0, secs, 1000)
+        wave.fill_between(times, columns.min(1), columns.max(1), color="#0072B2", lw=0)
+        wave.set(xlim=(0, secs), ylabel="amplitude")
+        decibels = 20 * np.log10(np.maximum(first, 1e-7))
+        _mesh(upper, np.linspace(0, secs, first.shape[1]), carriers_hz, decibels)
+        upper.set(xlabel="time (s)", ylabel="frequency (Hz)")
+        _mesh(lower, carriers_hz, *_second_order(coefficients, meta))
+        lower.set(xscale="log", xlabel="frequency (Hz)", ylabel="modulation (Hz)")
+        lower.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+
+
+def _second_order(
+    coefficients: np.ndarray, meta: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns modulation frequencies, and means relative to the first order.
+
+    The means are `[modulations, carriers]`, NaN where there is no path.
+    """
+    mean = coefficients.mean(1)
+    rows = np.flatnonzero(meta["order"] == 2)
+    carrier, modulation = meta["n"][rows].astype(int).T
+    shape = modulation.max() + 1, np.count_nonzero(meta["order"] == 1)
+    means, hz = np.full(shape, np.nan), np.full(shape[0], np.nan)
+    means[modulation, carrier] = mean[rows] / np.maximum(mean[1 + carrier], 1e-9)
+    hz[modulation] = meta["xi"][rows, 1] * params.SAMPLE_RATE_HZ
+    used = np.isfinite(hz)
+    return hz[used], means[used]
+
+
+def _mesh(ax: axes.Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> None:
+    low, high = np.nanpercentile(values, [5, 99.8])
+    ax.pcolormesh(x, y, values, vmin=low, vmax=high, cmap="magma", rasterized=True)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+
+
+def path_errors(
+    errors: Mapping[str, np.ndarray],
+    order: np.ndarray,
+    hz: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
+    """Draws the relative error of every scattering path.
+
+    Args:
+      errors: `[paths]` for each of at most four transforms.
+      order: order of the paths, 0 to 2.
+      hz: centre frequency of each path's last wavelet.
+      path: the PNG to write, in an existing folder.
+      title: headline of the picture.
+    """
+    with plots.picture(path, title, (9, 4.8)) as fig:
+        row = fig.subplots(1, 2, sharey=True)
+        for ax, number in zip(row, (1, 2), strict=True):
+            chosen = order == number
+            for (name, values), line in zip(errors.items(), plots.LINES, strict=False):
+                label = f"{name}: median {np.median(values[chosen]):.1e}"
+                ax.plot(hz[chosen], values[chosen], ".", color=line["color"])
+                ax.lines[-1].set_label(label)
+            ax.set(xscale="log", yscale="log", title=f"order {number}")
+            ax.set_xlabel("centre frequency of the last wavelet (Hz)")
+            plots.legend_below(ax)
+        row[0].set_ylabel("relative error in L2")
+
+
+def memory(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: str | os.PathLike[str],
+) -> None:
+    """Draws the memory of a process over time, one panel for each workload.
+
+    Args:
+      curves: times in seconds and memory in MB, by workload.
+      path: the PNG to write.
+    """
+    size = 4.0 * len(curves), 3.2
+    with plots.picture(path, "Memory of prediction", size) as fig:
+        panels = fig.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+        for ax, (name, (secs, megabytes)) in zip(panels, curves.items(), strict=True):
+            ax.plot(np.asarray(secs) / 60, megabytes, color="#0072B2")
+            ax.set(title=plots.verbatim(name), xlabel="minutes")
+        panels[0].set_ylabel("resident memory (MB)")
+        panels[0].set_ylim(bottom=0)
