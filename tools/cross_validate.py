@@ -10,14 +10,13 @@ pictures to --output_dir.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
-from . import command, data_flags, run_flags
+from . import command, data_flags, run_flags, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,12 +62,6 @@ flags.DEFINE_integer(
     "Most clips of a genre to train on; 0 takes all.",
     lower_bound=0,
 )
-flags.DEFINE_list(
-    "styles",
-    None,
-    "Make a target of a tagged collection: clips of folders c to f with one of these "
-    "tags, the rarest where there are several (pre-train with --split=near).",
-)
 flags.DEFINE_string(
     "lists_dir", None, "Where the fault-filtered lists lie, if not in --data_dir."
 )
@@ -87,7 +80,7 @@ def main(argv: list[str]) -> None:
         clips_per_genre=FLAGS.clips_per_genre,
         curves=FLAGS.curves,
     )
-    table = _table()
+    table = data_flags.table()
     # What is wrong is said before the features are extracted, which may take hours.
     if ("transfer" in FLAGS.model) != bool(FLAGS.start):
         raise app.UsageError("--model=transfer needs --start, and no other model does")
@@ -106,15 +99,6 @@ def main(argv: list[str]) -> None:
         progress=cross_validation.Progress(_show_epoch, _shown()),
     )
     print(report.write(record, start=FLAGS.start))
-
-
-def _table() -> datasets.Dataset:
-    from genre_tl.data import splits
-
-    table = data_flags.table()
-    if not FLAGS.styles:
-        return table
-    return splits.styles(table, FLAGS.styles)
 
 
 def _warn_of_leaks(table: datasets.Dataset) -> None:
@@ -141,9 +125,7 @@ def _parts(table: datasets.Dataset) -> dict[str, np.ndarray] | None:
 
 
 def _show_epoch(model: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        text = f"\r\033[K{model}: epoch {done} of {total}"
-        print(text, end="", file=sys.stderr, flush=True)
+    terminal.status(f"{model}: epoch {done} of {total}")
 
 
 def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
@@ -157,9 +139,9 @@ def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
         text = (
             f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
             f"{line['model']}: {line['accuracy']:.1%}; "
-            f"{sum(line['time'].values()):.0f} s, {command.minutes(left)} left"
+            f"{sum(line['time'].values()):.0f} s, {terminal.duration(left)} left"
         )
-        print("\r\033[K" * sys.stderr.isatty() + text, flush=True)
+        terminal.say(text)
 
     return show
 

@@ -1,13 +1,15 @@
-"""The flags that say which collection, and the way from them to its features."""
+"""Flags that choose a collection, and what they stand for: its table, its features."""
 
 from __future__ import annotations
 
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from . import command
+from . import terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
     from genre_tl import params
@@ -16,48 +18,60 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    "data_dir", None, "Folder of the collection; needed unless --table is given."
-)
-flags.DEFINE_string(
+_NUM_SHOWN = 5
+
+
+class _PathParser(flags.ArgumentParser):
+    """Expands `~`, which shells leave alone in `--data_dir=~/music`."""
+
+    def parse(self, argument: str) -> str:
+        return os.path.expanduser(argument)
+
+
+def define_path(name: str, default: str | None, text: str) -> None:
+    """Defines a flag that holds a path."""
+    serializer = flags.ArgumentSerializer()
+    flags.DEFINE(_PathParser(), name, default, text, serializer=serializer)
+
+
+define_path("data_dir", None, "Folder of the collection. Required without --table.")
+define_path(
     "table",
     None,
-    "CSV of the collection's clips: columns path, label (a genre) or labels (tags "
-    "separated by ;), and perhaps group. Paths start from --data_dir, or the "
-    "table's folder.",
+    "CSV of the clips: columns path, label (a genre) or labels (tags separated by ;), "
+    "and optionally group. Relative paths start from --data_dir, or from the table's "
+    "folder.",
 )
 flags.DEFINE_enum(
     "dataset",
     "auto",
     ["auto", "magnatagatune", "gtzan", "folder"],
-    "What lies there; auto tells by what the folder holds.",
+    "Layout of the collection; auto detects it.",
 )
-flags.DEFINE_string(
+define_path(
     "features_dir",
     None,
-    "Feature store of the collection, completed first if need be. "
-    "features/<name of data_dir, or of table> if not given.",
+    "Feature store of the collection; missing features are extracted first. By "
+    "default features/<name of --data_dir or --table>.",
 )
 flags.DEFINE_float(
     "max_secs",
     None,
-    "Use no more of each file than this, from its beginning; all if 0 or not given. "
-    "The same for every use of a feature store.",
+    "Use only the first seconds of each file; 0 or unset uses all. A feature store "
+    "has one value.",
     lower_bound=0.0,
 )
 
-_NUM_SHOWN = 5
-
 
 def table() -> datasets.Dataset:
-    """Loads the table of the collection."""
-    from genre_tl.data import datasets, tables
+    """Returns the table of the collection."""
+    from genre_tl.data import collection, tables
 
     if FLAGS.table:
-        return tables.read(FLAGS.table, FLAGS.data_dir)
+        return tables.load(FLAGS.table, FLAGS.data_dir)
     if not FLAGS.data_dir:
-        raise app.UsageError("--data_dir or --table must be given")
-    return datasets.load(FLAGS.dataset, FLAGS.data_dir)
+        raise app.UsageError("give --data_dir or --table")
+    return collection.load(FLAGS.dataset, FLAGS.data_dir)
 
 
 def store_dir() -> pathlib.Path:
@@ -70,16 +84,18 @@ def store_dir() -> pathlib.Path:
 
 
 def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
-    """Completes the feature store and prints what came of it."""
+    """Brings the feature store up to date and prints a summary."""
     from genre_tl.features import pipeline
 
-    _tell_skipped(table)
+    for reason, paths in _by_reason(table.skipped):
+        more = f" and {len(paths) - 1} more" if paths[1:] else ""
+        print(f"  skipped: {paths[0]}{more}: {reason}")
     summary = pipeline.extract(
         table,
         store_dir(),
         frontend,
         max_secs=FLAGS.max_secs or None,
-        on_progress=command.meter("features"),
+        on_progress=terminal.meter("features"),
     )
     print(f"{store_dir()}: {summary}")
     for kind, files in (("failed", summary.failures), ("used, but", summary.notes)):
@@ -92,33 +108,26 @@ def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Su
     return summary
 
 
-def _tell_skipped(table: datasets.Dataset) -> None:
-    """Prints what lies in the collection and is no clip of it, by the reason."""
-    by_reason: dict[str, list[str]] = {}
-    for path, reason in table.skipped:
-        by_reason.setdefault(reason, []).append(path)
-    commonest = sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    for reason, paths in commonest[:_NUM_SHOWN]:
-        more = f" and {len(paths) - 1} more" if paths[1:] else ""
-        print(f"  left out: {paths[0]}{more}: {reason}")
-    if commonest[_NUM_SHOWN:]:
-        print(
-            f"  ... and files left out for {len(commonest) - _NUM_SHOWN} more reasons"
-        )
+def _by_reason(skipped: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Returns the skipped paths of each reason, the most frequent reason first."""
+    paths: dict[str, list[str]] = {}
+    for path, reason in skipped:
+        paths.setdefault(reason, []).append(path)
+    return sorted(paths.items(), key=lambda item: -len(item[1]))
 
 
 def features(
     table: datasets.Dataset, frontend: params.Frontend
 ) -> tuple[pipeline.Features, datasets.Dataset]:
-    """Completes the feature store and loads it.
+    """Brings the feature store up to date and loads it.
 
     Returns:
-      The features, and the table without the clips that could not be read, clips of
-      identical audio in one group.
+      The features, and the table of the clips that have some. Clips of identical
+      audio are in one group.
     """
     from genre_tl.features import pipeline
 
     extract(table, frontend)
     found, table = pipeline.load(store_dir(), table, frontend)
-    # Identical audio has one place among the frames.
-    return found, table.joined(found.starts.tolist())
+    # Clips of identical audio share their frames.
+    return found, table.merge_groups(found.starts.tolist())

@@ -29,11 +29,10 @@ flags.DEFINE_string("run_dir", "runs/pretrain", "Folder of this run.")
 flags.DEFINE_enum(
     "split",
     None,
-    ["paper", "literature", "near", "random"],
-    "MagnaTagATune's folders: validation on f (Song et al. 2017); training on 0 to b, "
-    "validation on c, d to f never touched; or training on 0 to a, validation on b, "
-    "c to f left for a target (tools.cross_validate --styles). random: validation on "
-    "a tenth of the groups. paper if not given, random with --table.",
+    ["paper", "literature", "random"],
+    "Validation clips. paper: MagnaTagATune's folder f (Song et al. 2017); "
+    "literature: folder c, without d to f, its test set; random: a tenth of the "
+    "groups. By default paper, or random with --table.",
 )
 flags.DEFINE_integer("num_tags", None, "Commonest tags only, such as 50; all if unset.")
 flags.DEFINE_integer(
@@ -86,13 +85,13 @@ def main(argv: list[str]) -> None:
 
 
 def _table() -> datasets.Dataset:
-    from genre_tl.data import datasets
+    from genre_tl.data import magnatagatune
 
     if FLAGS.num_tags is None:
         return data_flags.table()
     if FLAGS.table or not FLAGS.data_dir:
         raise app.UsageError("--num_tags is for MagnaTagATune in --data_dir alone")
-    return datasets.magnatagatune(FLAGS.data_dir, num_tags=FLAGS.num_tags)
+    return magnatagatune.load(FLAGS.data_dir, FLAGS.num_tags)
 
 
 def _split() -> str:

@@ -1,8 +1,6 @@
-"""Collections of music as tables: which files there are, their labels and groups.
+"""Music collections as tables of clips: paths, labels and groups.
 
-A folder or CSV becomes a `datasets.Dataset` (paths, labels, groups); `splits`
-divides its rows into training, validation and test parts. No audio is read here
-and TensorFlow is not imported.
-
-datasets → tables → splits; audio_files lists the audio files below a folder.
+`collection.load` turns a folder, and `tables.load` a CSV, into a `datasets.Dataset`;
+`splits` divides its rows into training, validation and test sets. Audio files are
+listed (`audio_files`) but never opened. No TensorFlow.
 """

@@ -1,75 +1,75 @@
-"""Which files below a folder are audio, and why the others are left out."""
+"""Finds audio files below a folder, by name."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 AUDIO_SUFFIXES = frozenset(
     [".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".au", ".snd", ".aif", ".aiff"]
     + [".aifc", ".caf", ".w64", ".rf64"]
 )
-"""File name endings, in lower case, of the formats that `audio` reads."""
+"""Lower-case suffixes of the formats that `genre_tl.audio` decodes."""
 
 _OTHER_AUDIO = frozenset([".m4a", ".aac", ".mp4", ".wma", ".webm", ".ape", ".wv"])
 
 
-def visible(root: pathlib.Path) -> list[pathlib.Path]:
-    """Returns what lies in a folder, by name, but what is hidden."""
-    return sorted(p for p in root.iterdir() if not p.name.startswith("."))
+def subfolders(root: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the visible folders directly in a folder, sorted by name."""
+    return sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
 
 
-def scan(root: pathlib.Path, skipped: dict[str, str]) -> list[str]:
+def walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields every visible file below a folder, and the folders that cannot be read.
+
+    Hidden files and folders are skipped. Linked folders are read last, and no folder
+    is read twice.
+    """
+    tops, visited = [root], set()
+    for top in tops:  # `tops` grows: links are appended.
+        errors: list[OSError] = []
+        for folder, below, names in os.walk(top, onerror=errors.append):
+            below[:] = sorted(name for name in below if name[0] != ".")
+            if (real := os.path.realpath(folder)) in visited:
+                below.clear()
+                continue
+            visited.add(real)
+            paths = [pathlib.Path(folder, name) for name in below]
+            tops += [path for path in paths if path.is_symlink()]
+            visible = sorted(name for name in names if name[0] != ".")
+            yield from (pathlib.Path(folder, name) for name in visible)
+        yield from (pathlib.Path(error.filename) for error in errors)
+
+
+def scan(root: pathlib.Path) -> tuple[list[str], dict[str, str]]:
     """Returns the audio files in the folders of a folder.
 
-    Args:
-      root: the folder.
-      skipped: takes what is left out, and why; hidden files are ignored.
-
     Returns:
-      Paths relative to `root`, with `/`, by name.
+      Sorted paths relative to `root`, with `/`, and for each other file the reason
+      why it was skipped. Other files directly in `root` are ignored.
     """
-    paths = []
-    # One by one, as `rglob` enters a linked folder only where it starts.
-    for top in visible(root):
-        for file in _below(top, root, skipped) if top.is_dir() else [top]:
-            path = file.relative_to(root).as_posix()
-            reason = _unusable(file)
-            if "/." in path:
-                continue
-            if "/" not in path:
-                skipped |= {path: "not in a folder"} if not reason else {}
-            elif reason:
-                skipped[path] = reason
-            else:
-                paths.append(path)
-    return sorted(paths)
+    paths, skipped = [], {}
+    for file in walk(root):
+        path, problem = file.relative_to(root).as_posix(), _problem(file)
+        if file.parent == root and not file.is_dir():
+            skipped |= {} if problem else {path: "not in a folder"}
+        elif problem:
+            skipped[path] = problem
+        else:
+            paths.append(path)
+    return sorted(paths), skipped
 
 
-def _below(
-    top: pathlib.Path, root: pathlib.Path, skipped: dict[str, str]
-) -> list[pathlib.Path]:
-    """Returns all files, and linked folders; adds closed folders to `skipped`."""
-
-    def closed(error: OSError) -> None:
-        folder = pathlib.Path(error.filename).relative_to(root).as_posix()
-        skipped[folder] = f"folder cannot be read: {error.strerror}"
-
-    return sorted(
-        pathlib.Path(folder, name)
-        for folder, folders, names in os.walk(top, onerror=closed)
-        for name in names + [n for n in folders if os.path.islink(f"{folder}/{n}")]
-    )
-
-
-def _unusable(file: pathlib.Path) -> str:
-    """Returns why a file cannot be a clip, or nothing."""
+def _problem(file: pathlib.Path) -> str:
+    """Returns why a path cannot be a clip, or an empty string."""
     if file.is_dir():
-        return "linked folder, not followed"
-    if file.suffix.lower() in _OTHER_AUDIO:
-        return f"format {file.suffix} is not read; convert it to FLAC, WAV or MP3"
-    if file.suffix.lower() not in AUDIO_SUFFIXES:
-        return f"format {file.suffix or 'without a suffix'} is not read"
+        return "folder cannot be read; check its permissions"
+    suffix = file.suffix.lower()
+    if suffix in _OTHER_AUDIO:
+        return f"unsupported format {suffix}; convert it to FLAC, WAV or MP3"
+    if suffix not in AUDIO_SUFFIXES:
+        return f"unsupported format {suffix}" if suffix else "no file name suffix"
     try:
         return "" if file.stat().st_size else "empty file"
     except OSError as error:

@@ -254,7 +254,7 @@ def _leaks(record: records.Record, figures: Mapping[str, Any]) -> list[str]:
     return [
         f"**Warning: the source was trained on {num_seen} of these "
         f"{len(data['paths'])} clips, or stopped by them: what is said of transfer "
-        "flatters it.** Pre-train without them (for `--styles` with `--split=near`)."
+        "flatters it.** Pre-train without them."
     ]
 
 

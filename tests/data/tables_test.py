@@ -17,7 +17,7 @@ def folder(tmp_path):
 def read(folder, text, **kwargs):
     path = folder / "music.csv"
     path.write_text(text, encoding=kwargs.pop("encoding", "utf8"))
-    return tables.read(path, **kwargs)
+    return tables.load(path, **kwargs)
 
 
 def test_a_genre_a_clip_in_the_order_of_the_table(folder):
@@ -63,6 +63,20 @@ def test_tabs_a_byte_order_mark_and_quoted_commas_are_read(folder):
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_windows_line_ends_are_read(folder, encoding):
+    text = "path,label\r\na.wav,x\r\n\r\nb.mp3,y\r\n"
+    (folder / "music.csv").write_bytes(text.encode(encoding))
+    table = tables.load(folder / "music.csv")
+    assert (table.paths, table.vocabulary) == (("a.wav", "b.mp3"), ("x", "y"))
+
+
+def test_labels_that_look_alike_are_warned_of_and_kept(folder, caplog):
+    table = read(folder, "path,label\na.wav,Rock\nb.mp3,rock \nd.ogg,jazz\n")
+    assert table.vocabulary == ("Rock", "jazz", "rock")
+    assert "labels 'Rock', 'rock' differ only" in caplog.text
+
+
 def test_paths_may_start_elsewhere_or_be_absolute(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("tables")
     table = read(elsewhere, "path,label\na.wav,x\ndeep/c.flac,y\n", root=folder)
@@ -74,18 +88,21 @@ def test_paths_may_start_elsewhere_or_be_absolute(folder, tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "line 1: its columns are none"),
-        ("path,genre\na.wav,x\n", r"line 1: 1 unknown column \(genre\)"),
-        ("path\na.wav\n", "line 1: its columns are path;"),
-        ("path,label,labels\na.wav,x,y\n", "line 1: its columns"),
-        ("path,label,label\na.wav,x,y\n", "line 1: its columns"),
-        ("path,label\n", "no clips below"),
+        ("", "no rows below"),
+        ("path,genre\na.wav,x\n", "line 1: columns path, genre; there must be path"),
+        ("path\na.wav\n", "line 1: columns path;"),
+        ("path,label,labels\na.wav,x,y\n", "line 1: columns"),
+        ("path,label,label\na.wav,x,y\n", r"1 duplicate column \(label\)"),
+        ("path,label\n", "no rows below"),
         ("path,label\na.wav,x\nb.mp3,x\n", r"1 label \(x\); at least 2"),
-        ("path,label\na.wav,x\n\nb.mp3, \n", "line 4: a label is empty"),
-        ("path,labels\na.wav,x;;y\n", "line 2: a label is empty"),
-        ("path,label\n,x\n", "line 2: the path is empty"),
+        ("path,label\na.wav,x\n\nb.mp3, \n", "line 4: empty label"),
+        ("path,labels\na.wav,x;;y\n", "line 2: empty label"),
+        ("path,label\n,x\n", "line 2: empty path"),
         ("path,label\na.wav,x,y\n", "line 2: 3 cells for 2 columns"),
-        ("path,label\na.wav,x\nb.mp3,y\n./a.wav,y\n", "line 4: .*a.wav is in line 2"),
+        (
+            "path,label\na.wav,x\nb.mp3,y\n./a.wav,y\n",
+            "line 4: .*duplicate of line 2",
+        ),
         ('path,label\na.wav,"x\n', "not a CSV in UTF-8"),
     ],
 )
@@ -101,5 +118,5 @@ def test_another_encoding_is_refused(folder):
 
 def test_missing_files_are_counted_and_named_with_their_lines(folder):
     rows = "".join(f"{i}.wav,x\n" for i in range(8))
-    with pytest.raises(FileNotFoundError, match=r"8 of 9 files .*line 3: .*/0.wav"):
+    with pytest.raises(FileNotFoundError, match=r"8 missing files .*line 3: .*/0.wav"):
         read(folder, "path,label\na.wav,y\n" + rows)

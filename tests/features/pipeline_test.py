@@ -17,9 +17,9 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from genre_tl import params, scattering
+from genre_tl import features, params
 from genre_tl.audio import decoding
-from genre_tl.data import datasets
+from genre_tl.data import datasets, genre_folders
 from genre_tl.features import extraction, feature_store, pipeline
 
 TINY = params.PRESETS["tiny"].frontend
@@ -63,7 +63,7 @@ TRACED = extraction._traced
 
 @functools.cache
 def traced(frontend: params.Frontend):
-    return TRACED(scattering.LogScattering.from_params(frontend), frontend)
+    return TRACED(features.LogScattering.from_params(frontend), frontend)
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +82,11 @@ def no_decoding(monkeypatch):
 
 
 def extract(music, store, **kwargs) -> extraction.Summary:
-    return pipeline.extract(datasets.folder(music), store, MINUTE, **kwargs)
+    return pipeline.extract(genre_folders.load(music), store, MINUTE, **kwargs)
 
 
 def load(music, store) -> tuple[pipeline.Features, datasets.Dataset]:
-    return pipeline.load(store, datasets.folder(music), MINUTE)
+    return pipeline.load(store, genre_folders.load(music), MINUTE)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -112,18 +112,18 @@ def test_stored_frames_are_those_of_the_layer(tmp_path):
     waveforms = {"a/short.wav": noise(9000, 0), "b/long.wav": noise(70_000, 1)}
     for path, waveform in waveforms.items():
         write(root / path, waveform)
-    dataset = datasets.folder(root)
+    dataset = genre_folders.load(root)
     pipeline.extract(dataset, store, TINY)
     features, dataset = pipeline.load(store, dataset, TINY)
-    layer = scattering.LogScattering.from_params(TINY)
+    layer = features.LogScattering.from_params(TINY)
     for row, path in enumerate(dataset.paths):
         waveform = waveforms[path].astype(np.float32)
         padded = np.pad(waveform, [0, -len(waveform) % TINY.segment_samples])
         frames = layer(padded.reshape(-1, TINY.segment_samples)).numpy()
         frames = frames.reshape(-1, frames.shape[-1])
         expected = frames[: TINY.num_frames(len(waveform))]
-        assert not np.any(expected == scattering.PAD_VALUE)
-        assert np.all(frames[len(expected) :] == scattering.PAD_VALUE)
+        assert not np.any(expected == features.PAD_VALUE)
+        assert np.all(frames[len(expected) :] == features.PAD_VALUE)
         np.testing.assert_allclose(frames_of(features, row), expected, atol=2e-5)
     assert features.segments[dataset.paths.index("b/long.wav")] == (64, 64, 9)
 
@@ -165,7 +165,7 @@ def test_the_summary_and_the_index_account_for_every_file(music, tmp_path):
     assert summary.num_usable == 6
     assert calls == [(done, NUM_FILES) for done in range(NUM_FILES + 1)]
     index = index_of(tmp_path / "s")
-    assert tuple(index) == datasets.folder(music).paths
+    assert tuple(index) == genre_folders.load(music).paths
     assert index["a/broken.wav"]["error"] == reason
     for path, row in index.items():
         assert int(row["bytes"]) == (music / path).stat().st_size
@@ -250,7 +250,7 @@ def test_shards_that_nothing_needs_any_more_are_deleted(music, tmp_path):
     extract(music, tmp_path / "s")
     shards = tmp_path / "s/shards"
     old = {path.name for path in shards.iterdir()}
-    for index, path in enumerate(datasets.folder(music).paths):
+    for index, path in enumerate(genre_folders.load(music).paths):
         write(music / path, noise(SEGMENT, 20 + index))
     (shards / "000099.tfrecord.part").write_text("left by a kill")
     extract(music, tmp_path / "s")
@@ -278,7 +278,7 @@ def test_a_failed_file_is_tried_again_only_once_it_changed(
 
 
 def test_a_file_that_could_not_be_opened_is_tried_each_time(music, tmp_path):
-    dataset = datasets.folder(music)
+    dataset = genre_folders.load(music)
     hidden = tmp_path / "hidden.wav"
     (music / "b/3.wav").rename(hidden)
     first = pipeline.extract(dataset, tmp_path / "s", MINUTE)
@@ -342,7 +342,7 @@ def test_samples_too_large_to_compute_with_are_a_failure(music, tmp_path):
 
 
 def test_features_stay_when_the_audio_is_gone(music, tmp_path):
-    dataset = datasets.folder(music)
+    dataset = genre_folders.load(music)
     pipeline.extract(dataset, tmp_path / "s", MINUTE)
     (music / "b/1.wav").unlink()
     summary = pipeline.extract(dataset, tmp_path / "s", MINUTE)
@@ -352,7 +352,7 @@ def test_features_stay_when_the_audio_is_gone(music, tmp_path):
 
 def test_max_secs_cuts_every_file(music, tmp_path):
     secs = 10 * MINUTE.hop_samples / params.SAMPLE_RATE_HZ
-    dataset = datasets.folder(music)
+    dataset = genre_folders.load(music)
     pipeline.extract(dataset, tmp_path / "s", MINUTE, max_secs=secs)
     features, _ = pipeline.load(tmp_path / "s", dataset, MINUTE)
     assert sorted(features.counts) == [8, 10, 10, 10, 10, 10]
@@ -362,7 +362,7 @@ def test_max_secs_cuts_every_file(music, tmp_path):
 
 @pytest.mark.parametrize("max_secs", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_max_secs_that_cannot_be_leaves_no_trace(music, tmp_path, max_secs):
-    dataset = datasets.folder(music)
+    dataset = genre_folders.load(music)
     with pytest.raises(ValueError, match="max_secs is"):
         pipeline.extract(dataset, tmp_path / "s", MINUTE, max_secs=max_secs)
     assert not (tmp_path / "s").exists()
@@ -426,7 +426,7 @@ def test_a_death_after_any_rename_changes_nothing_in_the_end(
 KILLED = """
 import os, signal, sys
 from genre_tl import params
-from genre_tl.data import datasets
+from genre_tl.data import genre_folders
 from genre_tl.features import extraction, pipeline
 
 def kill(done, total):
@@ -435,7 +435,7 @@ def kill(done, total):
 
 extraction._SHARD_FILES = 3
 frontend = params.Frontend(J=6, Q=1, max_order=1, segment_frames=16)
-dataset = datasets.folder(sys.argv[1])
+dataset = genre_folders.load(sys.argv[1])
 pipeline.extract(dataset, sys.argv[2], frontend, on_progress=kill)
 """
 
@@ -473,8 +473,8 @@ def test_other_parameters_are_refused_in_words(music, tmp_path, change, words):
     extract(music, tmp_path / "s")
     other = dataclasses.replace(MINUTE, **change)
     for function in (
-        lambda: pipeline.extract(datasets.folder(music), tmp_path / "s", other),
-        lambda: pipeline.load(tmp_path / "s", datasets.folder(music), other),
+        lambda: pipeline.extract(genre_folders.load(music), tmp_path / "s", other),
+        lambda: pipeline.load(tmp_path / "s", genre_folders.load(music), other),
     ):
         with pytest.raises(ValueError, match=f"{words}.*or another folder"):
             function()
@@ -535,7 +535,7 @@ def test_load_leaves_out_clips_without_features_and_says_why(music, tmp_path):
     extract(music, tmp_path / "s")
     write(music / "b/1.wav", noise(SEGMENT, 1))
     write(music / "b/new.wav", noise(SEGMENT, 11))
-    everything = datasets.folder(music)
+    everything = genre_folders.load(music)
     features, dataset = load(music, tmp_path / "s")
     left_out = dict(dataset.skipped)
     assert sorted(left_out) == ["a/broken.wav", "b/1.wav", "b/new.wav"]
@@ -610,7 +610,7 @@ def test_excerpts_are_frames_in_a_row_of_their_clip_then_padding(features):
                 clip[:count, 0], clip[0, 0] + np.arange(count)
             )
             np.testing.assert_array_equal(clip[:count, 1], -clip[:count, 0])
-            assert np.all(clip[count:] == scattering.PAD_VALUE)
+            assert np.all(clip[count:] == features.PAD_VALUE)
 
 
 def test_every_excerpt_of_a_long_clip_comes_up(features):
@@ -662,7 +662,7 @@ def test_evaluation_goes_through_all_segments_in_order(features):
     np.testing.assert_array_equal(frames[:, 0, 0], [20, 25, 8, 13, 15, 0])
     for piece, count in zip(frames, segments.frames, strict=True):
         np.testing.assert_array_equal(np.diff(piece[:count, 0]), 1)
-        assert np.all(piece[count:] == scattering.PAD_VALUE)
+        assert np.all(piece[count:] == features.PAD_VALUE)
 
 
 def test_scores_of_a_clip_are_the_mean_weighted_by_valid_frames(features):

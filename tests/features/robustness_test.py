@@ -23,7 +23,7 @@ import os, sys, time
 import numpy as np
 import tensorflow as tf
 from genre_tl import params
-from genre_tl.data import datasets
+from genre_tl.data import genre_folders
 from genre_tl.features import extraction
 if len(sys.argv) > 3:  # here, as that user may not be able to read Python itself
     os.setgid(int(sys.argv[3]))
@@ -47,7 +47,7 @@ extraction._SHARD_FILES = 2
 extraction._BATCH_SEGMENTS = 2
 print("begun", flush=True)
 try:
-    table = datasets.folder(sys.argv[1])
+    table = genre_folders.load(sys.argv[1])
     print(extraction.extract(table, sys.argv[2], params.PRESETS["tiny"].frontend))
 except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")

@@ -10,7 +10,7 @@ import pytest
 from scipy import signal
 from sklearn import linear_model, model_selection, pipeline, preprocessing
 
-from genre_tl.data import datasets, splits
+from genre_tl.data import collection, gtzan, splits
 from tools.demo_corpus import builder, synthesis
 
 CORPUS = builder.Corpus(num_tagged=68, clips_per_genre=6, clip_secs=5)
@@ -40,7 +40,7 @@ def piece(**changes):
 
 
 def test_the_tagged_part_loads_as_magnatagatune(demo):
-    table = datasets.load("auto", demo / "tagged")
+    table = collection.load("auto", demo / "tagged")
     assert table.name == "magnatagatune"
     assert len(table) == 68
     assert table.skipped == ()
@@ -54,7 +54,7 @@ def test_the_tagged_part_loads_as_magnatagatune(demo):
 
 
 def test_the_genre_part_loads_as_gtzan(demo):
-    table = datasets.load("auto", demo / "genres")
+    table = collection.load("auto", demo / "genres")
     assert table.name == "gtzan"
     assert table.labels.sum(axis=0).tolist() == [6] * 10
     assert table.skipped == ()
@@ -64,14 +64,14 @@ def test_the_genre_part_loads_as_gtzan(demo):
 
 def test_every_clip_sounds_and_none_is_another(demo):
     for part in ("tagged", "genres"):
-        table = datasets.load("auto", demo / part)
+        table = collection.load("auto", demo / part)
         sounds = [read(path)[0] for path in table.files]
         assert min(np.std(samples) for samples in sounds) > 1e-3
         assert len({samples.tobytes() for samples in sounds}) == len(table)
 
 
 def test_every_tag_has_clips_with_and_without_it(demo):
-    share = datasets.load("auto", demo / "tagged").labels.mean(axis=0)
+    share = collection.load("auto", demo / "tagged").labels.mean(axis=0)
     assert len(share) == 35
     assert share.min() > 0
     assert share.max() < 1
@@ -189,7 +189,7 @@ def test_every_choice_of_a_style_is_in_its_table():
         "lead": {**synthesis.INSTRUMENTS, "none": None},
         "harmony": synthesis.HARMONIES,
     }
-    assert tuple(builder._STYLES) == datasets.GTZAN_GENRES
+    assert tuple(builder._STYLES) == gtzan.GENRES
     for style in builder._STYLES.values():
         for field, table in tables.items():
             assert set(getattr(style, field)) <= set(table)
@@ -214,7 +214,7 @@ def features(path):
 
 
 def test_plain_features_tell_the_genres_well_above_chance(demo):
-    table = datasets.load("auto", demo / "genres")
+    table = collection.load("auto", demo / "genres")
     model = pipeline.make_pipeline(
         preprocessing.StandardScaler(),
         linear_model.LogisticRegression(C=0.05, max_iter=500),

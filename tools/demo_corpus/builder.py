@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from genre_tl import params
-from genre_tl.data import datasets
+from genre_tl.data import magnatagatune
 from tools.demo_corpus import synthesis
 
 GENRE_RATE_HZ = 22_050
@@ -214,7 +214,7 @@ def _write_tagged(root: pathlib.Path, corpus: Corpus) -> None:
         lines.append([str(index + 1), *(str(int(x)) for x in heard.values()), path])
     rows = [["clip_id", *heard, "mp3_path"], *lines]
     text = "".join("\t".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
-    (root / datasets.ANNOTATIONS).write_text(text, encoding="utf-8")
+    (root / magnatagatune.ANNOTATIONS).write_text(text, encoding="utf-8")
 
 
 def _write_genres(root: pathlib.Path, corpus: Corpus) -> None:

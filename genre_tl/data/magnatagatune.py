@@ -1,0 +1,146 @@
+"""The MagnaTagATune collection as a table of clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from genre_tl.data import audio_files, datasets, tables
+
+ANNOTATIONS = "annotations_final.csv"
+CLIP_INFO = "clip_info_final.csv"
+
+EMPTY_CLIPS = frozenset(
+    [
+        "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
+        "8/jacob_heringman-josquin_des_prez_lute_settings-19-"
+        "gintzler__pater_noster-204-233.mp3",
+        "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-"
+        "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
+    ]
+)
+"""Clips whose file is empty in MagnaTagATune as published."""
+
+
+def load(root: str | os.PathLike[str], num_tags: int | None = None) -> datasets.Dataset:
+    """Loads MagnaTagATune, or a collection with its layout.
+
+    The clips are in the folders 0-9 and a-f of `root` (or of `root/mp3`). Empty files
+    are skipped.
+
+    Args:
+      root: the collection's folder, with the tables.
+      num_tags: how many tags to keep: the most frequent ones (the literature keeps
+        50). None keeps all.
+
+    Raises:
+      FileNotFoundError: if the annotations, or files that they list, are missing.
+      ValueError: if a table is malformed or `num_tags` is out of range.
+    """
+    root = datasets.existing_folder(root)
+    dataset = read_tables(root, num_tags)
+    root = _audio_root(root)
+    found, skipped = audio_files.scan(root)
+    missing = sorted(set(dataset.paths) - set(found) - set(skipped))
+    if missing:
+        raise FileNotFoundError(
+            f"{root}: {datasets.counted(missing, 'clip')} of {ANNOTATIONS} missing; "
+            "unpack the whole collection, or use the table of these files"
+        )
+    skipped |= dict.fromkeys(set(found) - set(dataset.paths), f"not in {ANNOTATIONS}")
+    rows = [row for row, path in enumerate(dataset.paths) if path not in skipped]
+    return dataclasses.replace(
+        dataset.select(rows), root=root, skipped=tuple(sorted(skipped.items()))
+    )
+
+
+def read_tables(
+    folder: str | os.PathLike[str], num_tags: int | None = None
+) -> datasets.Dataset:
+    """Reads `annotations_final.csv`, and `clip_info_final.csv` if present.
+
+    Either may be gzipped. Audio files need not be present.
+
+    Raises:
+      FileNotFoundError: if the annotations are missing.
+      ValueError: if a table is malformed or `num_tags` is out of range.
+    """
+    folder = datasets.existing_folder(folder)
+    path = find_table(folder, ANNOTATIONS)
+    if path is None:
+        raise FileNotFoundError(f"{folder}: {ANNOTATIONS} (or .gz) not found")
+    columns = _read(path, "clip_id", "mp3_path")
+    ids, paths = columns.pop("clip_id"), columns.pop("mp3_path")
+    cells = np.array(list(columns.values()))
+    if len(columns) < 2 or not np.isin(cells, ["0", "1"]).all():
+        raise ValueError(f"{path}: fewer than 2 tags, or a cell is neither 0 nor 1")
+    labels = (cells.T == "1").astype(np.uint8)  # [clips, tags]
+    rows = [row for row, path in enumerate(paths) if path not in EMPTY_CLIPS]
+    chosen = _most_frequent(labels[rows], list(columns), num_tags)
+    everything = datasets.Dataset(
+        name="magnatagatune",
+        root=folder,
+        paths=paths,
+        labels=labels[:, [list(columns).index(tag) for tag in chosen]],
+        vocabulary=tuple(chosen),
+        groups=_recordings(folder, ids, paths),
+        multi_label=True,
+    )
+    return everything.select(rows)
+
+
+def find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """Returns the path of a table, plain or gzipped, or None."""
+    paths = (folder / name, folder / f"{name}.gz")
+    return next((path for path in paths if path.exists()), None)
+
+
+def _read(path: pathlib.Path, *needed: str) -> dict[str, tuple[str, ...]]:
+    columns, _ = tables.read_columns(path)
+    if missing := sorted(set(needed) - set(columns)):
+        raise ValueError(f"{path}: {datasets.counted(missing, 'column')} missing")
+    return columns
+
+
+def _recordings(
+    folder: pathlib.Path, ids: Sequence[str], paths: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the recording of each clip, from `clip_info_final.csv` or file names.
+
+    File names end in the clip's first and last second: `-30-59.mp3`. Both ways give
+    the same 5,405 recordings of MagnaTagATune.
+    """
+    path = find_table(folder, CLIP_INFO)
+    if path is None:
+        return tuple(re.sub(r"-\d+-\d+\.\w+$", "", path) for path in paths)
+    columns = _read(path, "clip_id", "original_url")
+    url = dict(zip(columns["clip_id"], columns["original_url"], strict=True))
+    if missing := [clip for clip in ids if clip not in url]:
+        raise ValueError(
+            f"{path}: {datasets.counted(missing, 'clip id')} of {ANNOTATIONS} missing; "
+            f"remove {path.name}, or use the one that belongs to {ANNOTATIONS}"
+        )
+    return tuple(url[clip] for clip in ids)
+
+
+def _audio_root(root: pathlib.Path) -> pathlib.Path:
+    for base in (root, root / "mp3", root / "MP3"):
+        if any((base / digit).is_dir() for digit in "0123456789abcdef"):
+            return base
+    raise FileNotFoundError(f"{root}: no folders 0-9, a-f in it or in its mp3 folder")
+
+
+def _most_frequent(
+    labels: np.ndarray, tags: Sequence[str], num_tags: int | None
+) -> list[str]:
+    """Returns the `num_tags` most frequent tags, sorted by name."""
+    num_tags = len(tags) if num_tags is None else num_tags
+    if not 2 <= num_tags <= len(tags):
+        raise ValueError(f"num_tags is {num_tags}; it must be from 2 to {len(tags)}")
+    counts = zip(-labels.sum(axis=0, dtype=np.int64), tags, strict=True)
+    return sorted(tag for _, tag in sorted(counts)[:num_tags])
