@@ -3,7 +3,8 @@
 The data flows through the packages in this order; each imports only those above it:
 
   params      every number, with its unit; the presets
-  files       atomic writes
+  files       atomic writes, locks
+  backend     refuses another Keras backend than TensorFlow
   data        folders and tables → paths, labels, splits
   audio       files → mono waveforms at 16 kHz
   scattering  waveforms → scattering coefficients, as Keras layers

@@ -39,7 +39,7 @@ def whole(path: PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
-        with _named(path):
+        with named(path):
             yield unfinished
             _sync(unfinished)
             os.replace(unfinished, path)
@@ -64,7 +64,7 @@ def whole_folder(path: PathLike) -> Iterator[pathlib.Path]:
     unfinished = path.with_name(path.name + UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with _named(path):
+        with named(path):
             unfinished.mkdir(parents=True)
             yield unfinished
             for folder, _, names in os.walk(unfinished):
@@ -143,7 +143,7 @@ def _is_at(file: BinaryIO, path: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def _named(path: pathlib.Path) -> Iterator[None]:
+def named(path: pathlib.Path) -> Iterator[None]:
     """Adds the path to errors that lack one, such as of a full disk."""
     try:
         yield

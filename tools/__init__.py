@@ -3,13 +3,25 @@
 Run them as `python -m tools.<name>` in the tree, or as `genre-tl-<name>` once
 the package is installed.
 
-This is the one place where importing has an effect. TensorFlow's C++ side reads
-its log level when it is first loaded, and a program that reports "Unable to
-register cuFFT factory" before its first word has lost its reader; so the level
-is set before any tool can import it. A level that is set already is kept:
-`TF_CPP_MIN_LOG_LEVEL=0` shows everything.
+Importing this package has two effects, both before anything heavy is loaded.
+TensorFlow's C++ log is silenced, unless TF_CPP_MIN_LOG_LEVEL is set (0 shows
+everything). And Ctrl-C while a program still imports prints one word, not a stack.
 """
 
 import os
+import sys
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _hook(
+    kind: type[BaseException], *args: Any, previous: Any = sys.excepthook
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        previous(kind, *args)
+
+
+sys.excepthook = _hook

@@ -29,13 +29,13 @@ def main(argv: list[str]) -> int:
     del argv
     table = data_flags.table()
     frontend = params.PRESETS[FLAGS.preset].frontend
-    command.begin_soon()
+    command.skip_graph_rewriting()
     summary = data_flags.extract(table, frontend)
     return 0 if summary.num_usable else 1
 
 
 def cli() -> None:
-    command.leave_room_for_clips()
+    command.halve_threads()
     command.run(main)
 
 

@@ -16,8 +16,6 @@ from typing import Any, BinaryIO
 
 from genre_tl import files
 
-from . import command
-
 
 class Journal:
     """An unfinished set of files, locked by this process.
@@ -102,7 +100,7 @@ class Journal:
         return state
 
     def _told(self, index: int) -> contextlib.AbstractContextManager[None]:
-        return command.named(f"{self._paths[index]}.partial")
+        return files.named(f"{self._paths[index]}.partial")
 
 
 @contextlib.contextmanager
@@ -134,5 +132,5 @@ def opened(paths: Sequence[str], key: Mapping[str, Any]) -> Iterator[Journal]:
 
 def _close(file: BinaryIO, path: str) -> None:
     # What a full disk did not take is tried once more, and fails without a name.
-    with command.named(f"{path}.partial"):
+    with files.named(f"{path}.partial"):
         file.close()

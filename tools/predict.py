@@ -35,7 +35,7 @@ from absl import app, flags
 
 from genre_tl import files
 
-from . import command, journal, result_formats
+from . import command, journal, result_formats, terminal
 
 if TYPE_CHECKING:
     from genre_tl import serving
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     paths = list(_files(_listed(argv[1:])))
     from genre_tl import serving
 
-    command.begin_soon()
+    command.skip_graph_rewriting()
     predictor = serving.Predictor(FLAGS.model)
     outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
     if outputs:
@@ -215,7 +215,7 @@ def _metered(
 ) -> Iterator[prediction.Result]:
     # On a terminal the results themselves show how far it is.
     is_shown = FLAGS.output is None and sys.stdout.isatty()
-    show = (lambda done, total: None) if is_shown else command.meter("files")
+    show = (lambda done, total: None) if is_shown else terminal.meter("files")
     show(0, total)
     for done, result in enumerate(results, 1):
         yield result
@@ -272,7 +272,7 @@ def _write_npz(vectors_file: str, ids: Sequence[str]) -> None:
         flat = np.memmap(vectors_file, "<f4", mode="r")
         vectors = flat.reshape(len(ids), -1)
     unfinished = f"{FLAGS.embeddings}.unfinished"
-    with command.named(unfinished):
+    with files.named(unfinished):
         with open(unfinished, "wb") as file:
             np.savez(file, ids=np.array(ids, str), vectors=vectors)
         os.replace(unfinished, FLAGS.embeddings)
@@ -320,13 +320,11 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
 
 
 def _tell(text: str) -> None:
-    """Prints to stderr, in the place of the meter if there is one."""
-    start = "\r\033[K" if sys.stderr.isatty() else ""
-    print(start + text, file=sys.stderr)
+    terminal.say(text, sys.stderr)
 
 
 def cli() -> None:
-    command.leave_room_for_clips()
+    command.halve_threads()
     command.run(main, positional=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from absl import flags
 
 from genre_tl import params
 
-from . import command
+from . import terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
     from genre_tl.training import run_folder
@@ -101,21 +100,17 @@ def progress(num_epochs: int, figures: Mapping[str, str]) -> run_folder.Progress
     """
     from genre_tl.training import run_folder
 
-    is_terminal = sys.stderr.isatty()
-
     def on_step(epoch: int, done: int, total: int) -> None:
-        if is_terminal:
-            what = f"epoch {epoch}: step" if epoch else "inner folds: epoch"
-            text = f"\r\033[K{what} {done} of {total}"
-            print(text, end="", file=sys.stderr, flush=True)
+        what = f"epoch {epoch}: step" if epoch else "inner folds: epoch"
+        terminal.status(f"{what} {done} of {total}")
 
     def on_epoch(row: Mapping[str, float], secs: float) -> None:
         epoch = int(row["epoch"])
         shown = [
             f"{name} {row[key]:.3f}" for key, name in figures.items() if key in row
         ]
-        most = command.minutes(secs * (num_epochs - epoch))
+        most = terminal.duration(secs * (num_epochs - epoch))
         text = f"epoch {epoch} of {num_epochs}: {', '.join(shown)}; {secs:.0f} s"
-        print("\r\033[K" * is_terminal + f"{text}, at most {most} left", flush=True)
+        terminal.say(f"{text}, at most {most} left")
 
     return run_folder.Progress(on_step, on_epoch)

@@ -2,14 +2,11 @@
 
 import os
 import pathlib
-import pty
 import signal
 import subprocess
 import sys
 
 import pytest
-
-from tools import command
 
 PROGRAM = '''
 """Does what the test says.
@@ -43,6 +40,8 @@ def main(argv):
     if action == "write":
         for _ in range(100_000):
             print("line")
+    if action == "keras":
+        import genre_tl.model
     if action == "warn":
         logging.info("3 clips")
         logging.warning("1 clip is empty")
@@ -56,21 +55,20 @@ def cli():
 if __name__ == "__main__":
     cli()
 '''
-ACTIONS = ["return", "value", "absent", "bug", "wait", "write", "warn", "name"]
+ACTIONS = ["return", "value", "absent", "bug", "wait", "write", "keras", "warn", "name"]
 
 
 @pytest.fixture
 def start(tmp_path, root):
     """Starts a tool that does the action its flag names."""
 
-    def start_(
-        *args: str, positional: bool = False, code: str | None = None, **env: str
-    ):
+    def start_(*args: str, positional=False, code=None, shell=None, **env: str):
         path = tmp_path / "probe.py"
         path.write_text(PROGRAM.format(actions=ACTIONS, positional=positional))
         program = ["-c", code, *args] if code else [str(path), *args]
+        command = [sys.executable, *program]
         return subprocess.Popen(
-            [sys.executable, *program],
+            ["sh", "-c", shell, *command] if shell else command,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(root), **env},
             stdout=subprocess.PIPE,
@@ -100,12 +98,11 @@ def test_help_has_the_docstring_and_the_flags_with_type_and_default(run):
     assert code == 0 and not err
     assert out.startswith("Does what the test says.\n\nExample:\n  probe --out")
     for text in (
-        "--action=return|value|absent|bug|wait|write|warn|name  (default: return)\n"
-        "      What to do.",
-        "--output_dir=<string>  (required)\n      Folder to fill.",
-        "--num_epochs=<int>  (default: 3; a positive integer)\n      Passes.",
-        "--[no]fast  (default: true)",
-        "--[no]traceback",
+        "--action: <return|value|absent|bug|wait|write|keras|warn|name>: What to do.",
+        "--output_dir: (required) Folder to fill.",
+        "--num_epochs: Passes.\n    (default: '3')\n    (a positive integer)\n\n",
+        "--[no]fast: Hurry.\n    (default: 'true')",
+        "--traceback",
         "--helpfull",
     ):
         assert text in out
@@ -133,7 +130,7 @@ def test_the_exit_code_is_what_main_returns(run):
         (["--output_dir=x", "--num_epochs=0"], "--num_epochs=0"),
         (["--output_dir=x", "--action=dance"], "return|value"),
         ([], "--output_dir must be given"),
-        (["--output_dir=x", "music"], "'music'"),
+        (["--output_dir=x", "music"], "unexpected argument 'music' (--help"),
     ],
 )
 def test_a_wrong_command_line_exits_2_with_one_line(run, args, message):
@@ -168,19 +165,49 @@ def test_a_fault_of_the_program_keeps_its_stack(run):
     assert code == 1 and "Traceback" in err and "KeyError: 'fault'" in err
 
 
-def test_an_interrupt_is_one_line_and_exits_130(start):
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+)
+def test_a_signal_is_one_word_and_an_exit_code(start, number, code, message):
     process = start("--output_dir=x", "--action=wait")
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert (process.returncode, err) == (code, message)
 
 
-def test_a_reader_that_has_enough_is_no_error(start):
+def test_an_interrupt_while_a_tool_imports_is_one_word(run):
+    code, _, err = run(code="import tools\nraise KeyboardInterrupt")
+    assert (code, err) == (-signal.SIGINT, "interrupted\n")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_another_keras_backend_is_refused_in_one_line(run, backend):
+    given = ["--output_dir=x", "--action=keras"]
+    code, _, err = run(*given, KERAS_BACKEND=backend)
+    assert code == 1 and err.count("\n") == 1
+    assert err.startswith(f"error: KERAS_BACKEND={backend}: ")
+    assert run("--help", KERAS_BACKEND=backend)[0] == 0
+
+
+def test_a_closed_pipe_is_no_success_while_work_remains(start):
     process = start("--output_dir=x", "--action=write")
     assert process.stdout.readline() == "line\n"
     process.stdout.close()
-    assert process.stderr.read() == "" and process.wait(timeout=60) == 0
+    assert process.stderr.read() == "stopped: the output was closed\n"
+    assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "2>&-"])
+def test_a_closed_stream_is_refused_or_ignored(tmp_path, run, closed):
+    shell = f'exec "$0" "$@" {closed}'
+    code, out, err = run("--output_dir=x", "--action=return", shell=shell)
+    if closed == "2>&-":
+        assert (code, out, err) == (3, "3\n", "")
+    else:
+        assert code == 1 and not out
+        assert ("standard output is closed" in err) == (closed == ">&-")
 
 
 def test_log_lines_are_plain_words(run):
@@ -209,83 +236,3 @@ def test_importing_a_tool_keeps_a_log_level_that_is_set():
             text=True,
         )
         assert done.stdout.strip() == shown, done.stderr
-
-
-def read_all(reader: int) -> str:
-    """Reads a pseudo-terminal whose other end is closed."""
-    text = b""
-    try:
-        while part := os.read(reader, 10_000):
-            text += part
-    except OSError:  # How Linux says that nothing more will come.
-        pass
-    os.close(reader)
-    return text.decode()
-
-
-def test_a_meter_leaves_the_log_of_a_short_run_alone(capsys):
-    show = command.meter("clips")
-    for done in range(6):
-        show(done, 5)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_meter_writes_a_line_a_minute_to_a_log(capsys, monkeypatch):
-    clock = iter([0, 0, 30, 60, 90, 120, 150])
-    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
-    show = command.meter("clips")
-    for done in range(6):
-        show(done, 5)
-    assert capsys.readouterr().err.splitlines() == [
-        "clips: 2 of 5, 0.0333 per second, 1:30 left",
-        "clips: 4 of 5, 0.0333 per second, 0:30 left",
-    ]
-
-
-def test_a_meter_rewrites_one_line_of_a_terminal_and_leaves_the_count(monkeypatch):
-    reader, writer = pty.openpty()
-    with os.fdopen(writer, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        clock = iter(range(10))
-        monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
-        show = command.meter("clips")
-        for done in range(4):
-            show(done, 3)
-    text = read_all(reader)
-    assert text.count("\r\033[K") == 4 and text.count("\n") == 1
-    assert text.endswith("clips: 3 of 3, 0.75 per second, 0:04 taken\r\n")
-
-
-def test_the_time_that_is_left_shows_hours_beyond_a_day():
-    secs = (0, 59.6, 65, 3599, 3665, 86_400 + 3665)
-    shown = ["0:00", "1:00", "1:05", "59:59", "1:01:05", "25:01:05"]
-    assert [command.minutes(each) for each in secs] == shown
-
-
-def test_an_epochs_line_tells_how_long_the_others_take_at_most():
-    # In a process of its own, since other tools define flags of the same names.
-    program = (
-        "from tools import run_flags; "
-        "run_flags.progress(31, {}).on_epoch({'epoch': 1}, 3000.0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    assert done.stdout.endswith("; 3000 s, at most 25:00:00 left\n"), done.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [([], "0.0 (0.0, 10.0, 40.0, 160.0)"), (["--head_pull=30"], "30.0 ()")],
-)
-def test_a_pull_that_is_given_leaves_nothing_to_choose(given, told):
-    # In a process of its own, since other tools define flags of the same names.
-    program = (
-        "import sys; from tools import run_flags; run_flags.FLAGS(sys.argv); "
-        "training = run_flags.preset('finetune').finetune; "
-        "print(training.head_pull, training.head_pulls)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *given], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == told
