@@ -1,10 +1,11 @@
-"""What every test starts from: a quiet TensorFlow on the CPU, and fixed seeds."""
+"""Settings and fixtures of all tests: a quiet TensorFlow on the CPU, fixed seeds."""
 
 import os
 import pathlib
 import random
 import subprocess
 import sys
+import tempfile
 
 # Before anything imports TensorFlow, here and in the programs that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -18,7 +19,7 @@ from matplotlib.backends import backend_agg
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# No test depends on how fast the machine is, nor on an earlier run.
+# No deadline and no database: results depend on neither speed nor earlier runs.
 hypothesis.settings.register_profile(
     "suite", deadline=None, derandomize=True, database=None
 )
@@ -50,7 +51,7 @@ def _seeds() -> None:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures drawn during the test, in order."""
+    """The matplotlib figures drawn during the test, in order."""
     figures: list[figure.Figure] = []
     original = backend_agg.FigureCanvasAgg.__init__
 
@@ -63,8 +64,16 @@ def drawn(monkeypatch):
 
 
 @pytest.fixture
+def public_folder():
+    """A temporary folder that other users may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield pathlib.Path(name)
+
+
+@pytest.fixture
 def small_disk(tmp_path):
-    """A file system with room for next to nothing."""
+    """A file system of 64 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
