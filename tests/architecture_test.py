@@ -25,7 +25,7 @@ INSIDE = {
     "audio": "mp3 resampling decoding wav_graph",
     "scattering": "wavelets planning operations layers",
     "features": "feature_store extraction pipeline",
-    "model": "gru networks",
+    "model": "gru networks transfer",
     "evaluation": "intervals metrics text_chart plots",
     "training": "learning head_pull fitting run_folder records training "
     "cross_validation report",
@@ -213,6 +213,14 @@ def test_every_tool_has_a_console_script_and_every_script_a_tool():
         for name in PROGRAMS
     }
     assert set(scripts) == expected
+
+
+def test_every_package_folder_is_listed_in_setup_cfg():
+    folders = {path.parent for path in SOURCES}
+    names = {str(path.relative_to(ROOT)).replace("/", ".") for path in folders}
+    tools = {f"genre_tl.{name}" for name in names if name.startswith("tools")}
+    packages = {name for name in names if name.startswith("genre_tl")} | tools
+    assert set(lines_of(setup_cfg()["options"]["packages"])) == packages
 
 
 def test_the_changelog_begins_with_the_version():

@@ -1,7 +1,7 @@
-"""Builds the wheel and tries it as a user would, away from the source tree.
+"""Builds the wheel, installs it into a new environment and runs its commands there.
 
-The wheel goes into a fresh environment with the tested versions. Run it with the
-interpreter of the development environment: `make wheel`.
+The environment gets the versions of constraints.txt. `make wheel` runs this program
+with the interpreter of the development environment.
 """
 
 import configparser
@@ -23,8 +23,9 @@ assert "site-packages" in genre_tl.__file__, genre_tl.__file__
 """
 MODULES = """
 import importlib, pkgutil, genre_tl
-for module in pkgutil.iter_modules(genre_tl.__path__, "genre_tl."):
-    importlib.import_module(module.name)
+for module in pkgutil.walk_packages(genre_tl.__path__, "genre_tl."):
+    if not module.name.startswith("genre_tl.tools."):  # --help imports these.
+        importlib.import_module(module.name)
 """
 
 
@@ -55,7 +56,7 @@ def _build(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _inspect(wheel: pathlib.Path) -> list[str]:
-    """Returns the commands the wheel promises."""
+    """Returns the console scripts of the wheel, once its files are checked."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = (n for n in names if n.endswith("/entry_points.txt"))
@@ -64,14 +65,16 @@ def _inspect(wheel: pathlib.Path) -> list[str]:
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"genre_tl"}, f"the wheel installs {sorted(top)}"
     packed = {name for name in names if name.endswith(".py")}
-    source = {f"genre_tl/{p.name}" for p in (ROOT / "genre_tl").glob("*.py")}
-    source |= {f"genre_tl/tools/{p.name}" for p in (ROOT / "tools").glob("*.py")}
+    library = (ROOT / "genre_tl").rglob("*.py")
+    source = {str(path.relative_to(ROOT)) for path in library}
+    tools = (ROOT / "tools").rglob("*.py")
+    source |= {f"genre_tl/{path.relative_to(ROOT)}" for path in tools}
     assert packed == source, f"in the wheel or the tree only: {packed ^ source}"
     return sorted(table["console_scripts"])
 
 
 def _install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    # pip comes from here, so the environment can be made without ensurepip.
+    # With this environment's pip, since Debian's Python may lack ensurepip.
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     _run(
@@ -83,7 +86,7 @@ def _install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _run(cwd: pathlib.Path, *command: object) -> str:
-    """Returns what `command` prints; ends the program if it fails."""
+    """Returns the output of a command; exits if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
