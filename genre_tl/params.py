@@ -1,47 +1,53 @@
-"""Every number of the system, once, with its unit.
+"""All numbers of the system, with their units.
 
 `PRESETS` names complete configurations:
 
-* `default` converges in sensible time on one machine;
-* `paper` is what Song, Wang, Han and Ding (2017) state, with what the paper
-  leaves open filled in as `docs/reproduction.md` says;
-* `tiny` is small enough for tests: same code, fewer numbers.
+* `default` trains in minutes on one machine;
+* `paper` is the method of Song, Wang, Han and Ding (2017); `docs/reproduction.md`
+  lists what the paper leaves open;
+* `tiny` is small enough for tests.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 SAMPLE_RATE_HZ = 16_000
-"""Rate of every waveform inside the package."""
+"""Sample rate of every waveform inside the package."""
+
+CELLS = ("gru", "lstm", "bidirectional")
+READOUTS = ("all", "last")
+METHODS = ("probe", "finetune")
 
 
 @dataclasses.dataclass(frozen=True)
 class Frontend:
-    """Waveform to log-scattering frames.
+    """Waveforms to log-scattering frames.
 
     Attributes:
-      J: log2 of the averaging scale, and of the hop, in samples.
+      J: log2 of the largest wavelet scale, in samples.
       Q: first-order wavelets per octave (the second order has one).
+      T: samples that the low-pass averages; None is 2**J.
       max_order: highest scattering order, 1 or 2.
       segment_frames: frames in one fixed-length model input.
-      log_floor: smallest coefficient that the logarithm tells from silence;
-        full scale is 1.
+      log_floor: added before the logarithm; full scale is 1.
     """
 
     J: int = 13
     Q: int = 8
+    T: int | None = None
     max_order: int = 2
     segment_frames: int = 59
     log_floor: float = 1e-5
 
     @property
     def hop_samples(self) -> int:
-        """Samples from one frame to the next."""
-        return 2**self.J
+        """Samples from one frame to the next: the power of two not above T."""
+        return 2 ** int(math.log2(self.T or 2**self.J))
 
     @property
     def segment_samples(self) -> int:
@@ -54,7 +60,7 @@ class Frontend:
         return self.segment_samples / SAMPLE_RATE_HZ
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames that `num_samples` samples touch."""
+        """Returns the number of frames that `num_samples` samples touch."""
         return -(-num_samples // self.hop_samples)
 
 
@@ -63,18 +69,24 @@ class Model:
     """The recurrent backbone.
 
     Attributes:
-      num_layers: stacked GRU layers.
-      num_units: units of each.
+      num_layers: stacked recurrent layers.
+      num_units: units of each layer, and direction.
+      cell: `gru`, `lstm`, or `bidirectional` (GRUs in both directions).
       dropout: fraction dropped between layers and before the head, 0 to 1.
-      readout: what the head sees: `all`, the means over the valid frames of the
-        input and of every layer, joined; `mean`, that of the last layer; `last`,
-        the last layer's last valid state.
+      readout: input of the head. `last` is the last valid state of the last layer;
+        `all` joins the means over valid frames of the standardised input and of
+        every layer.
     """
 
     num_layers: int = 5
     num_units: int = 512
+    cell: str = "gru"
     dropout: float = 0.3
     readout: str = "all"
+
+    def __post_init__(self) -> None:
+        _check_choice("cell", self.cell, CELLS)
+        _check_choice("readout", self.readout, READOUTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,25 +96,13 @@ class Training:
     Attributes:
       learning_rate: of Adam.
       batch_size: clips per step.
-      max_epochs: upper bound of the epochs.
-      patience_epochs: stop after this many epochs without a gain of
-        `min_delta` in the monitored metric; 0 never stops early.
-      min_delta: smallest change of the monitored metric that counts.
-      clip_norm: largest global norm of a gradient; 0 switches clipping off.
-      crop_frames: length of the random excerpt a training step sees of each
-        clip; 0 takes the whole segment.
-      backbone_rate: learning rate of the recurrent layers, as a part of
-        `learning_rate`, which is the head's. 0 leaves them as they are: each clip
-        goes through them once, whole, and an epoch takes no time.
-      states_rate: the same of those weights of the head that read the layers'
-        states, and not the input; with read-out `all`.
-      head_pull: each step takes the head `learning_rate * head_pull` of the way back
-        to where it began.
-      head_pulls: where the recurrent layers are fixed, and the head begins with tags'
-        weights, the one of these that is best on inner folds of the training clips,
-        after `max_epochs`, is taken instead; none takes `head_pull`.
-      named_head: whether a genre that is also a tag begins with the tag's weights
-        in the head; else the head begins at zero. Of fine-tuning with transfer.
+      max_epochs: largest number of epochs.
+      patience_epochs: stop after this many epochs without a gain of `min_delta` in
+        the monitored metric; 0 never stops early.
+      min_delta: smallest gain that counts.
+      clip_norm: largest global norm of a gradient; 0 does not clip.
+      crop_frames: frames of the random excerpt of each clip that a training step
+        sees; 0 takes the whole segment.
     """
 
     learning_rate: float = 1e-3
@@ -112,11 +112,38 @@ class Training:
     min_delta: float = 1e-3
     clip_norm: float = 1.0
     crop_frames: int = 16
-    backbone_rate: float = 1.0
-    states_rate: float = 1.0
-    head_pull: float = 0.0
-    head_pulls: tuple[float, ...] = ()
-    named_head: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning(Training):
+    """Fine-tuning; the attributes of `Training` are those of the whole network.
+
+    Attributes:
+      method: `probe` trains only the head on the vectors that the frozen backbone
+        computes (a linear probe); `finetune` trains the head first, then the whole
+        network.
+      head_epochs: epochs of training the head alone, each one step on all clips.
+        0 starts with the whole network (`finetune`).
+      head_learning_rate: of Adam, in that stage.
+      head_l2: L2 penalty on the head's kernel, in that stage.
+    """
+
+    method: str = "probe"
+    head_epochs: int = 100
+    head_learning_rate: float = 1e-2
+    head_l2: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_choice("method", self.method, METHODS)
+        if self.method == "probe" and self.head_epochs < 1:
+            raise ValueError(
+                f"head_epochs={self.head_epochs}: a probe needs at least 1"
+            )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +153,7 @@ class Preset:
     frontend: Frontend = Frontend()
     model: Model = Model()
     pretrain: Training = Training()
-    finetune: Training = Training(
-        batch_size=16,
-        max_epochs=20,
-        patience_epochs=0,
-        backbone_rate=0.0,
-        states_rate=0.2,
-        head_pulls=(0.0, 10.0, 40.0, 160.0),
-    )
+    finetune: FineTuning = FineTuning(batch_size=16, max_epochs=20, patience_epochs=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, strings and lists, fit for JSON."""
@@ -141,7 +161,7 @@ class Preset:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> Preset:
-        """Restores what `to_dict` gave.
+        """Restores the preset from `to_dict`.
 
         Raises:
           TypeError: if a name is unknown.
@@ -149,48 +169,31 @@ class Preset:
         return cls(
             frontend=Frontend(**values["frontend"]),
             model=Model(**values["model"]),
-            pretrain=_training(values["pretrain"]),
-            finetune=_training(values["finetune"]),
+            pretrain=Training(**values["pretrain"]),
+            finetune=FineTuning(**values["finetune"]),
         )
 
 
-def _training(values: Mapping[str, Any]) -> Training:
-    lists: dict[str, Any] = {"head_pulls": tuple(values.get("head_pulls", ()))}
-    return Training(**{**values, **lists})
-
+_PAPER: dict[str, Any] = {"learning_rate": 1e-5, "clip_norm": 0.0, "crop_frames": 0}
+_TINY: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 8, "crop_frames": 32}
 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(),
     "paper": Preset(
         model=Model(dropout=0.7, readout="last"),
-        pretrain=Training(
-            learning_rate=1e-5,
-            max_epochs=1000,
-            min_delta=1e-4,
-            clip_norm=0.0,
-            crop_frames=0,
-        ),
-        finetune=Training(
-            learning_rate=1e-5,
+        pretrain=Training(max_epochs=1000, min_delta=1e-4, **_PAPER),
+        finetune=FineTuning(
+            method="finetune",
+            head_epochs=0,
             max_epochs=500,
             patience_epochs=0,
-            clip_norm=0.0,
-            crop_frames=0,
-            named_head=False,
+            **_PAPER,
         ),
     ),
     "tiny": Preset(
         frontend=Frontend(J=9, Q=2, segment_frames=64),
         model=Model(num_layers=2, num_units=16, dropout=0.1),
-        pretrain=Training(
-            learning_rate=5e-3, batch_size=8, max_epochs=3, crop_frames=32
-        ),
-        finetune=Training(
-            learning_rate=5e-3,
-            batch_size=8,
-            max_epochs=4,
-            patience_epochs=0,
-            crop_frames=32,
-        ),
+        pretrain=Training(max_epochs=3, **_TINY),
+        finetune=FineTuning(max_epochs=4, patience_epochs=0, head_epochs=30, **_TINY),
     ),
 }

@@ -1,0 +1,64 @@
+"""Transfer: weights from a tagger to a classifier, and the head trained alone."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from genre_tl.model import networks
+
+
+def copy_backbone(source: keras.Model, network: keras.Model) -> None:
+    """Copies the weights of every layer but the head, statistics included.
+
+    Raises:
+      ValueError: if a layer is missing or has another size.
+    """
+    for layer in network.layers:
+        if layer.name != networks.HEAD:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def copy_state(source: keras.Model, network: keras.Model) -> None:
+    """Copies all variables between equal networks: weights and dropout seeds."""
+    for target, variable in zip(network.variables, source.variables, strict=True):
+        target.assign(variable)
+
+
+def backbone(network: keras.Model) -> keras.Model:
+    """Returns frames -> the vector that the head reads; layers are shared."""
+    return keras.Model(network.inputs[0], network.get_layer(networks.HEAD).input)
+
+
+def probe(vector_size: int, num_genres: int, l2: float) -> keras.Model:
+    """Builds standardised vectors `[batch, vector_size]` -> genre probabilities.
+
+    Args:
+      vector_size: length of the vector that the head reads.
+      num_genres: number of scores.
+      l2: penalty on the kernel.
+    """
+    head = keras.layers.Dense(
+        num_genres,
+        activation="softmax",
+        kernel_initializer="zeros",
+        kernel_regularizer=keras.regularizers.L2(l2),
+        name=networks.HEAD,
+    )
+    return keras.Sequential([keras.Input((vector_size,)), head], name="probe")
+
+
+def set_head(
+    network: keras.Model, probe: keras.Model, mean: np.ndarray, stddev: np.ndarray
+) -> None:
+    """Gives a network the head of a probe, for vectors that are not standardised.
+
+    Args:
+      network: changed in place.
+      probe: trained on vectors minus `mean`, divided by `stddev`.
+      mean: of the vectors, `[vector_size]`.
+      stddev: of the vectors, `[vector_size]`.
+    """
+    kernel, bias = probe.get_layer(networks.HEAD).get_weights()
+    kernel = kernel.astype(np.float64) / stddev[:, np.newaxis]
+    network.get_layer(networks.HEAD).set_weights([kernel, bias - mean @ kernel])
