@@ -1,6 +1,6 @@
-"""Scores to metrics, confidence intervals and pictures.
+"""Scores → metrics, confidence intervals and plots.
 
-`metrics` measures taggers and classifiers; `intervals` says how certain a mean over
-folds is; `plots` draws curves and confusion matrices; `audio_plots` draws scores
-over time and scattering coefficients.
+`metrics` measures taggers and classifiers, with `intervals` that say how certain an
+accuracy or a difference is. `plots` draws learning curves, confusion matrices and
+taggrams; `text_chart` draws scores for a terminal. Nothing here needs TensorFlow.
 """

@@ -1,38 +1,35 @@
-"""Scores to metrics: how well tags are ranked and genres are named.
-
-Nothing here trains or reads files; NumPy and scikit-learn only.
-"""
+"""Computes how well a tagger ranks clips and how often a classifier is right."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
+from genre_tl.evaluation import intervals
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaggingMetrics:
-    """How well the scores of a tagger rank the clips.
+    """Metrics of a tagger.
 
-    All averages are over the counted tags alone. AUC-ROC is the area under
-    the receiver operating characteristic (chance: 0.5); PR-AUC is average
-    precision, the stepwise area under precision against recall (chance: the
-    share of positives).
+    AUC-ROC is the area under the receiver operating characteristic (chance: 0.5).
+    PR-AUC is average precision (chance: the share of positives). Tags with fewer than
+    `min_positives` positive clips are left out of all averages.
 
     Attributes:
-      macro_auc_roc: mean of the counted tags' AUC-ROC.
-      micro_auc_roc: AUC-ROC of all pairs of clip and counted tag, pooled.
-      macro_pr_auc: mean of the counted tags' PR-AUC.
+      macro_auc_roc: mean AUC-ROC of the tags that count.
+      micro_auc_roc: AUC-ROC of all pairs of a clip and a tag that counts, pooled.
+      macro_pr_auc: mean PR-AUC of the tags that count.
       micro_pr_auc: PR-AUC of the same pool.
-      num_tags: tags counted.
-      min_positives: fewest positive clips of a counted tag.
-      tag_auc_roc: float64 `[tags]`, NaN where a tag was not counted.
-      tag_pr_auc: float64 `[tags]`, NaN where a tag was not counted.
+      num_tags: tags that count.
+      min_positives: least number of positive clips of a tag that counts.
+      tag_auc_roc: float64 `[tags]`, NaN for tags that do not count.
+      tag_pr_auc: float64 `[tags]`, NaN for tags that do not count.
     """
 
     macro_auc_roc: float
@@ -45,224 +42,58 @@ class TaggingMetrics:
     tag_pr_auc: np.ndarray
 
     def to_dict(self) -> dict[str, float]:
-        """Returns every figure but the per-tag ones, fit for JSON."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Returns the metrics without those of single tags, ready for JSON."""
+        values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if not isinstance(v, np.ndarray)}
 
 
 def tagging_metrics(
     labels: np.ndarray, scores: np.ndarray, *, min_positives: int = 1
 ) -> TaggingMetrics:
-    """Measures a tagger.
+    """Returns the metrics of a tagger's scores.
 
     Args:
       labels: 0 or 1, `[clips, tags]`.
-      scores: finite, larger is likelier, `[clips, tags]`; only order matters.
-      min_positives: a tag counts if it has at least this many positive clips
-        (never fewer than one) and a negative one; the others have no area.
+      scores: finite, higher is likelier, `[clips, tags]`; only the order matters.
+      min_positives: a tag counts if it has at least this many positive clips (and
+        one) and a negative one.
 
     Raises:
-      ValueError: if shapes differ, a label is not 0 or 1, a score is not
-        finite, or no tag counts.
+      ValueError: if the shapes differ, a score is not finite, or no tag counts.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    if labels.ndim != 2:
-        raise ValueError(f"labels must be [clips, tags], not shape {labels.shape}")
-    if labels.shape != scores.shape:
+    if labels.ndim != 2 or labels.shape != scores.shape:
         raise ValueError(
-            f"labels {labels.shape} and scores {scores.shape} must have one shape, "
+            f"labels {labels.shape} and scores {scores.shape} must both be "
             "[clips, tags]"
         )
-    if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError("labels must be 0 or 1: give tags, not scores or classes")
     _require_finite(scores)
+    min_positives = max(min_positives, 1)
     counted = _counted_tags(labels, min_positives)
-    by_tag = np.full((len(counted), 2), np.nan)
-    for tag in np.flatnonzero(counted):
-        by_tag[tag] = _areas(labels[:, tag], scores[:, tag])
-    macro = by_tag[counted].mean(axis=0)
-    micro = _areas(labels[:, counted].ravel(), scores[:, counted].ravel())
+    labels, scores = labels[:, counted], scores[:, counted]
+    auc_roc, pr_auc = np.full((2, len(counted)), np.nan)
+    auc_roc[counted] = metrics.roc_auc_score(labels, scores, average=None)
+    pr_auc[counted] = metrics.average_precision_score(labels, scores, average=None)
     return TaggingMetrics(
-        macro_auc_roc=float(macro[0]),
-        micro_auc_roc=float(micro[0]),
-        macro_pr_auc=float(macro[1]),
-        micro_pr_auc=float(micro[1]),
+        macro_auc_roc=float(np.nanmean(auc_roc)),
+        micro_auc_roc=float(metrics.roc_auc_score(labels.ravel(), scores.ravel())),
+        macro_pr_auc=float(np.nanmean(pr_auc)),
+        micro_pr_auc=float(
+            metrics.average_precision_score(labels.ravel(), scores.ravel())
+        ),
         num_tags=int(counted.sum()),
-        min_positives=max(min_positives, 1),
-        tag_auc_roc=by_tag[:, 0],
-        tag_pr_auc=by_tag[:, 1],
+        min_positives=min_positives,
+        tag_auc_roc=auc_roc,
+        tag_pr_auc=pr_auc,
     )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class GenreMetrics:
-    """How often a classifier names the right genre.
-
-    Attributes:
-      vocabulary: the genres, in the order of every array.
-      confusion: int64 `[genres, genres]` clips; rows are the truth, columns
-        the prediction.
-    """
-
-    vocabulary: tuple[str, ...]
-    confusion: np.ndarray
-
-    @property
-    def num_clips(self) -> int:
-        """Clips judged."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the clips named rightly, 0 to 1."""
-        return float(self.confusion.trace() / self.num_clips)
-
-    @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """95 % Wilson score interval of the accuracy (Wilson, 1927).
-
-        It takes the clips as independent and the model as given, so it does
-        not cover what another training run or another split would change.
-        """
-        z = statistics.NormalDist().inv_cdf(0.975)
-        n, p = self.num_clips, self.accuracy
-        shrink = 1 + z**2 / n
-        centre = (p + z**2 / (2 * n)) / shrink
-        half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / shrink
-        return max(centre - half, 0.0), min(centre + half, 1.0)
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Mean recall of the genres that occur, 0 to 1."""
-        return float(np.nanmean(self.recall))
-
-    @property
-    def support(self) -> np.ndarray:
-        """Clips of each genre, int64 `[genres]`."""
-        return self.confusion.sum(axis=1)
-
-    @property
-    def precision(self) -> np.ndarray:
-        """`[genres]`, 0 to 1; NaN for a genre that was never predicted."""
-        return _ratio(self.confusion.diagonal(), self.confusion.sum(axis=0))
-
-    @property
-    def recall(self) -> np.ndarray:
-        """`[genres]`, 0 to 1; NaN for a genre that has no clip."""
-        return _ratio(self.confusion.diagonal(), self.support)
-
-    @property
-    def f1(self) -> np.ndarray:
-        """`[genres]`, 0 to 1; NaN for a genre neither present nor predicted."""
-        predicted = self.confusion.sum(axis=0)
-        return _ratio(2 * self.confusion.diagonal(), self.support + predicted)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns every figure, fit for JSON; None stands for undefined."""
-        columns = zip(
-            self.vocabulary,
-            self.precision,
-            self.recall,
-            self.f1,
-            self.support,
-            strict=True,
-        )
-        return {
-            "num_clips": self.num_clips,
-            "accuracy": self.accuracy,
-            "accuracy_interval": list(self.accuracy_interval),
-            "balanced_accuracy": self.balanced_accuracy,
-            "genres": {
-                genre: {
-                    "precision": or_none(precision),
-                    "recall": or_none(recall),
-                    "f1": or_none(f1),
-                    "support": int(support),
-                }
-                for genre, precision, recall, f1, support in columns
-            },
-            "vocabulary": list(self.vocabulary),
-            "confusion": self.confusion.tolist(),
-        }
-
-    def table(self) -> str:
-        """Returns the figures by genre, and the whole, as aligned text."""
-        width = max(len("genre"), *map(len, self.vocabulary))
-        head = f"{'genre':<{width}}  {'precision':>9}  {'recall':>7}  {'F1':>7}"
-        lines = [f"{head}  {'clips':>5}  mostly mistaken for"]
-        for row, genre in enumerate(self.vocabulary):
-            figures = (
-                f"{_percent(self.precision[row]):>9}",
-                f"{_percent(self.recall[row]):>7}",
-                f"{_percent(self.f1[row]):>7}",
-                f"{self.support[row]:>5}",
-                self._mistaken_for(row),
-            )
-            lines.append("  ".join((f"{genre:<{width}}", *figures)).rstrip())
-        low, high = self.accuracy_interval
-        return "\n".join(
-            [
-                *lines,
-                "",
-                f"accuracy           {_percent(self.accuracy)} of {self.num_clips} "
-                f"clips (95 % interval {100 * low:.1f} to {_percent(high)})",
-                f"balanced accuracy  {_percent(self.balanced_accuracy)}",
-            ]
-        )
-
-    def _mistaken_for(self, row: int) -> str:
-        wrong = self.confusion[row].copy()
-        wrong[row] = 0
-        worst = int(wrong.argmax())
-        return f"{self.vocabulary[worst]} ({wrong[worst]})" if wrong[worst] else ""
-
-
-def genre_metrics(
-    classes: np.ndarray, scores: np.ndarray, vocabulary: Sequence[str]
-) -> GenreMetrics:
-    """Measures a classifier; the highest score is its answer.
-
-    Args:
-      classes: the truth, integers below the number of genres, `[clips]`.
-      scores: finite, larger is likelier, `[clips, genres]`.
-      vocabulary: the genres' names, in the order of the scores.
-
-    Raises:
-      ValueError: if the shapes do not fit, there is no clip, a class is not
-        in the vocabulary, or a score is not finite.
-    """
-    classes, scores = np.asarray(classes), np.asarray(scores)
-    num_genres = len(vocabulary)
-    if classes.ndim != 1 or scores.shape != (len(classes), num_genres):
-        raise ValueError(
-            f"classes {classes.shape} and scores {scores.shape} must be [clips] and "
-            f"[clips, genres], with the {num_genres} genres of the vocabulary"
-        )
-    if not len(classes):
-        raise ValueError("classes and scores hold no clip: nothing to measure")
-    if not np.isin(classes, np.arange(num_genres)).all():
-        raise ValueError(
-            f"classes must be integers from 0 to {num_genres - 1}, the places in "
-            f"the vocabulary, not {classes.min()} to {classes.max()}"
-        )
-    _require_finite(scores)
-    confusion = metrics.confusion_matrix(
-        classes, scores.argmax(axis=1), labels=np.arange(num_genres)
-    )
-    return GenreMetrics(tuple(vocabulary), confusion)
-
-
-def or_none(value: float) -> float | None:
-    """Returns a figure, or None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else float(value)
 
 
 def _require_finite(scores: np.ndarray) -> None:
-    bad = ~np.isfinite(scores)
-    if bad.any():
-        clip, label = np.argwhere(bad)[0]
+    bad = np.argwhere(~np.isfinite(scores))
+    if len(bad):
+        clip, label = bad[0]
         raise ValueError(
-            f"scores hold {int(bad.sum())} values that are not finite, first "
+            f"scores hold {len(bad)} values that are not finite, first "
             f"{scores[clip, label]} at clip {clip}, label {label}: the model has "
             "probably diverged; lower its learning rate"
         )
@@ -270,37 +101,157 @@ def _require_finite(scores: np.ndarray) -> None:
 
 def _counted_tags(labels: np.ndarray, min_positives: int) -> np.ndarray:
     positives = np.count_nonzero(labels, axis=0)
-    least = max(min_positives, 1)
-    counted = (positives >= least) & (positives < len(labels))
+    counted = (positives >= min_positives) & (positives < len(labels))
     if not counted.any():
         raise ValueError(
-            f"no tag counts: none of {labels.shape[1]} tags has at least {least} "
-            f"positives and a negative among {len(labels)} clips (most positives: "
+            f"none of {labels.shape[1]} tags has at least {min_positives} positives "
+            f"and a negative among {len(labels)} clips (most positives: "
             f"{positives.max(initial=0)}); give more clips or a smaller min_positives"
         )
     return counted
 
 
-def _areas(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """AUC-ROC and average precision of one column.
+@dataclasses.dataclass(frozen=True, eq=False)
+class GenreMetrics:
+    """Metrics of a genre classifier.
 
-    Both come from one curve, which takes about half the time of
-    `roc_auc_score` and `average_precision_score`: this runs after each epoch.
+    Attributes:
+      vocabulary: the genres, in the order of every array.
+      confusion: int64 `[genres, genres]` clips; rows are the true genres, columns the
+        predicted ones.
+      precision: `[genres]`, 0 to 1; NaN for a genre that was never predicted.
+      recall: `[genres]`, 0 to 1; NaN for a genre without clips.
+      f1: `[genres]`, 0 to 1; NaN for a genre neither present nor predicted.
     """
-    false_rate, true_rate, _ = metrics.roc_curve(
-        labels, scores, drop_intermediate=False
+
+    vocabulary: tuple[str, ...]
+    confusion: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the clips that are classified correctly, 0 to 1."""
+        return float(self.confusion.trace() / self.num_clips)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval for other clips; model and split are taken as given."""
+        return intervals.wilson(self.accuracy, self.num_clips)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the genres that have clips, 0 to 1."""
+        return float(np.nanmean(self.recall))
+
+    @property
+    def support(self) -> np.ndarray:
+        """Clips of each genre, int64 `[genres]`."""
+        return self.confusion.sum(axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all metrics, ready for JSON; None stands for undefined."""
+        return {
+            "num_clips": self.num_clips,
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
+            "balanced_accuracy": self.balanced_accuracy,
+            "genres": {
+                genre: {
+                    "precision": or_none(self.precision[row]),
+                    "recall": or_none(self.recall[row]),
+                    "f1": or_none(self.f1[row]),
+                    "support": int(self.support[row]),
+                }
+                for row, genre in enumerate(self.vocabulary)
+            },
+            "vocabulary": list(self.vocabulary),
+            "confusion": self.confusion.tolist(),
+        }
+
+    def table(self) -> str:
+        """Returns the metrics of each genre and the accuracy as aligned text."""
+        width = max(len("genre"), *map(len, self.vocabulary))
+        columns = f"{'genre':<{width}}  {'precision':>9}  {'recall':>7}  {'F1':>7}"
+        lines = [f"{columns}  {'clips':>5}  most often mistaken for"]
+        for row, genre in enumerate(self.vocabulary):
+            cells = (
+                f"{genre:<{width}}",
+                f"{percent(self.precision[row]):>9}",
+                f"{percent(self.recall[row]):>7}",
+                f"{percent(self.f1[row]):>7}",
+                f"{self.support[row]:>5}",
+                self._mistaken_for(row),
+            )
+            lines.append("  ".join(cells).rstrip())
+        low, high = self.accuracy_interval
+        lines += [
+            "",
+            f"accuracy           {percent(self.accuracy)} of {self.num_clips} clips "
+            f"(95 % interval {100 * low:.1f} to {percent(high)})",
+            f"balanced accuracy  {percent(self.balanced_accuracy)}",
+            self.in_words(),
+        ]
+        return "\n".join(lines)
+
+    def _mistaken_for(self, row: int) -> str:
+        wrong = self.confusion[row].copy()
+        wrong[row] = 0
+        worst = int(wrong.argmax())
+        return f"{self.vocabulary[worst]} ({wrong[worst]})" if wrong[worst] else ""
+
+    def in_words(self, num_repeats: int = 1) -> str:
+        """Returns accuracy and weakest genre as a sentence, with clips per repeat."""
+        worst = int(np.nanargmin(self.recall))
+        right, clips = self.confusion[worst, worst], self.support[worst]
+        return (
+            f"About {10 * self.accuracy:.0f} of 10 right. Weakest: "
+            f"{self.vocabulary[worst]} ({right / num_repeats:.0f} of "
+            f"{clips / num_repeats:.0f})."
+        )
+
+
+def genre_metrics(
+    classes: np.ndarray, scores: np.ndarray, vocabulary: Sequence[str]
+) -> GenreMetrics:
+    """Returns the metrics of a classifier, whose highest score is its prediction.
+
+    Args:
+      classes: the true genres as indices into the vocabulary, `[clips]`.
+      scores: finite, higher is likelier, `[clips, genres]`.
+      vocabulary: the genres' names, in the order of the scores.
+
+    Raises:
+      ValueError: if the shapes do not fit, there is no clip, or a score is not
+        finite.
+    """
+    classes, scores = np.asarray(classes), np.asarray(scores)
+    labels = np.arange(len(vocabulary))
+    if not len(classes) or scores.shape != (*classes.shape, len(labels)):
+        raise ValueError(
+            f"classes {classes.shape} and scores {scores.shape} must be [clips] and "
+            f"[clips, {len(labels)}], with one clip or more"
+        )
+    _require_finite(scores)
+    predicted = scores.argmax(axis=1)
+    by_genre = metrics.precision_recall_fscore_support(
+        classes, predicted, labels=labels, zero_division=np.nan
     )
-    positives = np.count_nonzero(labels)
-    found = true_rate[1:] * positives
-    false_alarms = false_rate[1:] * (len(labels) - positives)
-    precision = found / (found + false_alarms)
-    return metrics.auc(false_rate, true_rate), float(np.diff(true_rate) @ precision)
+    confusion = metrics.confusion_matrix(classes, predicted, labels=labels)
+    return GenreMetrics(tuple(vocabulary), confusion, *by_genre[:3])
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    undefined = np.full(len(whole), np.nan)
-    return np.divide(part, whole, out=undefined, where=whole > 0)
+def or_none(value: float) -> float | None:
+    """Returns a number, or None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else value
 
 
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+def percent(share: float) -> str:
+    """Returns a share as text, "-" if it is NaN."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"

@@ -1,14 +1,17 @@
-"""Draws learning curves, confusion matrices and taggrams as PNG files."""
+"""Draws learning curves, confusion matrices and taggrams as PNG files.
+
+Each function takes the `path` of the PNG, in an existing folder, and the `title` of
+the picture. It raises OSError if the file cannot be written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import os
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -55,48 +58,17 @@ _TAGGRAM_ROWS, _TAGGRAM_COLUMNS = 15, 1500
 _TICK_SECS = np.array([1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600])
 
 
-class _Panel(NamedTuple):
-    """Curves that share an axis: history column -> (name in the legend, line)."""
-
-    title: str
-    ylabel: str
-    curves: Mapping[str, tuple[str, dict[str, Any]]]
-    value_format: str = "{:.3f}"
-
-
-_PANELS = (
-    _Panel(
-        "Loss",
-        "loss (nats)",
-        {"loss": ("training", _TRAINING), "val_loss": ("validation", _VALIDATION)},
-    ),
-    _Panel(
-        "Accuracy",
-        "accuracy",
-        {
-            "accuracy": ("training", _TRAINING),
-            "val_accuracy": ("validation", _VALIDATION),
-        },
-        "{:.1%}",
-    ),
-    _Panel(
-        "Validation AUC-ROC",
-        "AUC-ROC (chance: 0.5)",
-        {
-            "val_macro_auc_roc": ("macro (mean of tags)", _VALIDATION),
-            "val_micro_auc_roc": ("micro (tags pooled)", _POOLED),
-        },
-    ),
-    _Panel(
-        "Validation PR-AUC",
-        "PR-AUC (0 to 1)",
-        {
-            "val_macro_pr_auc": ("macro (mean of tags)", _VALIDATION),
-            "val_micro_pr_auc": ("micro (tags pooled)", _POOLED),
-        },
-    ),
-)
-_COLUMNS = [column for panel in _PANELS for column in panel.curves]
+# Columns of a history: title of the panel, name in its legend, line.
+_CURVES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
+    "loss": ("Loss (nats)", "training", _TRAINING),
+    "val_loss": ("Loss (nats)", "validation", _VALIDATION),
+    "accuracy": ("Accuracy", "training", _TRAINING),
+    "val_accuracy": ("Accuracy", "validation", _VALIDATION),
+    "val_macro_auc_roc": ("Validation AUC-ROC", "macro (mean of tags)", _VALIDATION),
+    "val_micro_auc_roc": ("Validation AUC-ROC", "micro (tags pooled)", _POOLED),
+    "val_macro_pr_auc": ("Validation PR-AUC", "macro (mean of tags)", _VALIDATION),
+    "val_micro_pr_auc": ("Validation PR-AUC", "micro (tags pooled)", _POOLED),
+}
 
 # The first of these columns that has a value decides which epoch is the best.
 _MONITORED = {
@@ -108,23 +80,13 @@ _MONITORED = {
 
 @contextlib.contextmanager
 def picture(
-    path: str | os.PathLike[str],
-    title: str,
-    size: tuple[float, float],
-    **style: Any,
+    path: files.PathLike, title: str, size: tuple[float, float], **style: Any
 ) -> Iterator[figure.Figure]:
     """Yields an empty figure with a title, then writes it as a PNG atomically.
 
-    Drawn without pyplot, so neither a display nor global state is needed.
-
-    Args:
-      path: the PNG to write, in an existing folder.
-      title: headline; wrapped where it is long.
-      size: width and height in inches.
-      **style: matplotlib settings other than the package's, `_` for `.`.
-
-    Raises:
-      OSError: if the file cannot be written.
+    Drawn without pyplot, so neither a display nor global state is needed. `size` is
+    width and height in inches; `style` overrides matplotlib settings, such as
+    `font_size` for "font.size".
     """
     settings = {name.replace("_", ".", 1): value for name, value in style.items()}
     layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04)
@@ -174,35 +136,28 @@ def _characters(font_file: str) -> set[int]:
 
 
 def learning_curves(
-    history: Mapping[str, Sequence[float]],
-    path: str | os.PathLike[str],
-    *,
-    title: str,
+    history: Mapping[str, Sequence[float]], path: files.PathLike, *, title: str
 ) -> None:
     """Draws loss and metrics against the epoch and marks the best epoch.
 
     The best epoch has the highest `val_macro_auc_roc`, else the highest
     `val_accuracy`, else the lowest `val_loss`; the legends give its values. Without
-    validation they give those of the last epoch.
-
-    Args:
-      history: columns of `history.csv`: `loss`, `val_loss`, `accuracy`,
-        `val_accuracy` (0 to 1), `val_{macro,micro}_auc_roc` and `_pr_auc`. Each is
-        optional, NaN is a value that was not measured, and other columns are
-        ignored. `epoch` numbers the epochs; without it they count from 1.
-      path: the PNG to write, in an existing folder.
-      title: headline of the picture.
+    validation they give those of the last epoch. `history` holds the columns of
+    `history.csv`: `epoch`, `loss`, `val_loss`, and from 0 to 1 `accuracy`,
+    `val_accuracy`, `val_{macro,micro}_auc_roc` and `_pr_auc`. Each is optional; NaN
+    stands for "not measured".
 
     Raises:
       ValueError: if there is nothing to draw or the columns differ in length.
-      OSError: if the file cannot be written.
     """
     columns = _columns(history)
-    panels = [panel for panel in _PANELS if panel.curves.keys() & columns.keys()]
+    panels = list(
+        dict.fromkeys(_CURVES[name][0] for name in _CURVES if name in columns)
+    )
     if not panels:
         raise ValueError(
             f"history has nothing to draw in its columns {sorted(history)}: it "
-            f"needs at least one epoch of one of {', '.join(_COLUMNS)}"
+            f"needs at least one epoch of one of {', '.join(_CURVES)}"
         )
     at, legend_title = _marked_epoch(columns)
     with picture(path, title, (4.4 * len(panels), 4.2)) as fig:
@@ -220,7 +175,7 @@ def legend_below(ax: axes.Axes, **options: Any) -> None:
 
 def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
     """Returns the known columns that hold a value, and `epoch`."""
-    known = [name for name in ("epoch", *_COLUMNS) if name in history]
+    known = [name for name in ("epoch", *_CURVES) if name in history]
     lengths = {name: len(history[name]) for name in known}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"history has columns of different lengths: {lengths}")
@@ -240,67 +195,52 @@ def _marked_epoch(columns: Mapping[str, np.ndarray]) -> tuple[int, str]:
 
 
 def _draw_panel(
-    ax: axes.Axes, panel: _Panel, columns: Mapping[str, np.ndarray], at: int
+    ax: axes.Axes, title: str, columns: Mapping[str, np.ndarray], at: int
 ) -> None:
     epochs = columns["epoch"]
-    for key, (name, line) in panel.curves.items():
-        if key in columns:
+    for key, (panel, name, line) in _CURVES.items():
+        if panel == title and key in columns:
             value = columns[key][at]
-            label = f"{name}: {panel.value_format.format(value)}"
-            ax.plot(epochs, columns[key], label=label, **line)
+            shown = f"{value:.1%}" if title == "Accuracy" else f"{value:.3f}"
+            ax.plot(epochs, columns[key], label=f"{name}: {shown}", **line)
             ax.plot(epochs[at], value, "o", color=line["color"])
     ax.axvline(epochs[at], color=GREY, linewidth=1, linestyle=":", zorder=0)
-    ax.set(title=panel.title, xlabel="epoch", ylabel=panel.ylabel)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
-    if "%" in panel.value_format:
+    ax.set_title(title)
+    _label_epochs(ax)
+    if title == "Accuracy":
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
 
 
+def _label_epochs(ax: axes.Axes) -> None:
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def accuracy_curves(
-    curves: Mapping[str, Sequence[float]],
-    path: str | os.PathLike[str],
-    *,
-    title: str,
+    curves: Mapping[str, Sequence[float]], path: files.PathLike, *, title: str
 ) -> None:
     """Draws accuracy against the epoch, one line for each model.
 
-    Args:
-      curves: accuracy after each epoch, 0 to 1, by model; at most four models.
-      path: the PNG to write, in an existing folder.
-      title: headline of the picture.
-
-    Raises:
-      OSError: if the file cannot be written.
+    `curves` holds the accuracy after each epoch, 0 to 1, of at most four models.
     """
     with picture(path, title, (6.4, 4.2)) as fig:
         ax = fig.subplots()
         for (name, values), line in zip(curves.items(), LINES, strict=False):
             label = f"{verbatim(name)}: {values[-1]:.1%} at the end"
             ax.plot(np.arange(1, len(values) + 1), values, label=label, **line)
-        ax.set(xlabel="epoch", ylabel="accuracy")
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+        _label_epochs(ax)
+        ax.set_ylabel("accuracy")
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.legend(loc="lower right", handlelength=3)
 
 
 def confusion_matrix(
-    matrix: np.ndarray,
-    vocabulary: Sequence[str],
-    path: str | os.PathLike[str],
-    *,
-    title: str,
+    matrix: np.ndarray, vocabulary: Sequence[str], path: files.PathLike, *, title: str
 ) -> None:
     """Draws a confusion matrix: clips as numbers, shares of a row as colours.
 
-    Args:
-      matrix: clips, `[genres, genres]`; rows are the true genres, columns the
-        predicted ones.
-      vocabulary: the genres' names, in the order of the matrix.
-      path: the PNG to write, in an existing folder.
-      title: headline of the picture.
-
-    Raises:
-      OSError: if the file cannot be written.
+    `matrix` is `[genres, genres]` clips; rows are the true genres, columns the
+    predicted ones, both in the order of the vocabulary.
     """
     matrix, num_genres = np.asarray(matrix), len(vocabulary)
     names = [verbatim(name) for name in vocabulary]
@@ -341,21 +281,14 @@ def taggram(
     times_secs: np.ndarray,
     scores: np.ndarray,
     labels: Sequence[str],
-    path: str | os.PathLike[str],
+    path: files.PathLike,
     *,
     title: str,
 ) -> None:
     """Draws scores over time; the labels with the highest means are on top.
 
-    Args:
-      times_secs: `[times]`, at least one, increasing.
-      scores: `[times, labels]`, 0 to 1.
-      labels: the names of the scores.
-      path: the PNG to write, in an existing folder.
-      title: headline of the picture.
-
-    Raises:
-      OSError: if the file cannot be written.
+    `times_secs` is `[times]`, at least one and increasing; `scores` is
+    `[times, labels]`, 0 to 1.
     """
     rows = np.argsort(-scores.mean(axis=0), kind="stable")[:_TAGGRAM_ROWS]
     # More columns than a picture has room for are averaged with their neighbours.

@@ -1,6 +1,4 @@
-"""Means of folds, and how sure they are."""
-
-import json
+"""Intervals: known formulas, coverage, and bounds that stay in range."""
 
 import numpy as np
 import pytest
@@ -9,52 +7,24 @@ from scipy import stats
 from genre_tl.evaluation import intervals
 
 
-def test_the_interval_of_folds_is_the_corrected_resampled_one():
-    # Ten folds of ten repeats of which the variance is 1: t(99) = 1.98422,
-    # sqrt(1 / 100 + 1 / 9) = 0.34801 (Nadeau and Bengio, 2003, eq. 20).
-    values = np.random.default_rng(0).standard_normal(100)
-    values = 5 + (values - values.mean()) / values.std(ddof=1)
-    repeats = np.repeat(np.arange(10), 10)
-    mean = intervals.resampled_mean(values, repeats, 1 / 9)
-    assert mean.value == pytest.approx(5)
-    np.testing.assert_allclose(np.subtract(mean.interval, 5), [-0.69053, 0.69053], 1e-4)
-    assert mean.repeat_stddev == pytest.approx(
-        np.std(values.reshape(10, 10).mean(axis=1), ddof=1)
-    )
-    assert mean.num_folds == 100
-
-
-def test_without_overlap_the_interval_of_folds_is_students():
-    values = np.array([0.5, 0.7, 0.6, 0.9])
-    mean = intervals.resampled_mean(values, [0, 0, 1, 1], 0.0)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(mean.interval, expected)
-    expected = stats.ttest_1samp([0.6, 0.75], 0).confidence_interval(0.95)
-    np.testing.assert_allclose(mean.repeat_interval, expected)
-
-
-def test_one_fold_has_no_interval_and_no_spread():
-    figures = intervals.resampled_mean([0.5], [0], 0.1).to_dict()
-    assert json.loads(json.dumps(figures)) == {
-        "value": 0.5,
-        "interval": [None, None],
-        "repeat_stddev": None,
-        "repeat_interval": [None, None],
-        "num_folds": 1,
-    }
-    with pytest.raises(ValueError, match="empty"):
-        intervals.resampled_mean([], [], 0.1)
+@pytest.mark.parametrize("right, wrong", [(0, 7), (7, 0), (1, 0), (59, 11), (5, 5)])
+def test_wilsons_interval_agrees_with_scipy_and_has_a_width(right, wrong):
+    num = right + wrong
+    low, high = intervals.wilson(right / num, num)
+    expected = stats.binomtest(right, num).proportion_ci(0.95, "wilson")
+    assert (low, high) == pytest.approx(tuple(expected), abs=1e-6)
+    assert 0 <= low < high <= 1
 
 
 def test_the_bootstrap_of_independent_clips_and_one_repeat_is_that_of_a_mean():
     generator = np.random.default_rng(0)
     values = generator.standard_normal(400)
-    low, high = intervals.crossed_interval(values[np.newaxis], np.arange(400))
+    low, high = intervals.bootstrap(values[np.newaxis], np.arange(400))
     half = 1.96 * values.std() / 20
     np.testing.assert_allclose([low, high], values.mean() + [-half, half], atol=0.006)
 
 
-def test_the_bootstrap_covers_what_clips_groups_and_repeats_add():
+def test_the_bootstrap_covers_the_variance_of_clips_groups_and_repeats():
     # Effects of repeats, groups and the rest; the mean of all is 0.
     generator = np.random.default_rng(1)
     groups = np.repeat(np.arange(30), 3)
@@ -63,15 +33,26 @@ def test_the_bootstrap_covers_what_clips_groups_and_repeats_add():
         values = 0.3 * generator.standard_normal([8, 1])
         values = values + generator.standard_normal(30)[groups]
         values = values + generator.standard_normal([8, 90])
-        low, high = intervals.crossed_interval(values, groups)
+        low, high = intervals.bootstrap(values, groups)
         covered.append(low < 0 < high)
     assert np.mean(covered) > 0.85
-    # Taken for independent, clips of a group make it look surer than it is.
-    narrow = intervals.crossed_interval(values, np.arange(90))
+    # Clips of a group that are taken as independent make the interval too narrow.
+    narrow = intervals.bootstrap(values, np.arange(90))
     assert np.ptp(narrow) < 0.8 * (high - low)
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (2, 4)])
-def test_the_bootstrap_needs_values_and_a_group_for_each_clip(shape):
-    with pytest.raises(ValueError, match="as many groups"):
-        intervals.crossed_interval(np.zeros(shape), ["a", "b", "c"])
+def test_the_bootstrap_stays_within_the_range_of_the_values():
+    low, high = intervals.bootstrap(np.array([[1.0, 1, 1, 0]]), list("abcd"))
+    assert 0 <= low < high <= 1
+
+
+def test_the_bootstrap_leaves_out_clips_that_were_not_tested():
+    values = np.array([[1.0, 0, 1, 0], [np.nan, np.nan, 1, 0]])
+    low, high = intervals.bootstrap(values, list("abcd"))
+    assert 0 <= low < 0.5 < high <= 1
+
+
+@pytest.mark.parametrize("values", [[[1.0]], [[0.0, 0.0], [0.0, 0.0]]])
+def test_values_that_do_not_vary_have_no_interval(values):
+    groups = np.arange(len(values[0]))
+    assert intervals.bootstrap(np.array(values), groups) is None

@@ -88,10 +88,10 @@ def test_curves_show_the_values_given(tmp_path, drawn):
     }
     assert drawn[0].get_suptitle() == "Pre-training, 188 tags"
     assert [ax.get_xlabel() for ax in drawn[0].axes] == ["epoch"] * 3
-    assert [ax.get_ylabel() for ax in drawn[0].axes] == [
-        "loss (nats)",
-        "AUC-ROC (chance: 0.5)",
-        "PR-AUC (0 to 1)",
+    assert [ax.get_title("left") for ax in drawn[0].axes] == [
+        "Loss (nats)",
+        "Validation AUC-ROC",
+        "Validation PR-AUC",
     ]
 
 
