@@ -1,142 +1,142 @@
-"""A trained network as plain functions of its weights, for exports.
+"""The layers of a trained network as TensorFlow functions, for exports.
 
-The numbers are those of the Keras model; what differs is how fast they come and
-what is left in a graph. Keras runs each GRU over the whole clip before the next one
-starts. Here a clip's frames go through the layers in blocks, so that one layer works
-on a block while the next works on the block before: on one clip, a processor with two
-cores is about twice as fast.
+Same results as the Keras model, but faster on a clip: its frames pass through the
+GRU layers in blocks, so one layer works on a block while the next works on the block
+before. Two cores score one clip about twice as fast.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from genre_tl.model import networks
+from genre_tl import features
+from genre_tl.model import gru, networks
 
-# Frames that a layer passes on at a time. More of them keep fewer layers waiting;
-# each costs a loop of its own.
+# More blocks keep the layers busier, but each costs a loop of its own.
 _BLOCK_FRAMES = 15
 
-# Layers that do nothing here: padding is left out otherwise.
-_IDLE = (keras.layers.InputLayer, keras.layers.Masking, keras.layers.Dropout)
-
+_IDLE = (
+    keras.layers.InputLayer,
+    keras.layers.Masking,
+    keras.layers.Dropout,
+    keras.layers.GlobalAveragePooling1D,
+)
+_OTHER_CELLS = (keras.layers.GRU, keras.layers.LSTM, keras.layers.Bidirectional)
 _ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
 
-
-class _Gru(NamedTuple):
-    """Weights of one layer: as Keras has them, `[.., update | reset | candidate]`."""
-
-    kernel: tf.Variable
-    recurrent_kernel: tf.Variable
-    bias: tf.Variable
+# Blocks of [frames, batch, features] and the mask [batch, frames] -> blocks.
+_Recurrence = Callable[[list[tf.Tensor], tf.Tensor], list[tf.Tensor]]
 
 
 class Network(tf.Module):
-    """A tagger or classifier of `models`, for inference.
+    """A tagger or classifier for inference, without Keras.
 
     Attributes:
-      num_labels: scores of a clip.
+      num_labels: number of scores.
       num_units: length of the vector that the head reads.
 
     Args:
-      network: as `models.tagger` and `models.classifier` build them.
+      network: what `networks.tagger` or `networks.classifier` returns.
 
     Raises:
-      ValueError: if a layer is of a kind that `models` does not use.
+      ValueError: if a layer is of another kind.
     """
 
     def __init__(self, network: keras.Model) -> None:
         super().__init__()
-        self._grus: list[_Gru] = []
-        self._statistics: list[list[tf.Variable]] = []
-        self._reads_mean = self._reads_all = False
+        self._weights: list[tf.Variable] = []
+        self._recurrences: list[_Recurrence] = []
+        self._reads_all = False
         for layer in network.layers:
-            self._take(layer)
+            self._add(layer)
         self.num_units, self.num_labels = self._head[0].shape
 
-    def _take(self, layer: keras.layers.Layer) -> None:
+    def _add(self, layer: keras.layers.Layer) -> None:
         if isinstance(layer, networks.Standardize):
-            self._statistics.append([tf.Variable(w) for w in layer.get_weights()])
-        elif isinstance(layer, keras.layers.GRU) and _is_plain(layer):
-            self._grus.append(_Gru(*map(tf.Variable, layer.get_weights())))
-        elif isinstance(layer, keras.layers.GlobalAveragePooling1D):
-            self._reads_mean = True
+            self._statistics = self._variables(layer)
+        elif isinstance(layer, gru.GRU):
+            weights = self._variables(layer)
+            self._recurrences.append(lambda blocks, _: _run(*weights, blocks))
+        elif isinstance(layer, _OTHER_CELLS):
+            copy = _with_sequences(layer)
+            self._weights += [weight.value for weight in copy.weights]
+            is_last = not layer.return_sequences
+            self._recurrences.append(functools.partial(_run_keras, copy, is_last))
         elif isinstance(layer, keras.layers.Concatenate):
             self._reads_all = True
         elif layer.name == networks.HEAD and layer.activation.__name__ in _ACTIVATIONS:
-            self._head = [tf.Variable(w) for w in layer.get_weights()]
+            self._head = self._variables(layer)
             self._activation = _ACTIVATIONS[layer.activation.__name__]
         elif not isinstance(layer, _IDLE):
             raise ValueError(
-                f"layer {layer.name!r} is of a kind ({type(layer).__name__}) that an "
-                "export does not know: give a network as genre_tl.models builds it"
+                f"cannot export layer {layer.name!r} ({type(layer).__name__}): build "
+                "the network with genre_tl.model.networks"
             )
 
-    def states(self, frames: tf.Tensor) -> tf.Tensor:
-        """Returns what the head reads the mean or last of, `[batch, frames, units]`.
+    def _variables(self, layer: keras.layers.Layer) -> list[tf.Variable]:
+        variables = [tf.Variable(weight) for weight in layer.get_weights()]
+        self._weights += variables
+        return variables
 
-        The last layer's states, or the standardised frames and all layers' states
-        joined and standardised as the head wants them. What is padding must be at the
-        end of a clip: states before it do not depend on it, and those of it mean
-        nothing.
+    def states(self, frames: tf.Tensor) -> tf.Tensor:
+        """Returns for every frame what the head reads, `[batch, frames, units]`.
+
+        That is the last layer's state or, with read-out `all`, the standardised frame
+        joined with all layers' states. Values at padded frames are meaningless and
+        have no effect on others.
 
         Args:
-          frames: float32 `[batch, frames, paths]`, the number of frames static.
+          frames: float32 `[batch, frames, paths]`, frames static, `PAD_VALUE` after
+            the end of a clip.
         """
-        # [frames, batch, paths]: a loop takes a frame of all clips.
-        frames = tf.transpose(frames, [1, 0, 2])
-        (mean, stddev), *of_head = self._statistics
-        frames = (frames - mean) / stddev
-        count = math.ceil(frames.shape[0] / _BLOCK_FRAMES)
-        size = math.ceil(frames.shape[0] / count)
-        blocks = [frames[at : at + size] for at in range(0, frames.shape[0], size)]
-        read = [frames]
-        for gru in self._grus:
-            blocks = _run(gru, blocks)
+        mask = tf.not_equal(frames[:, :, 0], features.PAD_VALUE)
+        mean, stddev = self._statistics
+        steps = (tf.transpose(frames, [1, 0, 2]) - mean) / stddev
+        count = math.ceil(steps.shape[0] / _BLOCK_FRAMES)
+        size = math.ceil(steps.shape[0] / count)
+        blocks = [steps[at : at + size] for at in range(0, steps.shape[0], size)]
+        read = [steps]
+        for recurrence in self._recurrences:
+            blocks = recurrence(blocks, mask)
             read.append(tf.concat(blocks, 0))
         joined = tf.concat(read, 2) if self._reads_all else read[-1]
-        for mean, stddev in of_head:
-            joined = (joined - mean) / stddev
         return tf.transpose(joined, [1, 0, 2])
 
     def read_out(self, states: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-        """Returns what the head reads of a clip, `[batch, units]`.
+        """Returns the input of the head, `[batch, units]`.
 
         Args:
           states: `[batch, frames, units]`.
-          counts: frames of each clip that are not padding, float32 `[batch]`, at
-            least 1.
+          counts: valid frames of each clip, float32 `[batch]`, at least 1.
         """
-        if not self._reads_mean:
-            last = tf.cast(counts, tf.int32) - 1
-            return tf.gather(states, last, batch_dims=1)
+        if not self._reads_all:
+            return tf.gather(states, tf.cast(counts, tf.int32) - 1, batch_dims=1)
         is_valid = tf.sequence_mask(counts, states.shape[1], tf.float32)
         total = tf.reduce_sum(states * is_valid[:, :, tf.newaxis], 1)
         return total / counts[:, tf.newaxis]
 
     def local(self, states: tf.Tensor, counts: tf.Tensor, reach: int) -> tf.Tensor:
-        """Returns what the head reads around each frame, `[batch, frames, units]`.
+        """Returns the input of the head around each frame, `[batch, frames, units]`.
 
         Args:
           states: `[batch, frames, units]`.
-          counts: as for `read_out`.
-          reach: frames on either side that a mean is taken of, as far as they are
-            not padding. Where the read-out is the last state, this is each state.
+          counts: valid frames of each clip, float32 `[batch]`.
+          reach: with read-out `all`, the mean is over this many valid frames on either
+            side; with `last` each frame has its own state.
         """
-        if not self._reads_mean:
+        if not self._reads_all:
             return states
         frames = tf.range(states.shape[1])
         is_near = tf.abs(frames[:, tf.newaxis] - frames) <= reach
         is_valid = tf.sequence_mask(counts, states.shape[1])[:, tf.newaxis]
         weights = tf.cast(is_near & is_valid, tf.float32)
-        weights = tf.math.divide_no_nan(
-            weights, tf.reduce_sum(weights, 2, keepdims=True)
-        )
-        return weights @ states
+        total = tf.reduce_sum(weights, 2, keepdims=True)
+        return tf.math.divide_no_nan(weights, total) @ states
 
     def scores(self, vectors: tf.Tensor) -> tf.Tensor:
         """Returns `[..., labels]` of `[..., units]`."""
@@ -146,46 +146,45 @@ class Network(tf.Module):
         return tf.reshape(self._activation(rows), shape)
 
 
-def _is_plain(layer: keras.layers.GRU) -> bool:
-    activations = (layer.activation, layer.recurrent_activation)
-    is_usual = activations == (keras.activations.tanh, keras.activations.sigmoid)
-    return is_usual and layer.reset_after and layer.use_bias
-
-
-def _run(gru: _Gru, blocks: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns a layer's states, in blocks `[frames, batch, units]` like its input."""
+def _run(
+    kernel: tf.Variable,
+    recurrent_kernel: tf.Variable,
+    bias: tf.Variable,
+    blocks: list[tf.Tensor],
+) -> list[tf.Tensor]:
+    """Returns the states of a GRU layer, in blocks like its input."""
     # Read once, not in every round of a loop.
-    kernel, weights = tf.identity(gru.kernel), tf.identity(gru.recurrent_kernel)
-    input_bias, bias = tf.unstack(gru.bias)
-    num_units = weights.shape[0]
-    state = tf.zeros([tf.shape(blocks[0])[1], num_units])
+    kernel, recurrent_kernel = tf.identity(kernel), tf.identity(recurrent_kernel)
+    input_bias, bias = tf.unstack(bias)
+    state = tf.zeros([tf.shape(blocks[0])[1], recurrent_kernel.shape[0]])
     results = []
     for block in blocks:
-        rows = tf.reshape(block, [-1, block.shape[2]]) @ kernel + input_bias
-        shape = [block.shape[0], tf.shape(block)[1], 3 * num_units]
-        states, state = _scan(tf.reshape(rows, shape), state, weights, bias)
-        results.append(tf.ensure_shape(states, [block.shape[0], None, num_units]))
+        gates = tf.tensordot(block, kernel, 1) + input_bias
+        results.append(gru.scan(gates, state, recurrent_kernel, bias))
+        state = results[-1][-1]
     return results
 
 
-def _scan(
-    inputs: tf.Tensor, state: tf.Tensor, weights: tf.Tensor, bias: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    num_frames, num_units = inputs.shape[0], weights.shape[0]
+def _run_keras(
+    layer: keras.layers.Layer, is_last: bool, blocks: list[tf.Tensor], mask: tf.Tensor
+) -> list[tf.Tensor]:
+    clips = tf.transpose(tf.concat(blocks, 0), [1, 0, 2])
+    states = layer(clips, mask=mask, training=False)
+    if is_last and isinstance(layer, keras.layers.Bidirectional):
+        # The backward layer's last state is at the first frame.
+        forward, backward = tf.split(states, 2, 2)
+        backward = tf.repeat(backward[:, :1], states.shape[1], 1)
+        states = tf.concat([forward, backward], 2)
+    return [tf.transpose(states, [1, 0, 2])]
 
-    def step(
-        number: tf.Tensor, state: tf.Tensor, states: tf.TensorArray
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        given, kept = inputs[number], state @ weights + bias
-        gates = tf.sigmoid(given[:, : 2 * num_units] + kept[:, : 2 * num_units])
-        update, reset = tf.split(gates, 2, 1)
-        candidate = given[:, 2 * num_units :] + reset * kept[:, 2 * num_units :]
-        candidate = tf.tanh(candidate)
-        state = candidate + update * (state - candidate)
-        return number + 1, state, states.write(number, state)
 
-    states = tf.TensorArray(tf.float32, num_frames, element_shape=state.shape)
-    _, state, states = tf.while_loop(
-        lambda number, *_: number < num_frames, step, (0, state, states)
-    )
-    return states.stack(), state
+def _with_sequences(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Returns a copy that returns all states and does without cuDNN."""
+    config = layer.get_config()
+    parts = [config[part]["config"] for part in config if part.endswith("layer")]
+    for part in parts or [config]:  # Bidirectional has two layers inside.
+        part |= {"return_sequences": True, "use_cudnn": False}
+    copy = type(layer).from_config(config)
+    copy.build_from_config(layer.get_build_config())
+    copy.set_weights(layer.get_weights())
+    return copy
