@@ -196,7 +196,7 @@ class GenreMetrics:
             f"accuracy           {percent(self.accuracy)} of {self.num_clips} clips "
             f"(95 % interval {100 * low:.1f} to {percent(high)})",
             f"balanced accuracy  {percent(self.balanced_accuracy)}",
-            self.in_words(),
+            f"in short           {self.in_words()}",
         ]
         return "\n".join(lines)
 
@@ -207,13 +207,13 @@ class GenreMetrics:
         return f"{self.vocabulary[worst]} ({wrong[worst]})" if wrong[worst] else ""
 
     def in_words(self, num_repeats: int = 1) -> str:
-        """Returns accuracy and weakest genre as a sentence, with clips per repeat."""
+        """Returns accuracy and weakest genre in words, with clips per repeat."""
         worst = int(np.nanargmin(self.recall))
         right, clips = self.confusion[worst, worst], self.support[worst]
         return (
-            f"About {10 * self.accuracy:.0f} of 10 right. Weakest: "
+            f"about {10 * self.accuracy:.0f} of 10 right; weakest: "
             f"{self.vocabulary[worst]} ({right / num_repeats:.0f} of "
-            f"{clips / num_repeats:.0f})."
+            f"{clips / num_repeats:.0f})"
         )
 
 

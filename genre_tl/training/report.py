@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import os
 import pathlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +27,7 @@ Published for all of GTZAN and MagnaTagATune, ten times 10-fold: 95.8 % with tra
 93.5 % from random initialisation (Song et al., 2017)."""
 
 
-def write(
-    record: records.Record, *, start: str | os.PathLike[str] | None = None
-) -> str:
+def write(record: records.Record, *, start: files.PathLike | None = None) -> str:
     """Writes `report.md`, `report.json` and pictures into the record's folder.
 
     Args:
@@ -150,9 +147,9 @@ def _head(record: records.Record) -> str:
     data, plan = record.settings["data"], record.settings["plan"]
     num_repeats = len({line["repeat"] for line in record.lines})
     folds = (
-        f"{plan['num_folds']} folds x {num_repeats} repeats"
+        f"{plan['num_folds']} folds, repeats: {num_repeats}"
         if data["split"] == "folds"
-        else f"split {data['split']} x {num_repeats} seeds"
+        else f"split {data['split']}, seeds: {num_repeats}"
     )
     largest = max(collections.Counter(data["classes"]).values()) / len(data["classes"])
     return (
@@ -298,4 +295,4 @@ repeats (Owen, 2007).{_PUBLISHED * published}"""
 
 def _in_words(results: Mapping[str, Any]) -> str:
     model, of_model = next(iter(results["models"].items()))
-    return f"{_NAMES[model].capitalize()}: {of_model['in_words']}"
+    return f"{_NAMES[model].capitalize()}: {of_model['in_words']}."

@@ -197,13 +197,13 @@ def test_the_table_lists_metrics_and_confusions_of_each_genre():
     assert " ".join(lines[3].split()) == "rock - 0.0 % 0.0 % 1 blues (1)"
     assert "60.0 % of 5 clips (95 % interval 23.1 to 88.2 %)" in lines[5]
     assert lines[6].endswith("50.0 %")
-    assert lines[7] == "About 6 of 10 right. Weakest: rock (0 of 1)."
+    assert lines[7].endswith("about 6 of 10 right; weakest: rock (0 of 1)")
 
 
 def test_counts_in_words_are_those_of_one_repeat():
-    assert by_hand().in_words(2) == "About 6 of 10 right. Weakest: rock (0 of 0)."
+    assert by_hand().in_words(2) == "about 6 of 10 right; weakest: rock (0 of 0)"
     matrix = metrics.genre_metrics([0, 0, 0, 0, 1], np.eye(3)[[0, 0, 1, 1, 1]], GENRES)
-    assert matrix.in_words(2) == "About 6 of 10 right. Weakest: blues (1 of 2)."
+    assert matrix.in_words(2) == "about 6 of 10 right; weakest: blues (1 of 2)"
 
 
 def test_the_columns_of_the_table_are_aligned():

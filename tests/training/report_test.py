@@ -119,9 +119,8 @@ def test_a_report_warns_where_transfer_is_worse(tmp_path):
     for where in (shown, text):
         assert "transfer is 75.0 points worse than random" in where
         assert "the interval excludes zero" in where.replace("\n", " ")
-        assert where.rstrip().endswith(
-            "Transfer: About 2 of 10 right. Weakest: a (0 of 2)."
-        )
+        last = "Transfer: about 2 of 10 right; weakest: a (0 of 2)."
+        assert where.rstrip().endswith(last)
     assert "for this plot only" in text
     assert "Transfer reaches at no epoch the final accuracy of random" in text
     assert json.loads((tmp_path / "report.json").read_text())["models"].keys() == {
@@ -169,9 +168,9 @@ def test_a_published_split_is_named_with_its_seeds(tmp_path):
     assert report.summary(made)["models"]["svm"]["accuracy"]["value"] == 0.75
     report.write(made)
     text = (tmp_path / "report.md").read_text()
-    assert "split fault_filtered x 2 seeds" in text
+    assert "split fault_filtered, seeds: 2" in text
     assert "95.8 % with transfer" in text
-    assert "About 8 of 10 right. Weakest: b (0 of 1)." in text
+    assert "about 8 of 10 right; weakest: b (0 of 1)." in text
 
 
 @pytest.mark.parametrize("name", ["x", "y"])
