@@ -30,7 +30,7 @@ class _PathParser(flags.ArgumentParser):
 
 def define_path(name: str, default: str | None, text: str) -> None:
     """Defines a flag that holds a path."""
-    serializer = flags.ArgumentSerializer()
+    serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
     flags.DEFINE(_PathParser(), name, default, text, serializer=serializer)
 
 

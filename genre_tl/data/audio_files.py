@@ -7,12 +7,12 @@ import pathlib
 from collections.abc import Iterator
 
 AUDIO_SUFFIXES = frozenset(
-    [".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".au", ".snd", ".aif", ".aiff"]
-    + [".aifc", ".caf", ".w64", ".rf64"]
+    ".wav .mp3 .flac .ogg .oga .opus .au .snd .aif .aiff .aifc .caf .w64 .rf64".split()
 )
 """Lower-case suffixes of the formats that `genre_tl.audio` decodes."""
 
-_OTHER_AUDIO = frozenset([".m4a", ".aac", ".mp4", ".wma", ".webm", ".ape", ".wv"])
+OTHER_AUDIO = frozenset(".m4a .aac .mp4 .wma .webm .ape .wv".split())
+"""Lower-case suffixes of audio formats that it does not decode."""
 
 
 def subfolders(root: pathlib.Path) -> list[pathlib.Path]:
@@ -21,10 +21,9 @@ def subfolders(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields every visible file below a folder, and the folders that cannot be read.
+    """Yields the files below a folder that are not hidden, and unreadable folders.
 
-    Hidden files and folders are skipped. Linked folders are read last, and no folder
-    is read twice.
+    Linked folders are read last, and no folder is read twice.
     """
     tops, visited = [root], set()
     for top in tops:  # `tops` grows: links are appended.
@@ -35,21 +34,18 @@ def walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
                 below.clear()
                 continue
             visited.add(real)
-            paths = [pathlib.Path(folder, name) for name in below]
-            tops += [path for path in paths if path.is_symlink()]
-            visible = sorted(name for name in names if name[0] != ".")
-            yield from (pathlib.Path(folder, name) for name in visible)
+            tops += filter(os.path.islink, (pathlib.Path(folder, x) for x in below))
+            yield from (pathlib.Path(folder, x) for x in sorted(names) if x[0] != ".")
         yield from (pathlib.Path(error.filename) for error in errors)
 
 
 def scan(root: pathlib.Path) -> tuple[list[str], dict[str, str]]:
-    """Returns the audio files in the folders of a folder.
+    """Returns the audio files in the sub-folders of a folder, and why others are not.
 
-    Returns:
-      Sorted paths relative to `root`, with `/`, and for each other file the reason
-      why it was skipped. Other files directly in `root` are ignored.
+    Paths are relative to `root`, with `/`, and sorted.
     """
-    paths, skipped = [], {}
+    paths: list[str] = []
+    skipped: dict[str, str] = {}
     for file in walk(root):
         path, problem = file.relative_to(root).as_posix(), _problem(file)
         if file.parent == root and not file.is_dir():
@@ -66,7 +62,7 @@ def _problem(file: pathlib.Path) -> str:
     if file.is_dir():
         return "folder cannot be read; check its permissions"
     suffix = file.suffix.lower()
-    if suffix in _OTHER_AUDIO:
+    if suffix in OTHER_AUDIO:
         return f"unsupported format {suffix}; convert it to FLAC, WAV or MP3"
     if suffix not in AUDIO_SUFFIXES:
         return f"unsupported format {suffix}" if suffix else "no file name suffix"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import pathlib
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -28,10 +27,6 @@ class Dataset:
       groups: the recording or artist of each clip. No split divides a group.
       multi_label: True for tags (any number per clip), False for genres (one each).
       skipped: `(path, reason)` of files that are not in the table.
-
-    Raises:
-      ValueError: if the sizes do not match, a path is duplicate, or a clip does not
-        have exactly one genre.
     """
 
     name: str
@@ -82,9 +77,8 @@ class Dataset:
     def merge_groups(self, keys: Sequence[str] | Sequence[int]) -> Dataset:
         """Returns the table with groups merged that share a key.
 
-        Args:
-          keys: one for each clip, such as the checksum of its audio. Duplicate audio
-            must not be in both the training and the test set.
+        There is one key for each clip, such as the checksum of its audio: no split
+        may put one audio file into both the training and the test set.
         """
         num_clips = len(self)
         _, group = np.unique(self.groups, return_inverse=True)
@@ -98,20 +92,17 @@ class Dataset:
         return dataclasses.replace(self, groups=tuple(merged))
 
 
-def warn_about_similar_labels(source: str, labels: Iterable[str]) -> None:
+def warn_about_similar_labels(source: object, labels: Iterable[str]) -> None:
     """Logs each set of labels that differ in case, spaces or Unicode form only."""
     spellings = collections.defaultdict(list)
     for label in labels:
         plain = unicodedata.normalize("NFC", label).casefold()
-        spellings["".join(plain.split())].append(label)
+        spellings["".join(plain.split())].append(ascii(label))
     for similar in spellings.values():
         if len(similar) > 1:
-            names = ", ".join(map(ascii, similar))
             logging.warning(
-                "%s: labels %s differ only in case, spaces or Unicode form, and are "
-                "trained as different labels; rename them to merge them",
-                source,
-                names,
+                f"{source}: labels {', '.join(similar)} differ only in case, spaces or "
+                "Unicode form and are kept apart; rename them to merge them"
             )
 
 
@@ -129,10 +120,3 @@ def refuse_duplicates(source: object, names: Sequence[str]) -> None:
         raise ValueError(
             f"{source}: {counted(duplicates, 'duplicate clip')}; keep one of each"
         )
-
-
-def existing_folder(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Returns the path of a folder; raises FileNotFoundError if there is none."""
-    if not os.path.isdir(path):
-        raise FileNotFoundError(f"{os.fspath(path)}: no such folder")
-    return pathlib.Path(path)

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,16 +35,13 @@ def load(root: str | os.PathLike[str], num_tags: int | None = None) -> datasets.
 
     Args:
       root: the collection's folder, with the tables.
-      num_tags: how many tags to keep: the most frequent ones (the literature keeps
-        50). None keeps all.
+      num_tags: keep the most frequent tags only (50 in the literature); None keeps all.
 
     Raises:
       FileNotFoundError: if the annotations, or files that they list, are missing.
       ValueError: if a table is malformed or `num_tags` is out of range.
     """
-    root = datasets.existing_folder(root)
-    dataset = read_tables(root, num_tags)
-    root = _audio_root(root)
+    dataset, root = read_tables(root, num_tags), _audio_root(pathlib.Path(root))
     found, skipped = audio_files.scan(root)
     missing = sorted(set(dataset.paths) - set(found) - set(skipped))
     if missing:
@@ -62,49 +59,36 @@ def load(root: str | os.PathLike[str], num_tags: int | None = None) -> datasets.
 def read_tables(
     folder: str | os.PathLike[str], num_tags: int | None = None
 ) -> datasets.Dataset:
-    """Reads `annotations_final.csv`, and `clip_info_final.csv` if present.
+    """Reads the annotations, and `clip_info_final.csv` if present, without the audio.
 
-    Either may be gzipped. Audio files need not be present.
-
-    Raises:
-      FileNotFoundError: if the annotations are missing.
-      ValueError: if a table is malformed or `num_tags` is out of range.
+    Either table may be gzipped. Arguments and errors are those of `load`.
     """
-    folder = datasets.existing_folder(folder)
+    folder = pathlib.Path(folder)
     path = find_table(folder, ANNOTATIONS)
     if path is None:
         raise FileNotFoundError(f"{folder}: {ANNOTATIONS} (or .gz) not found")
-    columns = _read(path, "clip_id", "mp3_path")
+    columns, _ = tables.read_columns(path, "clip_id", "mp3_path")
     ids, paths = columns.pop("clip_id"), columns.pop("mp3_path")
-    cells = np.array(list(columns.values()))
+    cells = np.array(list(columns.values()))  # [tags, clips]
     if len(columns) < 2 or not np.isin(cells, ["0", "1"]).all():
         raise ValueError(f"{path}: fewer than 2 tags, or a cell is neither 0 nor 1")
-    labels = (cells.T == "1").astype(np.uint8)  # [clips, tags]
-    rows = [row for row, path in enumerate(paths) if path not in EMPTY_CLIPS]
-    chosen = _most_frequent(labels[rows], list(columns), num_tags)
+    vocabulary = _most_frequent(columns, num_tags)
     everything = datasets.Dataset(
         name="magnatagatune",
         root=folder,
         paths=paths,
-        labels=labels[:, [list(columns).index(tag) for tag in chosen]],
-        vocabulary=tuple(chosen),
+        labels=np.array([columns[tag] for tag in vocabulary]).T.astype(np.uint8),
+        vocabulary=tuple(vocabulary),
         groups=_recordings(folder, ids, paths),
         multi_label=True,
     )
-    return everything.select(rows)
+    return everything.select([i for i, x in enumerate(paths) if x not in EMPTY_CLIPS])
 
 
 def find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     """Returns the path of a table, plain or gzipped, or None."""
     paths = (folder / name, folder / f"{name}.gz")
     return next((path for path in paths if path.exists()), None)
-
-
-def _read(path: pathlib.Path, *needed: str) -> dict[str, tuple[str, ...]]:
-    columns, _ = tables.read_columns(path)
-    if missing := sorted(set(needed) - set(columns)):
-        raise ValueError(f"{path}: {datasets.counted(missing, 'column')} missing")
-    return columns
 
 
 def _recordings(
@@ -118,7 +102,7 @@ def _recordings(
     path = find_table(folder, CLIP_INFO)
     if path is None:
         return tuple(re.sub(r"-\d+-\d+\.\w+$", "", path) for path in paths)
-    columns = _read(path, "clip_id", "original_url")
+    columns, _ = tables.read_columns(path, "clip_id", "original_url")
     url = dict(zip(columns["clip_id"], columns["original_url"], strict=True))
     if missing := [clip for clip in ids if clip not in url]:
         raise ValueError(
@@ -136,11 +120,10 @@ def _audio_root(root: pathlib.Path) -> pathlib.Path:
 
 
 def _most_frequent(
-    labels: np.ndarray, tags: Sequence[str], num_tags: int | None
+    columns: Mapping[str, Sequence[str]], num_tags: int | None
 ) -> list[str]:
     """Returns the `num_tags` most frequent tags, sorted by name."""
-    num_tags = len(tags) if num_tags is None else num_tags
-    if not 2 <= num_tags <= len(tags):
-        raise ValueError(f"num_tags is {num_tags}; it must be from 2 to {len(tags)}")
-    counts = zip(-labels.sum(axis=0, dtype=np.int64), tags, strict=True)
-    return sorted(tag for _, tag in sorted(counts)[:num_tags])
+    most = len(columns) if num_tags is None else num_tags
+    if not 2 <= most <= len(columns):
+        raise ValueError(f"num_tags is {most}; it must be from 2 to {len(columns)}")
+    return sorted(sorted(columns, key=lambda tag: -columns[tag].count("1"))[:most])

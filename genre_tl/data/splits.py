@@ -24,16 +24,13 @@ def by_name(
     *,
     lists: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns the rows of each part of a published split.
+    """Returns the sorted rows of each part of a published split.
 
     Args:
       dataset: the table to split.
-      name: one of `FOLDER_SPLITS` for MagnaTagATune; `fault_filtered` for GTZAN
+      name: one of `FOLDER_SPLITS` for MagnaTagATune, or `fault_filtered` for GTZAN
         (Kereliuk, Sturm and Larsen, 2015: 443, 197 and 290 clips).
       lists: the folder of the fault-filtered lists; see `gtzan.read_lists`.
-
-    Returns:
-      Sorted row indices, by part: `train`, `valid` and perhaps `test`.
 
     Raises:
       ValueError: if the split does not match the table, or a part is empty.
@@ -46,8 +43,7 @@ def by_name(
     else:
         known = ", ".join([*FOLDER_SPLITS, "fault_filtered"])
         raise ValueError(f"split is {name!r}; it must be one of {known}")
-    empty = [part for part, rows in parts.items() if not len(rows)]
-    if empty:
+    if empty := [part for part, rows in parts.items() if not len(rows)]:
         raise ValueError(
             f"{dataset.root}: split {name!r} leaves {' and '.join(empty)} without clips"
         )
@@ -60,28 +56,26 @@ def folds(dataset: datasets.Dataset, num_folds: int, seed: int) -> list[np.ndarr
     Folds are stratified by genre, and no group is divided.
 
     Raises:
-      ValueError: if there are fewer than two folds, a genre has fewer groups than
-        folds, or the clips have tags.
+      ValueError: if `num_folds` is below 2 or above the number of groups in a genre,
+        or if clips have tags.
     """
     classes = dataset.classes
     if num_folds < 2:
         raise ValueError(f"num_folds is {num_folds}; it must be at least 2")
-    counts = zip(groups_by_genre(dataset), dataset.vocabulary, strict=True)
-    num_groups, genre = min(counts)
-    if num_groups < num_folds:
+    smallest = min(zip(groups_by_genre(dataset), dataset.vocabulary, strict=True))
+    if smallest[0] < num_folds:
         raise ValueError(
-            f"{dataset.root}: genre {genre!r} has only {num_groups} "
-            f"group{'s' * (num_groups != 1)} (artist folders or single files); "
-            f"{num_folds} folds need {num_folds}"
+            f"{dataset.root}: genre {smallest[1]!r} has only {smallest[0]} artist "
+            f"folders or single files; {num_folds} folds need {num_folds}"
         )
     names, groups = np.unique(dataset.groups, return_inverse=True)
     if len(names) == len(groups):
-        kfold = model_selection.StratifiedKFold(
+        plain = model_selection.StratifiedKFold(
             num_folds, shuffle=True, random_state=seed
         )
-        return [rows for _, rows in kfold.split(classes, classes)]
-    # Before scikit-learn 1.8, StratifiedGroupKFold does not stratify when it
-    # shuffles (issue 32478): the groups are numbered randomly instead.
+        return [rows for _, rows in plain.split(classes, classes)]
+    # Before scikit-learn 1.8 it does not stratify when it shuffles (issue 32478): the
+    # groups are numbered randomly instead.
     groups = np.random.default_rng(seed).permutation(len(names))[groups]
     grouped = model_selection.StratifiedGroupKFold(num_folds)
     return [rows for _, rows in grouped.split(classes, classes, groups)]
@@ -97,11 +91,7 @@ def groups_by_genre(dataset: datasets.Dataset) -> list[int]:
 def held_out(
     dataset: datasets.Dataset, num_folds: int, seed: int, *, fold: int = 0
 ) -> dict[str, np.ndarray]:
-    """Returns the rows of `train` and `test`: one of `num_folds` folds is held out.
-
-    Raises:
-      ValueError: as `folds`, or if there is no such fold.
-    """
+    """Returns the rows of one of `folds` as `test`, and the others as `train`."""
     if not 0 <= fold < num_folds:
         raise ValueError(f"fold is {fold}; it must be from 0 to {num_folds - 1}")
     test = folds(dataset, num_folds, seed)[fold]
@@ -121,8 +111,8 @@ def random(
     num_groups = len(set(dataset.groups))
     if not 2 <= num_parts <= num_groups:
         raise ValueError(
-            f"{dataset.root}: num_parts is {num_parts}; it must be from 2 to the "
-            f"number of groups (artist folders or single files), {num_groups}"
+            f"{dataset.root}: {num_groups} artist folders or single files cannot be "
+            f"split into {num_parts} parts"
         )
     splitter = model_selection.GroupShuffleSplit(
         1, test_size=num_groups // num_parts, random_state=seed
@@ -135,27 +125,23 @@ def _by_folder(
     dataset: datasets.Dataset, digits: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
     tops = np.array([path.split("/")[0] for path in dataset.paths])
-    others = sorted(set(tops) - set("".join(digits.values())))
-    if others:
+    if others := sorted(set(tops) - set("".join(digits.values()))):
         raise ValueError(
             f"{dataset.root}: {datasets.counted(others, 'folder')} other than 0-9, "
             "a-f; only MagnaTagATune can be split by folder"
         )
-    return {
-        part: np.flatnonzero(np.isin(tops, list(chosen)))
-        for part, chosen in digits.items()
-    }
+    return {p: np.flatnonzero(np.isin(tops, [*names])) for p, names in digits.items()}
 
 
 def _by_lists(
     dataset: datasets.Dataset, lists: Mapping[str, list[str]]
 ) -> dict[str, np.ndarray]:
     row = {gtzan.clip_name(path): row for row, path in enumerate(dataset.paths)}
-    missing = sorted(set().union(*lists.values()) - set(row))
-    if set(missing) - gtzan.BROKEN_CLIPS:
+    missing = {name for names in lists.values() for name in names} - set(row)
+    if missing - gtzan.BROKEN_CLIPS:
         raise FileNotFoundError(
-            f"{dataset.root}: {datasets.counted(missing, 'clip')} missing of the "
-            "fault-filtered lists; the split needs the whole of GTZAN"
+            f"{dataset.root}: {datasets.counted(sorted(missing), 'clip')} missing of "
+            "the fault-filtered lists; the split needs the whole of GTZAN"
         )
     if missing:
         logging.warning("Fault-filtered split without %s", ", ".join(missing))

@@ -11,85 +11,74 @@ import gzip
 import os
 import pathlib
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from genre_tl.data import datasets
 
-SEPARATOR = ";"
-"""Separates the tags of a clip in the column `labels`."""
-
-_COLUMNS = "path, label or labels, and optionally group"
-
 
 def load(
     table: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> datasets.Dataset:
-    """Loads the clips that a comma- or tab-separated table lists.
+    """Loads the clips that a comma- or tab-separated table lists, in its order.
 
     Args:
-      table: the file, in UTF-8. Clips with the same `group` (an artist, an album)
-        stay on one side of every split.
+      table: the file, in UTF-8. No split divides the clips of one `group`.
       root: the folder that relative paths start from; by default the table's.
 
-    Returns:
-      The clips in the table's order. The dataset's root is `root`, or the deepest
-      folder that contains all files.
-
     Raises:
-      ValueError: if the table is malformed, lists a clip twice or has fewer than two
-        labels. The message gives the line.
+      ValueError: if the table is malformed or has fewer than two labels; says where.
       FileNotFoundError: if files of the table are missing.
       OSError: if the table cannot be read.
     """
-    table, start = (
-        pathlib.Path(table),
-        os.path.abspath(root or pathlib.Path(table).parent),
-    )
-    columns, lines = read_columns(table)
-    multi_label = _is_multi_label(table, columns)
-    labels = [
-        [label.strip() for label in cell.split(SEPARATOR if multi_label else "\0")]
-        for cell in columns["labels" if multi_label else "label"]
-    ]
-    files = [os.path.abspath(os.path.join(start, path)) for path in columns["path"]]
-    _check_rows(table, lines, columns["path"], files, labels)
-    _refuse_missing(table, lines, files)
+    table = pathlib.Path(table)
+    root = pathlib.Path(os.path.abspath(root or table.parent))
+    columns, lines = read_columns(table, "path")
+    kinds = set(columns) - {"path", "group"}
+    if kinds not in ({"label"}, {"labels"}):
+        raise ValueError(
+            f"{table}, line 1: columns {', '.join(columns)}; they must be path, label "
+            "or labels, and optionally group"
+        )
+    (kind,) = kinds
+    cells = [x.split(";") if kind == "labels" else [x] for x in columns[kind]]
+    labels = [[name.strip() for name in names] for names in cells]
+    files = [os.path.abspath(root / path) for path in columns["path"]]
+    _check_rows(table, lines, files, labels)
     vocabulary = sorted(set().union(*labels))
     if len(vocabulary) < 2:
         raise ValueError(
             f"{table}: {datasets.counted(vocabulary, 'label')}; at least 2 are needed"
         )
-    datasets.warn_about_similar_labels(str(table), vocabulary)
-    base = _base(start, files)
-    paths = tuple(
-        pathlib.Path(os.path.relpath(file, base)).as_posix() for file in files
-    )
-    groups = (group.strip() for group in columns.get("group", [""] * len(paths)))
+    datasets.warn_about_similar_labels(table, vocabulary)
+    groups = (group.strip() for group in columns.get("group", [""] * len(files)))
     return datasets.Dataset(
         name="table",
-        root=base,
-        paths=paths,
+        root=root,
+        paths=tuple(file.removeprefix(os.path.join(root, "")) for file in files),
         labels=np.array([[x in clip for x in vocabulary] for clip in labels], np.uint8),
         vocabulary=tuple(vocabulary),
-        # No path begins with a slash, so no group is taken for a path.
-        groups=tuple(f"/{g}" if g else p for g, p in zip(groups, paths, strict=True)),
-        multi_label=multi_label,
+        # A slash behind it, so that a group never equals a file.
+        groups=tuple(f"{g}/" if g else x for g, x in zip(groups, files, strict=True)),
+        multi_label=kind == "labels",
     )
 
 
 def read_columns(
-    path: pathlib.Path,
+    path: pathlib.Path, *required: str
 ) -> tuple[dict[str, tuple[str, ...]], tuple[int, ...]]:
-    """Reads a comma- or tab-separated table in UTF-8, gzipped if so named.
+    """Reads a comma- or tab-separated table in UTF-8, gzipped if its name says so.
+
+    Args:
+      path: the table. The first line names the columns.
+      *required: columns that it must have.
 
     Returns:
       The cells of each column, and the line number of each row.
 
     Raises:
       ValueError: if the table is malformed or has no rows.
-      OSError: if it cannot be read.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -100,12 +89,14 @@ def read_columns(
             rows = [(reader.line_num, row) for row in reader if row]
     except (ValueError, EOFError, zlib.error, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV in UTF-8: {error}") from error
-    names = [name.strip() for name in rows[0][1]] if rows else []
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise ValueError(f"{path}: {datasets.counted(duplicates, 'duplicate column')}")
     if len(rows) < 2:
         raise ValueError(f"{path}: no rows below the column names")
+    names = [name.strip() for name in rows[0][1]]
+    if len(set(names)) < len(names) or not set(required) <= set(names):
+        raise ValueError(
+            f"{path}, line 1: columns {', '.join(names)}; each must occur once, and "
+            f"{', '.join(required)} must be among them"
+        )
     for line, row in rows:
         if len(row) != len(names):
             raise ValueError(
@@ -116,57 +107,22 @@ def read_columns(
     return dict(zip(names, zip(*cells, strict=True), strict=True)), lines
 
 
-def _is_multi_label(table: pathlib.Path, columns: Collection[str]) -> bool:
-    """Returns whether clips have tags, not genres; raises if columns are wrong."""
-    unknown = set(columns) - {"path", "label", "labels", "group"}
-    if (
-        unknown
-        or "path" not in columns
-        or ("label" in columns) == ("labels" in columns)
-    ):
-        raise ValueError(
-            f"{table}, line 1: columns {', '.join(columns)}; there must be {_COLUMNS}"
-        )
-    return "labels" in columns
-
-
 def _check_rows(
     table: pathlib.Path,
     lines: Sequence[int],
-    paths: Sequence[str],
     files: Sequence[str],
     labels: Sequence[Sequence[str]],
 ) -> None:
     first: dict[str, int] = {}
-    for line, path, file, names in zip(lines, paths, files, labels, strict=True):
-        if not path:
-            raise ValueError(f"{table}, line {line}: empty path")
+    for line, file, names in zip(lines, files, labels, strict=True):
+        where = f"{table}, line {line}"
         if "" in names:
-            raise ValueError(
-                f"{table}, line {line}: empty label; add one or remove the line"
-            )
+            raise ValueError(f"{where}: empty label; add one or remove the line")
         if first.setdefault(file, line) != line:
-            raise ValueError(
-                f"{table}, line {line}: {file} is a duplicate of line {first[file]}"
-            )
-
-
-def _refuse_missing(
-    table: pathlib.Path, lines: Sequence[int], files: Sequence[str]
-) -> None:
-    missing = [
-        f"line {line}: {file}"
-        for line, file in zip(lines, files, strict=True)
-        if not os.path.isfile(file)
-    ]
+            raise ValueError(f"{where}: {file} is a duplicate of line {first[file]}")
+    missing = [f"line {n}: {x}" for x, n in first.items() if not os.path.isfile(x)]
     if missing:
         raise FileNotFoundError(
             f"{table}: {datasets.counted(missing, 'missing file')}; relative paths "
-            "start from the table's folder, or from --data_dir"
+            "start from the table's folder unless another is given"
         )
-
-
-def _base(start: str, files: Sequence[str]) -> pathlib.Path:
-    if all(os.path.commonpath([start, file]) == start for file in files):
-        return pathlib.Path(start)
-    return pathlib.Path(os.path.commonpath([os.path.dirname(file) for file in files]))

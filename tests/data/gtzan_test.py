@@ -18,27 +18,12 @@ def test_gtzan_is_found_in_either_layout_and_format(tmp_path, below, suffix):
     assert not table.multi_label
 
 
-def test_hip_hop_is_hiphop_in_folder_and_file_name(tmp_path):
-    make_gtzan(tmp_path)
-    for path in sorted((tmp_path / "hiphop").iterdir()):
-        touch(tmp_path / "hip-hop" / path.name.replace("hiphop", "hip-hop"))
-        path.unlink()
-    (tmp_path / "hiphop").rmdir()
-    table = gtzan.load(tmp_path)
-    assert table.vocabulary == gtzan.GENRES
-    assert "hiphop.00000" in table.groups
-
-
-def test_strange_and_empty_files_of_gtzan_are_reported(tmp_path):
+def test_an_empty_file_of_gtzan_is_reported(tmp_path):
     make_gtzan(tmp_path)
     touch(tmp_path / "jazz" / "jazz.00054.wav", b"")
-    touch(tmp_path / "jazz" / "mine.wav")
     table = gtzan.load(tmp_path)
     assert len(table) == 40
-    assert dict(table.skipped) == {
-        "jazz/jazz.00054.wav": "empty file",
-        "jazz/mine.wav": "not named like a clip of GTZAN",
-    }
+    assert table.skipped == (("jazz/jazz.00054.wav", "empty file"),)
 
 
 def test_a_clip_in_two_formats_is_refused(tmp_path):

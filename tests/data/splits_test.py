@@ -148,7 +148,7 @@ def test_no_fold_divides_a_group():
     groups = [{table.groups[row] for row in rows} for rows in folds]
     assert sum(map(len, groups)) == 12
     assert len(np.unique(np.concatenate(folds))) == len(table) == 42
-    with pytest.raises(ValueError, match="'a' has only 6 groups .* 7 folds need 7"):
+    with pytest.raises(ValueError, match="'a' has only 6 .* 7 folds need 7"):
         splits.folds(table, 7, seed=0)
 
 
@@ -198,5 +198,5 @@ def test_random_parts_keep_groups_whole_whatever_the_labels():
     assert len({groups[row] for row in parts["valid"]}) == 2
     assert len(parts["valid"]) == 10
     assert not np.array_equal(parts["valid"], splits.random(table, 10, 4)["valid"])
-    with pytest.raises(ValueError, match="num_parts is 21; .* from 2 to .* 20"):
+    with pytest.raises(ValueError, match="20 artist folders .* into 21 parts"):
         splits.random(table, 21, seed=3)
