@@ -1,17 +1,17 @@
-# Needs Python 3.10, 3.11 or 3.12 and git, nothing else: the first target that needs
-# packages installs the tested set into .venv.
+# Needs Python 3.10, 3.11 or 3.12 and git. The first target that needs packages installs
+# the tested versions into .venv.
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Named after what is to be installed, so that an old environment is brought up to date.
+# The name depends on the requirements, so that a change of them updates .venv.
 STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types wheel clean
 
-help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+help: ## show this help
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 $(STAMP):
 	@test -x $(BIN)/python && $(BIN)/python -c '' || .ci/make_venv $(VENV)
@@ -25,7 +25,7 @@ $(STAMP):
 
 CORPUS := demo/corpus
 CLIPS := $(CORPUS)/genres/genres_original
-demo: $(STAMP) ## every step from files to predictions, on synthesised music; some minutes
+demo: $(STAMP) ## all steps on synthesised music, from files to predictions (about two minutes)
 	@$(BIN)/python -m tools.make_demo_corpus --output_dir=$(CORPUS) \
 	    --num_tagged=240 --clips_per_genre=10
 	@$(BIN)/python -m tools.pretrain --data_dir=$(CORPUS)/tagged \
@@ -35,34 +35,34 @@ demo: $(STAMP) ## every step from files to predictions, on synthesised music; so
 	@$(BIN)/python -m tools.evaluate --data_dir=$(CORPUS)/genres \
 	    --features_dir=demo/features/genres --run_dir=demo/finetune
 	@$(BIN)/python -m tools.export --run_dir=demo/finetune --name=demo
-	@echo 'Predictions for four clips that were not trained on; the folder is the true genre:'
+	@echo 'Predictions for four held-out clips (the folder is the true genre):'
 	@$(BIN)/python -c 'import json; run = json.load(open("demo/finetune/run.json")); \
 	    print(*run["data"]["test"][1:8:2], sep="\n")' | \
 	    sed 's,^,$(CLIPS)/,' | \
 	    xargs $(BIN)/python -m tools.predict --model=saved_models/demo --chart
 	@echo 'Pictures: demo/pretrain/curves.png, demo/finetune/curves.png,'
 	@echo '          demo/finetune/evaluation/confusion.png'
-	@echo 'Now with your own music, one folder for each genre (README.md, "Your own music"):'
+	@echo 'Next, your own music, one folder for each genre (see README.md):'
 	@echo '  . $(BIN)/activate'
 	@echo '  python -m tools.train --data_dir=my_music --name=mine'
 	@echo '  python -m tools.predict --model=saved_models/mine song.mp3'
 
-test: $(STAMP) ## the test suite (WORKERS=4 runs it in four processes)
+test: $(STAMP) ## run the tests (WORKERS=4: in four processes)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
-lint: $(STAMP) ## ruff: check rules and format
+lint: $(STAMP) ## check rules and format with ruff
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 
-format: $(STAMP) ## ruff: correct what it can
+format: $(STAMP) ## fix what ruff can fix
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
-types: $(STAMP) ## mypy: check types
+types: $(STAMP) ## check types with mypy
 	@$(BIN)/python -m mypy
 
 wheel: $(STAMP) ## build the wheel and test it in a new environment
 	@$(BIN)/python tests/check_wheel.py
 
-clean: ## remove all that make has made: .venv, the demo, builds, caches
+clean: ## remove .venv, the demo, builds and caches
 	rm -rf $(VENV) build dist demo saved_models/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
