@@ -24,7 +24,7 @@ INSIDE = {
     "splits",
     "audio": "mp3 resampling decoding wav_graph",
     "scattering": "wavelets planning operations layers",
-    "features": "feature_store extraction pipeline",
+    "features": "framing log_scattering feature_store extraction pipeline",
     "model": "gru networks transfer",
     "evaluation": "intervals metrics text_chart plots",
     "training": "learning head_pull fitting run_folder records training "

@@ -110,7 +110,7 @@ def _parts(model: str, names: Sequence[str]) -> None:
     """Prints where the processors' time goes, of a part of the files."""
     import tensorflow as tf
 
-    from genre_tl import params, scattering, serving
+    from genre_tl import features, params, serving
     from genre_tl.audio import decoding, resampling
 
     clips, reading = _cpu(lambda: [c for c in decoding.read(names) if not c.error])
@@ -125,7 +125,7 @@ def _parts(model: str, names: Sequence[str]) -> None:
     predictor.scores(waveforms[:1])
     _, scoring = _cpu(lambda: predictor.scores(waveforms))
     size = params.Frontend().segment_samples
-    layer = scattering.LogScattering.from_params(params.Frontend())
+    layer = features.LogScattering.from_params(params.Frontend())
     layer.build((None, size))
     # Mirrored already, as an export and the extraction cut segments.
     batch = tf.random.normal([_BATCH_SEGMENTS, size]), tf.fill([_BATCH_SEGMENTS], size)

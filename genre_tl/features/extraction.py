@@ -19,10 +19,10 @@ from concurrent import futures
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params, scattering
+from genre_tl import params
 from genre_tl.audio import decoding
 from genre_tl.data import datasets
-from genre_tl.features import feature_store
+from genre_tl.features import feature_store, framing, log_scattering
 
 # A kill costs at most the work of one shard: so many files, or bytes of audio.
 _SHARD_FILES, _SHARD_BYTES = 64, 2**28
@@ -106,7 +106,7 @@ def extract(
         raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
     folder, report = pathlib.Path(store_dir), on_progress or (lambda done, total: None)
     with feature_store.locked(folder):
-        layer = scattering.LogScattering.from_params(frontend)
+        layer = log_scattering.LogScattering.from_params(frontend)
         *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
         feature_store.create(folder, frontend, max_secs, num_paths)
         store = feature_store.Store(folder)
@@ -157,7 +157,7 @@ def _compute(
     root: pathlib.Path,
     pending: Sequence[feature_store.Row],
     store: feature_store.Store,
-    layer: scattering.LogScattering,
+    layer: log_scattering.LogScattering,
     frontend: params.Frontend,
     max_secs: float | None,
 ) -> Iterator[feature_store.Row]:
@@ -174,7 +174,9 @@ def _compute(
         yield from store.write_shard(computed)
 
 
-def _traced(layer: scattering.LogScattering, frontend: params.Frontend) -> _Transform:
+def _traced(
+    layer: log_scattering.LogScattering, frontend: params.Frontend
+) -> _Transform:
     """Returns `LogScattering.of_mirrored`, traced once."""
     layer.build((None, frontend.segment_samples))
     waveform = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
@@ -298,7 +300,7 @@ def _scatter(
             if before:
                 paths, outputs = before
                 for path, frames in zip(paths, outputs.result().numpy(), strict=True):
-                    yield path, frames[frames[:, 0] != scattering.PAD_VALUE]
+                    yield path, frames[frames[:, 0] != framing.PAD_VALUE]
 
 
 def _summary(

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from genre_tl import params, scattering
+from genre_tl import params
 from genre_tl.data import datasets
-from genre_tl.features import extraction, feature_store
+from genre_tl.features import extraction, feature_store, framing
 
 # The first step has a module of its own.
 extract = extraction.extract
@@ -129,7 +129,7 @@ def training_batches(
       rows: the clips to train on.
       batch_size: clips in a batch.
       segment_frames: frames of the model's input. A longer clip gives a random
-        excerpt; a shorter one is padded with `scattering.PAD_VALUE` at its end.
+        excerpt; a shorter one is padded with `framing.PAD_VALUE` at its end.
       crop_frames: if not 0, the length of the excerpts instead.
       seed: of the run.
       epoch: number of the epoch.
@@ -176,7 +176,7 @@ def evaluation_batches(
       rows: the clips to score.
       batch_size: segments in a batch; the last one may have fewer.
       segment_frames: frames of the model's input. A stored segment that is longer
-        is cut, a shorter one padded with `scattering.PAD_VALUE` at its end.
+        is cut, a shorter one padded with `framing.PAD_VALUE` at its end.
 
     Returns:
       Batches `[batch, segment_frames, paths]`, float32, with fewer frames if no
@@ -298,7 +298,7 @@ def _excerpts(
 ) -> np.ndarray:
     """Returns `[batch, length, paths]`: the frames of each, then padding."""
     shape = len(starts), length, frames.shape[1]
-    excerpts = np.full(shape, scattering.PAD_VALUE, frames.dtype)
+    excerpts = np.full(shape, framing.PAD_VALUE, frames.dtype)
     for excerpt, start, count in zip(excerpts, starts, counts, strict=True):
         excerpt[:count] = frames[start : start + count]
     return excerpts

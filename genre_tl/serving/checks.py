@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tl import params, scattering
+from genre_tl import features, params
+from genre_tl.features import framing
 from genre_tl.model import networks
 from genre_tl.serving import warmup
 
@@ -293,19 +294,22 @@ def keras_scores(
     """Scores clips without anything of the export; on the CPU, as it was called."""
     scores = []
     with tf.device("CPU:0"):
-        network = networks.uncompiled(network, is_portable=True)
-        frames_of = scattering.LogScattering.from_params(frontend)
+        network = networks.portable(network)
+        frames_of = features.LogScattering.from_params(frontend)
         scores_of = tf.function(
-            lambda rows: network(frames_of(rows), training=False),
-            [tf.TensorSpec([None, frontend.segment_samples], tf.float32)],
+            lambda *cut: network(frames_of.of_mirrored(*cut), training=False),
+            [
+                tf.TensorSpec([None, frontend.segment_samples]),
+                tf.TensorSpec([None], "int32"),
+            ],
         )
         for clip in clips:
-            padded = np.pad(clip, [0, -len(clip) % frontend.segment_samples])
-            rows = padded.reshape(-1, frontend.segment_samples)
-            used = [max(np.flatnonzero(row), default=0) + 1 for row in rows]
-            weights = [frontend.num_frames(num_samples) for num_samples in used]
-            values = scores_of(tf.constant(rows)).numpy()
-            scores.append(np.average(values, axis=0, weights=weights))
+            batch = tf.constant(clip[np.newaxis])
+            places = framing.starts(batch), framing.padding(batch)
+            segments = framing.segments(batch, frontend, *places)
+            rows = framing.cut(batch, segments, frontend)
+            values = scores_of(rows, segments.lengths).numpy()
+            scores.append(np.average(values, axis=0, weights=segments.weights))
     return np.stack(scores)
 
 

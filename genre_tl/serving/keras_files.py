@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from genre_tl import params, scattering
+from genre_tl import features, params
 from genre_tl.model import networks
 from genre_tl.serving import checks, saved_model
 
@@ -28,9 +28,9 @@ def write(
 
     Args, Raises: as for `tflite.write`.
     """
-    network = networks.uncompiled(network, is_portable=True)
+    network = networks.portable(network)
     waveform = keras.layers.Input((frontend.segment_samples,), name="waveform")
-    frames_of = scattering.LogScattering.from_params(frontend)
+    frames_of = features.LogScattering.from_params(frontend)
     classifier = keras.Model(waveform, network(frames_of(waveform)))
     backbone = keras.Model(network.input, network.layers[-1].input, name="backbone")
     folder.mkdir()

@@ -1,8 +1,8 @@
-"""Files to scores, by an exported model: many files, and long ones, in little memory.
+"""Batch prediction with an exported model, in bounded memory.
 
-`predict` gives a `Result` a file, in order. What a file's scores are depends neither
-on the files beside it nor on where a list of files was begun, so that a long piece
-of work can be stopped and gone on with at any multiple of `GROUP_FILES`.
+`predict` yields one `Result` per file, in order. The scores of a file do not depend
+on where a list of files begins, as long as it is cut at a multiple of `GROUP_FILES`:
+a long list can be resumed there.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from genre_tl import params
 from genre_tl.audio import decoding
-from genre_tl.serving import model_card, saved_model
-from genre_tl.serving.predictor import Predictor
+from genre_tl.features import framing
+from genre_tl.serving import model_card, predictor, saved_model
 
 GROUP_FILES = 32
-"""Files scored together; to the last bit, results depend on the group's files."""
+"""Files scored together; the last bit of a score depends on the group's files."""
 
 # Longer files are read and scored in pieces: 8 minutes, what an export computes at
 # once.
 _PIECE_SEGMENTS = saved_model.CHUNK_SEGMENTS
 
-# Most samples scored in one go, and of a file of a model whose segments are unknown.
+# Most samples scored in one go, and in a file if the model's segments are unknown.
 _BATCH_SAMPLES = GROUP_FILES * 30 * params.SAMPLE_RATE_HZ
 _WHOLE_FILE = 2**40
-
-# Louder samples count as silence in an export.
-_LOUDEST = 2.0**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Taggram:
     """Scores over time.
 
     Attributes:
-      times_secs: float `[times]`.
+      times_secs: float `[times]`, from the beginning of the file.
       scores: float32 `[times, labels]`.
     """
 
@@ -48,16 +46,16 @@ class Taggram:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a file.
+    """Prediction for one file, or the reason it failed.
 
     Attributes:
       path: the file, as given.
       scores: float32 `[labels]`; None after an error.
-      embedding: float32 `[units]`, if it was wanted.
-      taggram: scores over time, if they were wanted.
-      secs: length of the sound that was used.
-      note: what was odd about the file though it was used, or "".
-      error: why it could not be used, or "".
+      embedding: float32 `[units]`, if requested.
+      taggram: scores over time, if requested.
+      secs: length of the audio read.
+      note: a warning about a file that was used, or "".
+      error: why the file could not be used, or "".
     """
 
     path: str
@@ -69,152 +67,132 @@ class Result:
     error: str = ""
 
 
+class _Scored(NamedTuple):
+    scores: np.ndarray
+    embedding: np.ndarray
+    num_frames: float
+    taggram: Taggram | None
+
+
 def predict(
-    predictor: Predictor,
+    model: predictor.Predictor,
     paths: Sequence[str],
     *,
     max_secs: float | None = None,
     embeddings: bool = False,
     taggrams: bool = False,
 ) -> Iterator[Result]:
-    """Scores files in order; some are decoded while others are scored.
+    """Scores files in order, decoding some while others are scored.
 
-    A file of more than eight minutes is scored piece by piece and the pieces are put
-    together as an export puts its segments together, so that hours fit in memory.
+    A file of more than eight minutes is scored in pieces. Their scores are averaged,
+    weighted by valid frames, as an export averages its segments.
 
     Args:
-      predictor: an exported model.
+      model: an exported model.
       paths: audio files.
-      max_secs: use no more than this of each file, from its beginning.
-      embeddings: whether to compute the embedding of each file too.
-      taggrams: whether to compute scores over time too.
+      max_secs: use at most this much of each file, from its beginning.
+      embeddings: whether to return the embedding of each file.
+      taggrams: whether to compute scores over time.
 
     Yields:
-      A result a file. One that cannot be used has an error; none is left out.
+      One result per file; a file that cannot be used has an error.
     """
-    frontend = model_card.read(predictor.folder).get("frontend", {})
-    hop, length = frontend.get("hop_samples", 1), frontend.get("segment_samples", 0)
-    piece_samples = _PIECE_SEGMENTS * length or _WHOLE_FILE
+    frontend = model_card.read(model.folder).get("frontend", {})
+    piece_samples = _PIECE_SEGMENTS * frontend.get("segment_samples", 0) or _WHOLE_FILE
     clips = decoding.read_pieces(paths, piece_samples, max_secs=max_secs)
-    segments = hop, length or _WHOLE_FILE
-    scored = _scored(predictor, clips, segments, embeddings, taggrams)
-    for _, of_file in itertools.groupby(scored, key=lambda piece: piece.clip.index):
-        yield _together(list(of_file))
+    scored: list[_Scored] = []
+    for batch in _batches(_parts(clips, piece_samples)):
+        results = _score(model, batch, taggrams)
+        for part in batch:
+            if isinstance(part, framing.Piece):
+                scored.append(next(results))
+            else:
+                yield _combined(part, scored, embeddings)
+                scored = []
 
 
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    clip: decoding.Clip  # without its waveform
-    samples: int
-    frames: int
-    scores: np.ndarray | None
-    embedding: np.ndarray | None
-    taggram: Taggram | None
+class _File:
+    """Waveforms of a file; then, what is known of the whole file.
+
+    Attributes:
+      clip: the last piece that was decoded.
+      num_samples: samples decoded so far.
+    """
+
+    def __init__(self, clips: Iterable[decoding.Clip]) -> None:
+        self._clips, self.num_samples = clips, 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for clip in self._clips:
+            self.clip = clip
+            if clip.waveform is not None:
+                self.num_samples += len(clip.waveform)
+                yield clip.waveform
 
 
-def _scored(
-    predictor: Predictor,
-    clips: Iterable[decoding.Clip],
-    segments: tuple[int, int],
-    embeddings: bool,
-    taggrams: bool,
-) -> Iterator[_Piece]:
-    for batch in _batches(clips):
-        waveforms = [clip.waveform for clip in batch if clip.waveform is not None]
-        scores, vectors = _score(predictor, waveforms, embeddings)
-        for clip in batch:
-            waveform, light = clip.waveform, dataclasses.replace(clip, waveform=None)
-            if waveform is None:
-                yield _Piece(light, 0, 0, None, None, None)
-                continue
-            yield _Piece(
-                light,
-                len(waveform),
-                _num_frames(waveform, *segments),
-                next(scores),
-                next(vectors, None),
-                Taggram(*predictor.taggram(waveform)) if taggrams else None,
-            )
+_Part = framing.Piece | _File
 
 
-def _score(
-    predictor: Predictor, waveforms: Sequence[np.ndarray], embeddings: bool
-) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray]]:
-    """Returns the scores of each clip and, if they are wanted, its embedding."""
-    if not embeddings:
-        return iter(predictor.scores(waveforms)), iter(())
-    scores, vectors = predictor.scores_and_embeddings(waveforms)
-    return iter(scores), iter(vectors)
+def _parts(clips: Iterable[decoding.Clip], piece_samples: int) -> Iterator[_Part]:
+    """Yields the pieces of each file, then the file."""
+    for _, of_file in itertools.groupby(clips, key=lambda clip: clip.index):
+        file = _File(of_file)
+        yield from framing.pieces(file, piece_samples)
+        yield file
 
 
-def _batches(clips: Iterable[decoding.Clip]) -> Iterator[list[decoding.Clip]]:
-    """Yields the pieces that are scored in one go: of one group of files, not many."""
-    batch: list[decoding.Clip] = []
-    for clip in clips:
-        if batch and clip.index // GROUP_FILES != batch[0].index // GROUP_FILES:
+def _batches(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """Yields what is scored in one go: parts of one group of files, not too long."""
+    batch: list[_Part] = []
+    num_samples = 0
+    for part in parts:
+        batch.append(part)
+        if isinstance(part, framing.Piece):
+            num_samples += len(part.waveform)
+            is_full = num_samples >= _BATCH_SAMPLES
+        else:
+            is_full = part.clip.index % GROUP_FILES == GROUP_FILES - 1
+        if is_full:
             yield batch
-            batch = []
-        batch.append(clip)
-        lengths = [0 if c.waveform is None else len(c.waveform) for c in batch]
-        if sum(lengths) >= _BATCH_SAMPLES:
-            yield batch
-            batch = []
+            batch, num_samples = [], 0
     if batch:
         yield batch
 
 
-def _num_frames(waveform: np.ndarray, hop: int, length: int) -> int:
-    """Returns the weight an export gives a piece: frames up to the last sound.
-
-    That is the sum over its segments, each up to its own last sound.
-    """
-    end = waveform[-saved_model.MIN_TAIL :]
-    is_padded = len(end) == saved_model.MIN_TAIL and (end == end[0]).all()
-    is_sound = (waveform != 0) & (np.abs(waveform) < _LOUDEST)
-    is_sound &= waveform != (end[0] if is_padded else 0)
-    num_frames = 0
-    for start in range(0, len(waveform), length):
-        backwards = is_sound[start : start + length][::-1]
-        silent = int(backwards.argmax())
-        if backwards[silent]:
-            num_frames += (len(backwards) - silent - 1) // hop + 1
-    return num_frames
+def _score(
+    model: predictor.Predictor, parts: Sequence[_Part], taggrams: bool
+) -> Iterator[_Scored]:
+    pieces = [part for part in parts if isinstance(part, framing.Piece)]
+    if not pieces:
+        return
+    for piece, *answer in zip(pieces, *model.score_pieces(pieces), strict=True):
+        taggram = Taggram(*model.taggram_of_piece(piece)) if taggrams else None
+        yield _Scored(*answer, taggram)
 
 
-def _together(pieces: Sequence[_Piece]) -> Result:
-    """Makes the pieces of a file one result."""
-    clip = pieces[-1].clip
+def _combined(file: _File, scored: Sequence[_Scored], embeddings: bool) -> Result:
+    """Returns the result of a file from those of its pieces."""
+    clip = file.clip
     if clip.error:
         return Result(clip.path, None, error=clip.error)
-    weights = np.array([piece.frames for piece in pieces], float)
-    if not weights.any():  # a silent recording is as one silent frame
-        weights[0] = 1
+    # A file without sound has one silent piece; silence inside a file has no weight.
+    scored = [piece for piece in scored if piece.num_frames] or scored[:1]
+    weights = [max(piece.num_frames, 1) for piece in scored]
+    taggrams = [piece.taggram for piece in scored if piece.taggram]
     return Result(
         clip.path,
-        _mean([piece.scores for piece in pieces], weights),
-        _mean([piece.embedding for piece in pieces], weights),
-        _in_a_row(pieces),
-        sum(piece.samples for piece in pieces) / params.SAMPLE_RATE_HZ,
+        _mean([piece.scores for piece in scored], weights),
+        _mean([piece.embedding for piece in scored], weights) if embeddings else None,
+        Taggram(
+            np.concatenate([each.times_secs for each in taggrams]),
+            np.concatenate([each.scores for each in taggrams]),
+        )
+        if taggrams
+        else None,
+        file.num_samples / params.SAMPLE_RATE_HZ,
         clip.note,
     )
 
 
-def _mean(
-    vectors: Sequence[np.ndarray | None], weights: np.ndarray
-) -> np.ndarray | None:
-    there = [vector for vector in vectors if vector is not None]
-    if len(there) <= 1:
-        return there[0] if there else None
-    return np.average(there, axis=0, weights=weights).astype(np.float32)
-
-
-def _in_a_row(pieces: Sequence[_Piece]) -> Taggram | None:
-    times, scores, start = [], [], 0
-    silent = not any(piece.frames for piece in pieces)
-    for piece in pieces:
-        # Silence within a recording has no scores, as in an export.
-        if piece.taggram is not None and (piece.frames or silent):
-            times.append(piece.taggram.times_secs + start / params.SAMPLE_RATE_HZ)
-            scores.append(piece.taggram.scores)
-        start += piece.samples
-    return Taggram(np.concatenate(times), np.concatenate(scores)) if times else None
+def _mean(vectors: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    return np.average(vectors, axis=0, weights=weights).astype(np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params
+from genre_tl.features import framing
 from genre_tl.serving import export, saved_model
 
 # Most samples that `Predictor` pads into one batch: some 8 minutes.
@@ -59,7 +60,7 @@ class Predictor:
         Raises:
           ValueError: if a waveform is not one-dimensional and floating-point.
         """
-        (scores,) = _rows(lambda x: [self._serve(waveform=x)["scores"]], waveforms)
+        (scores,) = _rows(lambda x, _: [self._serve(waveform=x)["scores"]], waveforms)
         return scores
 
     def embeddings(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
@@ -76,8 +77,43 @@ class Predictor:
 
         Args and Raises are those of `scores`.
         """
-        scores, vectors = _rows(self._model.score_and_embed, waveforms)
+
+        def answer(batch: tf.Tensor, rows: list[int]) -> Sequence[tf.Tensor]:
+            places = framing.starts(batch), framing.padding(batch)
+            return self._model.score_and_embed(batch, *places)[:2]
+
+        scores, vectors = _rows(answer, waveforms)
         return scores, vectors
+
+    def score_pieces(self, pieces: Sequence[framing.Piece]) -> list[np.ndarray]:
+        """Scores parts of recordings.
+
+        Args:
+          pieces: as `framing.pieces` yields them.
+
+        Returns:
+          Scores float32 `[pieces, labels]`, embeddings `[pieces, units]` and the
+          number of valid frames of each, its weight among the pieces of a recording:
+          float32 `[pieces]`, 0 for silence.
+        """
+        padding = np.array([piece.padding for piece in pieces], np.float32)
+
+        def answer(batch: tf.Tensor, rows: list[int]) -> Sequence[tf.Tensor]:
+            starts = np.zeros(len(rows), np.int32)
+            return self._model.score_and_embed(batch, starts, padding[rows])
+
+        return _rows(answer, [piece.waveform for piece in pieces])
+
+    def taggram_of_piece(self, piece: framing.Piece) -> tuple[np.ndarray, np.ndarray]:
+        """Scores a part of a recording over time, as `taggram` does.
+
+        Times count from the beginning of the recording.
+        """
+        batch = tf.constant(_stack([piece.waveform]))
+        scores, times = self._model.taggram(batch, [0], [piece.padding])
+        is_frame = times[0].numpy() != saved_model.NO_TIME
+        times = times[0].numpy()[is_frame] + piece.start / params.SAMPLE_RATE_HZ
+        return times, scores[0].numpy()[is_frame]
 
     def taggram(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores a clip over time.
@@ -100,7 +136,8 @@ class Predictor:
 
 
 def _rows(
-    answer: Callable[[tf.Tensor], Sequence[tf.Tensor]], waveforms: Sequence[np.ndarray]
+    answer: Callable[[tf.Tensor, list[int]], Sequence[tf.Tensor]],
+    waveforms: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
     """Returns the answers for clips, in their order, asked for in batches."""
     _require_waveforms(waveforms)
@@ -108,7 +145,7 @@ def _rows(
     order, parts = [], []
     for rows in list(_batches(lengths)) or [[]]:
         batch = _stack([waveforms[row] for row in rows])
-        parts.append(answer(tf.constant(batch)))
+        parts.append(answer(tf.constant(batch), rows))
         order += rows
     results = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return [result[np.argsort(np.array(order, int))] for result in results]

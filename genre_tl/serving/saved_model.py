@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from genre_tl import params, scattering
+from genre_tl import features, params
 from genre_tl.audio import wav_graph
+from genre_tl.features import framing
 from genre_tl.serving import inference_graph
 
 CHUNK_SEGMENTS = 16
@@ -25,119 +26,10 @@ CHUNK_SEGMENTS = 16
 NO_TIME = -1.0
 """Stands in `times` of a taggram where a clip has no frame; the scores are 0."""
 
-MIN_TAIL = 64
-"""So many equal samples at the end of a clip are padding."""
-
 # A taggram's scores are those of this much music around each frame.
 _WINDOW_SECS = 5.0
 
 _WAVEFORM = tf.TensorSpec([None, None], tf.float32, "waveform")
-
-
-def segments(
-    waveform: tf.Tensor, segment_samples: int, hop: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Lists the segments of clips that hold sound.
-
-    Zeros at the end of a clip are padding, whatever their number: they change
-    nothing. So is any other value that a clip ends in, if it is repeated 64 times or
-    more: TensorFlow Serving pads with the first sample. A silent clip counts as one
-    frame. Samples that are no numbers, or beyond 2^31, count as zero.
-
-    Args:
-      waveform: float32 `[batch, samples]`; both may be 0.
-      segment_samples: length of a segment, a multiple of `hop`.
-      hop: samples of a frame.
-
-    Returns:
-      Which clip each is of, int32 `[segments]`, at least one of each clip; its
-      number in the clip, from 0, int32 `[segments]`; and its weight, the number
-      of frames up to its last sample of sound, float32 `[segments]`.
-    """
-    num_clips, num_samples = tf.unstack(tf.shape(waveform))
-    num_segments = tf.maximum(-(-num_samples // segment_samples), 1)
-    tail = _tail(waveform)
-    shape = [num_clips, segment_samples // hop, hop]
-
-    def count_frames(number: tf.Tensor) -> tf.Tensor:
-        start = number * segment_samples
-        is_sound = _is_sound(waveform[:, start : start + segment_samples], tail)
-        missing = segment_samples - tf.shape(is_sound)[1]
-        is_sound = tf.reshape(tf.pad(is_sound, [[0, 0], [0, missing]]), shape)
-        has_sound = tf.cast(tf.reduce_any(is_sound, 2), tf.int32)
-        return tf.reduce_max(tf.range(1, shape[1] + 1) * has_sound, 1)
-
-    # One segment of all clips at a time: a recording of hours fits.
-    weights = tf.map_fn(
-        count_frames,
-        tf.range(num_segments),
-        fn_output_signature=tf.TensorSpec([None], tf.int32),
-        parallel_iterations=1,
-    )
-    weights = tf.transpose(weights)
-    is_silent = tf.reduce_all(tf.equal(weights, 0), 1, keepdims=True)
-    is_first = tf.equal(tf.range(num_segments), 0)
-    weights = tf.where(is_silent & is_first, 1, weights)
-    listed = tf.where(weights > 0)
-    clips, numbers = tf.unstack(tf.cast(listed, tf.int32), axis=1)
-    return clips, numbers, tf.cast(tf.gather_nd(weights, listed), tf.float32)
-
-
-def cut(
-    waveform: tf.Tensor, clips: tf.Tensor, numbers: tf.Tensor, segment_samples: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts segments that `segments` listed, or some of them, out of clips.
-
-    They are mirrored as `LogScattering` would do it: here that costs little.
-
-    Args:
-      waveform: float32 `[batch, samples]`.
-      clips: which clip each is of, int32 `[segments]`.
-      numbers: its number in the clip, int32 `[segments]`.
-      segment_samples: length of a segment.
-
-    Returns:
-      float32 `[segments, segment_samples]`, for `LogScattering.of_mirrored`, and the
-      samples up to the last sound of each, int32 `[segments]`, at least 1.
-    """
-    tail = _tail(waveform)
-
-    def row(place: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        clip, start = place
-        samples = waveform[clip, start : start + segment_samples]
-        positions = tf.range(1, tf.size(samples) + 1)
-        is_sound = _is_sound(samples, tail[clip])
-        end = tf.reduce_max(tf.concat([[0], tf.where(is_sound, positions, 0)], 0))
-        samples = tf.where(wav_graph.is_sample(samples), samples, 0.0)[:end]
-        samples = tf.cond(end > 0, lambda: samples, lambda: tf.zeros([1]))
-        return _mirrored(samples, segment_samples), tf.maximum(end, 1)
-
-    specs = tf.TensorSpec([segment_samples], tf.float32), tf.TensorSpec([], tf.int32)
-    places = (clips, numbers * segment_samples)
-    return tf.map_fn(row, places, fn_output_signature=specs)
-
-
-def _mirrored(samples: tf.Tensor, length: int) -> tf.Tensor:
-    """Goes on with samples, mirrored at the last and at the first: `[length]`."""
-    last = tf.size(samples) - 1
-    # There and, as far as it is needed, back.
-    back = samples[tf.maximum(last - (length - last - 1), 1) : last][::-1]
-    period = tf.concat([samples, back], 0)
-    rounds = -(-length // tf.size(period))
-    return tf.ensure_shape(tf.tile(period, [rounds])[:length], [length])
-
-
-def _tail(waveform: tf.Tensor) -> tf.Tensor:
-    """Returns the value that each clip is padded with, `[batch, 1]`."""
-    end = waveform[:, -MIN_TAIL:]
-    is_constant = tf.reduce_all(tf.equal(end, end[:, :1]), 1, keepdims=True)
-    is_constant &= tf.shape(waveform)[1] >= MIN_TAIL
-    return tf.where(is_constant, tf.reduce_max(end, 1, keepdims=True), 0.0)
-
-
-def _is_sound(samples: tf.Tensor, tail: tf.Tensor) -> tf.Tensor:
-    differs = tf.not_equal(samples, 0.0) & tf.not_equal(samples, tail)
-    return wav_graph.is_sample(samples) & differs
 
 
 def save(
@@ -162,7 +54,7 @@ def save(
     # A plain module with plain variables: nothing in it needs Keras to load.
     module = tf.Module()
     module.network = answers.network
-    module.score_and_embed = answers.score_and_embed
+    module.score_and_embed, module.taggram = answers.score_and_embed, answers.taggram
     module.labels = tf.function(lambda: tf.constant(names), input_signature=[])
     with tempfile.TemporaryDirectory() as assets:
         labels_file = pathlib.Path(assets) / "labels.txt"
@@ -180,7 +72,7 @@ def write_labels(labels: Sequence[str], folder: pathlib.Path) -> None:
 
 def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
     def scored(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, _ = answers.score_and_embed(waveform)
+        scores, *_ = answers.score_and_embed(waveform, *_places(waveform))
         # Servers want the batch on the first axis of every output.
         classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
         return {"scores": scores, "classes": classes}
@@ -198,10 +90,11 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
         return scored(_of_examples(inputs))
 
     def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embedding": answers.score_and_embed(waveform)[1]}
+        _, vectors, _ = answers.score_and_embed(waveform, *_places(waveform))
+        return {"embedding": vectors}
 
     def taggram(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, times = answers.taggram(waveform)
+        scores, times = answers.taggram(waveform, *_places(waveform))
         return {"scores": scores, "times": times}
 
     encoded = tf.TensorSpec([None], tf.string, "audio_bytes")
@@ -213,6 +106,10 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
         "embedding": signature(_WAVEFORM, embedding),
         "classify": signature(examples, classify),
     }
+
+
+def _places(waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return framing.starts(waveform), framing.padding(waveform)
 
 
 def _mark_as_classification(folder: str | os.PathLike[str]) -> None:
@@ -257,50 +154,51 @@ def _of_examples(examples: tf.Tensor) -> tf.Tensor:
 
 
 class Answers:
-    """A network with its front end: from waveforms to what is known about them.
+    """A network with its front end: from waveforms to scores and embeddings.
+
+    Both functions take waveforms float32 `[batch, samples]`, and `starts` and
+    `padding` as `framing.segments` does.
 
     Attributes:
       network: the weights.
       frames_of: the front end.
-      score_and_embed: waveforms `[batch, samples]` -> scores `[batch, labels]` and
-        embeddings `[batch, units]`.
-      taggram: waveforms -> scores `[batch, times, labels]` and their times in
-        seconds `[batch, times]`, `NO_TIME` where a clip has no more frames.
+      score_and_embed: returns scores `[batch, labels]`, embeddings `[batch, units]`
+        and the number of valid frames of each clip, float32 `[batch]`, 0 for silence.
+      taggram: returns scores `[batch, times, labels]` and their times in seconds
+        `[batch, times]`, `NO_TIME` where a clip has no more frames.
 
     Args:
       network: a tagger or classifier.
-      frontend: what its frames were computed with.
+      frontend: the front end that computed its frames.
     """
 
     def __init__(self, network: keras.Model, frontend: params.Frontend) -> None:
         self.network = inference_graph.Network(network)
         self._frontend = frontend
-        self.frames_of = scattering.LogScattering.from_params(frontend)
-        functions = (self._score_and_embed, self._taggram)
+        self.frames_of = features.LogScattering.from_params(frontend)
+        positions = tf.TensorSpec([None], tf.int32, "starts")
+        places = positions, tf.TensorSpec([None], tf.float32, "padding")
         self.score_and_embed, self.taggram = (
-            tf.function(each, input_signature=[_WAVEFORM], autograph=False)
-            for each in functions
+            tf.function(each, input_signature=[_WAVEFORM, *places], autograph=False)
+            for each in (self._score_and_embed, self._taggram)
         )
         # One for all signatures: the larger part of what a server has to load.
         self.frames_of.build((None, frontend.segment_samples))
-        segments = (
-            tf.TensorSpec([None, frontend.segment_samples], tf.float32),
-            tf.TensorSpec([None], tf.int32),
-        )
+        rows = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
         self._states = tf.function(
             lambda *cut: self.network.states(self.frames_of.of_mirrored(*cut)),
-            input_signature=segments,
+            input_signature=[rows, tf.TensorSpec([None], tf.int32)],
             autograph=False,
         )
 
     def of_segments(
         self, rows: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores and embeddings of segments, cut to length.
+        """Returns scores and embeddings of segments.
 
         Args:
           rows: float32 `[segments, segment_samples]`, zeros after the end of a clip.
-          weights: frames of each that are not padding, float32 `[segments]`.
+          weights: valid frames of each, float32 `[segments]`.
         """
         return self._answer(self.network.states(self.frames_of(rows)), weights)
 
@@ -310,45 +208,68 @@ class Answers:
         vectors = self.network.read_out(states, weights)
         return self.network.scores(vectors), vectors
 
-    def _score_and_embed(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _score_and_embed(
+        self, waveform: tf.Tensor, starts: tf.Tensor, padding: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         num_clips = tf.shape(waveform)[0]
-        clips, numbers, weights = self._segments(waveform)
+        segments = framing.segments(waveform, self._frontend, starts, padding)
         sizes = [self.network.num_labels, self.network.num_units]
 
         def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            chunk = slice(start, start + CHUNK_SEGMENTS)
-            states = self._states(*self._cut(waveform, clips[chunk], numbers[chunk]))
-            answer = self._answer(states, weights[chunk])
-            both = tf.concat(answer, 1)
-            weighted = both * weights[chunk, tf.newaxis]
-            added = tf.math.unsorted_segment_sum(weighted, clips[chunk], num_clips)
-            return chunk.stop, tf.ensure_shape(total + added, [None, sum(sizes)])
+            chunk = segments.select(slice(start, start + CHUNK_SEGMENTS))
+            answer = self._answer(self._states_of(waveform, chunk), chunk.weights)
+            weighted = tf.concat(answer, 1) * chunk.weights[:, tf.newaxis]
+            added = tf.math.unsorted_segment_sum(weighted, chunk.clips, num_clips)
+            total = tf.ensure_shape(total + added, [None, sum(sizes)])
+            return start + CHUNK_SEGMENTS, total
 
         _, total = tf.while_loop(
-            lambda start, _: start < tf.size(clips),
+            lambda start, _: start < tf.size(segments.clips),
             add_chunk,
             (0, tf.zeros([num_clips, sum(sizes)])),
             parallel_iterations=1,
         )
-        weight = tf.math.unsorted_segment_sum(weights, clips, num_clips)
-        scores, vectors = tf.split(total / weight[:, tf.newaxis], sizes, 1)
-        return scores, vectors
+        num_frames = segments.frames_per_clip(num_clips)
+        means = total / tf.maximum(num_frames, 1)[:, tf.newaxis]
+        return *tf.split(means, sizes, 1), num_frames
 
-    def _taggram(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        clips, numbers, weights = self._segments(waveform)
+    def _states_of(self, waveform: tf.Tensor, chunk: framing.Segments) -> tf.Tensor:
+        rows = framing.cut(waveform, chunk, self._frontend)
+        return self._states(rows, chunk.lengths)
+
+    def _taggram(
+        self, waveform: tf.Tensor, starts: tf.Tensor, padding: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        segments = framing.segments(waveform, self._frontend, starts, padding)
+        scores = self._scores_of_frames(waveform, segments)
+        num_frames, hop = self._frontend.segment_frames, self._frontend.hop_samples
+        is_valid = tf.sequence_mask(segments.weights, num_frames)
+        samples = segments.starts[:, tf.newaxis] + hop * tf.range(num_frames)
+        times = tf.cast(samples, tf.float32) / params.SAMPLE_RATE_HZ
+        times = tf.where(is_valid, times, NO_TIME)
+        scores = tf.where(is_valid[:, :, tf.newaxis], scores, 0.0)
+        after = segments.starts - tf.gather(starts, segments.clips)
+        numbers = tf.maximum(after, 0) // self._frontend.segment_samples
+        places = tf.stack([segments.clips, numbers], 1)
+        return self._join(scores, times, places, tf.shape(waveform)[0])
+
+    def _scores_of_frames(
+        self, waveform: tf.Tensor, segments: framing.Segments
+    ) -> tf.Tensor:
+        """Returns the scores around each frame, `[segments, frames, labels]`."""
         hop_secs = self._frontend.hop_samples / params.SAMPLE_RATE_HZ
         reach = round(_WINDOW_SECS / 2 / hop_secs)
         size = [self._frontend.segment_frames, self.network.num_labels]
 
         def write_chunk(number: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
             start = number * CHUNK_SEGMENTS
-            chunk = slice(start, start + CHUNK_SEGMENTS)
-            states = self._states(*self._cut(waveform, clips[chunk], numbers[chunk]))
-            vectors = self.network.local(states, weights[chunk], reach)
+            chunk = segments.select(slice(start, start + CHUNK_SEGMENTS))
+            states = self._states_of(waveform, chunk)
+            vectors = self.network.local(states, chunk.weights, reach)
             scores = tf.ensure_shape(self.network.scores(vectors), [None, *size])
             return number + 1, parts.write(number, scores)
 
-        num_chunks = -(-tf.size(clips) // CHUNK_SEGMENTS)
+        num_chunks = -(-tf.size(segments.clips) // CHUNK_SEGMENTS)
         parts = tf.TensorArray(
             tf.float32, num_chunks, infer_shape=False, element_shape=[None, *size]
         )
@@ -358,36 +279,21 @@ class Answers:
             (0, parts),
             parallel_iterations=1,
         )
-        is_valid = tf.sequence_mask(weights, size[0])
-        frames = numbers[:, tf.newaxis] * size[0] + tf.range(size[0])
-        times = tf.where(is_valid, tf.cast(frames, tf.float32) * hop_secs, NO_TIME)
-        scores = tf.where(is_valid[:, :, tf.newaxis], parts.concat(), 0.0)
-        return self._join(scores, times, clips, numbers, tf.shape(waveform)[0])
+        return parts.concat()
 
     def _join(
         self,
         scores: tf.Tensor,
         times: tf.Tensor,
-        clips: tf.Tensor,
-        numbers: tf.Tensor,
+        places: tf.Tensor,
         num_clips: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Puts the frames of segments one after the other, clip by clip."""
-        num_segments = tf.reduce_max(tf.concat([[0], numbers + 1], 0))
+        """Concatenates the frames of each clip's segments; `places`: clip, number."""
+        num_segments = tf.reduce_max(tf.concat([[0], places[:, 1] + 1], 0))
         size = [self._frontend.segment_frames, self.network.num_labels]
-        places = tf.stack([clips, numbers], 1)
         shape = tf.stack([num_clips, num_segments, *size])
         scores = tf.scatter_nd(places, scores, shape)
         # Where nothing is put there is 0.
         times = tf.scatter_nd(places, times - NO_TIME, shape[:3]) + NO_TIME
         scores = tf.reshape(scores, [num_clips, num_segments * size[0], size[1]])
         return scores, tf.reshape(times, [num_clips, num_segments * size[0]])
-
-    def _segments(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        length, hop = self._frontend.segment_samples, self._frontend.hop_samples
-        return segments(waveform, length, hop)
-
-    def _cut(
-        self, waveform: tf.Tensor, clips: tf.Tensor, numbers: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        return cut(waveform, clips, numbers, self._frontend.segment_samples)

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params, scattering
+from genre_tl import params
+from genre_tl.features import framing
 from genre_tl.serving import checks, saved_model
 
 _Resolver = tf.lite.experimental.OpResolverType
@@ -66,9 +67,8 @@ def _of_one_segment(
 
     @tf.function(input_signature=[waveform], autograph=False)
     def scores(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        used = scattering.valid_samples(waveform)
-        weights = -(-used // frontend.hop_samples)
-        scores, _ = answers.of_segments(waveform, tf.cast(weights, tf.float32))
+        weights = framing.weights(framing.valid_samples(waveform), frontend)
+        scores, _ = answers.of_segments(waveform, weights)
         return {"scores": scores}
 
     return scores.get_concrete_function()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from kymatio.numpy import Scattering1D as Kymatio
 from kymatio.scattering1d import filter_bank
 
-from genre_tl import params, scattering
+from genre_tl import features, params, scattering
 from genre_tl.scattering import planning, wavelets
 
 # J, Q, T, samples: with room to mirror and without, T above and below 2^J.
@@ -312,7 +312,7 @@ TINY = params.PRESETS["tiny"].frontend
 
 
 def _frames(waveform):
-    return scattering.LogScattering.from_params(TINY)(waveform).numpy()
+    return features.LogScattering.from_params(TINY)(waveform).numpy()
 
 
 def test_what_follows_the_clip_is_masked_and_has_no_effect():
@@ -320,7 +320,7 @@ def test_what_follows_the_clip_is_masked_and_has_no_effect():
     clip[:, 10_000:] = 0
     frames = _frames(clip)
     num_frames = TINY.num_frames(10_000)
-    assert np.all(frames[:, num_frames:] == scattering.PAD_VALUE)
+    assert np.all(frames[:, num_frames:] == features.PAD_VALUE)
     # As if the clip were mirrored at its last sample, not followed by silence.
     mirrored = clip.copy()
     mirrored[:, 10_000:19_999] = clip[:, 9_998::-1]
@@ -335,7 +335,7 @@ def test_silence_is_one_frame_of_finite_values():
     frames = _frames(np.zeros([1, TINY.segment_samples], "float32"))
     assert np.all(np.isfinite(frames))
     np.testing.assert_array_equal(
-        np.all(frames[0] == scattering.PAD_VALUE, axis=1),
+        np.all(frames[0] == features.PAD_VALUE, axis=1),
         [False] + [True] * (TINY.segment_frames - 1),
     )
 
@@ -363,14 +363,6 @@ def test_second_order_does_not_depend_on_loudness():
 
 
 def test_features_come_back_from_their_config():
-    layer = scattering.LogScattering(J=7, Q=3, max_order=1, log_floor=1e-3)
-    again = scattering.LogScattering.from_config(layer.get_config())
+    layer = features.LogScattering(J=7, Q=3, max_order=1, log_floor=1e-3)
+    again = features.LogScattering.from_config(layer.get_config())
     np.testing.assert_array_equal(again(_music(4096)), layer(_music(4096)))
-
-
-def test_valid_samples_end_at_the_last_that_is_not_zero():
-    waveform = np.zeros([4, 10], "float32")
-    waveform[0, [2, 6]] = 1
-    waveform[1, 9] = 1e-30
-    waveform[3, :] = 1
-    np.testing.assert_array_equal(scattering.valid_samples(waveform), [7, 10, 1, 10])

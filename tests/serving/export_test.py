@@ -22,7 +22,7 @@ import soundfile
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tl import params, scattering, serving
+from genre_tl import features, params, serving
 from genre_tl.audio import decoding
 from genre_tl.model import networks
 from genre_tl.serving import (
@@ -55,7 +55,7 @@ def sensitive(network: keras.Sequential) -> keras.Sequential:
 @functools.cache
 def frames_of() -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns waveforms of one segment -> log-scattering frames."""
-    layer = scattering.LogScattering.from_params(FRONTEND)
+    layer = features.LogScattering.from_params(FRONTEND)
     return tf.function(layer, [tf.TensorSpec([None, SEGMENT], tf.float32)])
 
 
@@ -72,7 +72,8 @@ def num_paths() -> int:
 def music(num_samples: int, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     time = np.arange(num_samples) / 16_000
-    tone = np.sin(2 * np.pi * generator.uniform(100, 2000) * time * (1 + 0.1 * time))
+    phase = 2 * np.pi * generator.uniform(100, 2000) * time * (1 + 0.1 * time)
+    tone = np.sin(1 + phase)  # the first sample is sound
     noise = generator.standard_normal(num_samples) * (np.sin(9 * time * seed) > 0)
     return (0.3 * tone + 0.1 * noise).astype(np.float32)
 
@@ -542,49 +543,6 @@ def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
     tf.saved_model.save(tf.Module(), str(tmp_path / "4"))
     with pytest.raises(ValueError, match="not of this package"):
         serving.Predictor(tmp_path)
-
-
-def expected_segments(batch: np.ndarray, length: int, hop: int) -> list[tuple]:
-    listed = []
-    for clip, waveform in enumerate(batch):
-        starts = range(0, len(waveform), length)
-        rows = [np.trim_zeros(waveform[x : x + length], "b") for x in starts]
-        rows = [row for row in rows if len(row)]
-        rows = rows or [np.zeros(1)]
-        for row in rows:
-            mirrored = np.pad(row, [0, length - len(row)], mode="reflect")
-            listed.append((clip, mirrored.tolist(), len(row), -(-len(row) // hop)))
-    return listed
-
-
-@pytest.mark.parametrize("num_samples", [0, 1, 7, 8, 9, 24, 25, 31])
-def test_segments_hold_all_sound_and_count_its_frames(num_samples):
-    generator = np.random.default_rng(num_samples)
-    batch = generator.integers(-1, 2, [6, num_samples]).astype(np.float32)
-    batch *= generator.random([6, num_samples]) < 0.3
-    batch[0] = 0
-    expected = expected_segments(batch, 8, 4)
-
-    def described(batch):
-        clips, numbers, weights = saved_model.segments(batch, 8, 4)
-        return clips, *saved_model.cut(batch, clips, numbers, 8), weights
-
-    source = tf.data.Dataset.from_tensors(tf.constant(batch))
-    for values in (
-        described(tf.constant(batch)),
-        source.map(described).get_single_element(),
-    ):
-        listed = zip(*(value.numpy().tolist() for value in values), strict=True)
-        assert list(listed) == expected
-
-
-def test_samples_that_are_no_numbers_count_as_silence():
-    batch = tf.constant([[1.0, np.nan, np.inf, 2.0**40]])
-    clips, numbers, weights = saved_model.segments(batch, 4, 2)
-    rows, lengths = saved_model.cut(batch, clips, numbers, 4)
-    assert rows.numpy().tolist() == [[1, 1, 1, 1]]
-    assert lengths.numpy().tolist() == [1]
-    assert weights.numpy().tolist() == [1]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25, -1.0])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tl import params, scattering
+from genre_tl import features, params
 from genre_tl.model import networks
 from genre_tl.serving import checks, export, keras_files, model_card, tflite
 
@@ -22,7 +22,7 @@ LABELS = ["a", "b/c", "ü"]
 
 @functools.cache
 def network() -> keras.Sequential:
-    layer = scattering.LogScattering.from_params(FRONTEND)
+    layer = features.LogScattering.from_params(FRONTEND)
     num_paths = layer.compute_output_shape((1, SEGMENT))[-1]
     network = networks.classifier(params.PRESETS["tiny"].model, num_paths, len(LABELS))
     for layer in network.layers:

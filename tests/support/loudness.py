@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from genre_tl import params
+from genre_tl.features import framing
 
 RATE = params.SAMPLE_RATE_HZ
 HOP = 100
@@ -30,18 +31,37 @@ class Model:
         self.calls = 0
 
     def scores(self, waveforms):
-        self.calls += 1
-        means = [_mean(waveform) for waveform in waveforms]
-        return np.array(means, np.float32).reshape(-1, 2)
+        scores, _, _ = self.score_pieces([_piece(each) for each in waveforms])
+        return scores
 
-    def scores_and_embeddings(self, waveforms):
-        vectors = [[len(each), np.abs(each).max(), 1] for each in waveforms]
-        return self.scores(waveforms), np.array(vectors, np.float32).reshape(-1, 3)
+    def score_pieces(self, pieces):
+        self.calls += 1
+        scores, vectors, frames = [], [], []
+        for piece in pieces:
+            means, weight = _mean(piece.waveform)
+            scores.append(means)
+            vectors.append(
+                [len(piece.waveform), np.abs(piece.waveform).max(initial=0), 1]
+            )
+            frames.append(weight)
+        arrays = (np.array(each, np.float32) for each in (scores, vectors, frames))
+        return list(arrays)
 
     def taggram(self, waveform):
-        starts = np.arange(0, len(waveform), HOP)
-        loud = np.array([np.abs(waveform[x : x + HOP]).mean() for x in starts])
-        return starts / RATE, np.stack([1 - loud, loud], 1).astype(np.float32)
+        return self.taggram_of_piece(_piece(waveform))
+
+    def taggram_of_piece(self, piece):
+        starts = np.arange(0, len(piece.waveform), HOP)
+        parts = [np.abs(piece.waveform[x : x + HOP]).mean() for x in starts]
+        scores = np.reshape([[1 - part, part] for part in parts], [-1, 2])
+        scores = scores.astype(np.float32)
+        return (starts + piece.start) / RATE, scores
+
+
+def _piece(waveform):
+    sounding = np.flatnonzero(waveform)
+    start = sounding[0] if len(sounding) else 0
+    return framing.Piece(waveform[start:], start, np.float32(0))
 
 
 def _mean(waveform):
@@ -53,4 +73,4 @@ def _mean(waveform):
         loud = np.abs(segment).mean()
         total += frames * np.array([1 - loud, loud])
         weight += frames
-    return total / weight if weight else np.array([1.0, 0.0])
+    return total / weight if weight else np.array([1.0, 0.0]), weight

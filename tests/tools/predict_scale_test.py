@@ -186,9 +186,9 @@ if "NOBODY" in os.environ:  # here, as that user may not be able to read Python 
     os.setgid(65534)
     os.setuid(65534)
 class Slow(loudness.Model):
-    def scores(self, waveforms):
+    def score_pieces(self, pieces):
         time.sleep(0.1)
-        return super().scores(waveforms)
+        return super().score_pieces(pieces)
 serving.Predictor = Slow
 prediction.GROUP_FILES = 2
 predict.cli()

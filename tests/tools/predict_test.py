@@ -42,7 +42,19 @@ def model(tmp_path_factory) -> pathlib.Path:
         classes = tf.tile(tf.constant([LABELS]), [tf.shape(scores)[0], 1])
         return {"scores": scores, "classes": classes}
 
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None]),
+            tf.TensorSpec([None], "int32"),
+            tf.TensorSpec([None]),
+        ]
+    )
+    def score_and_embed(waveform, starts, padding):
+        scores = serve(waveform)["scores"]
+        return scores, scores, tf.ones_like(padding)
+
     module = tf.Module()
+    module.score_and_embed = score_and_embed
     module.labels = tf.function(lambda: tf.constant(LABELS), input_signature=[])
     folder = tmp_path_factory.mktemp("model")
     tf.saved_model.save(module, str(folder / "1"), {"serving_default": serve})

@@ -1,0 +1,111 @@
+"""Waveforms to log-scattering frames, the input of the recurrent network.
+
+>>> layer = features.LogScattering(J=13, Q=8)
+>>> frames = layer(waveform)  # [batch, samples] -> [batch, frames, paths]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from genre_tl import params, scattering
+from genre_tl.features import framing
+
+
+@keras.saving.register_keras_serializable(package="genre_tl")
+class LogScattering(keras.layers.Layer):
+    """Computes log-scattering frames of waveforms.
+
+    First order: log(S1 + floor). Second order: log of S2 over the S1 of its
+    parent path, which makes it independent of loudness (Andén and Mallat,
+    2014, section III-B: renormalised scattering). Order zero, the mean of the
+    signal, is inaudible and left out.
+
+    A clip may be shorter than the layer's input. It ends with its last sound, as
+    `framing` defines it, and is extended by reflection; frames that begin later
+    hold `PAD_VALUE` in every path, for `keras.layers.Masking`. A silent clip has
+    one frame.
+
+    Input: `[batch, samples]` at 16 kHz. Output: `[batch, frames, paths]`.
+
+    Args:
+      J: log2 of averaging and hop, in samples.
+      Q: wavelets per octave.
+      max_order: 1 or 2.
+      log_floor: added before the logarithm; full scale is 1.
+      **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        J: int = 13,
+        Q: int = 8,
+        max_order: int = 2,
+        log_floor: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.J, self.Q = J, Q
+        self.max_order, self.log_floor = max_order, log_floor
+        self.scattering = scattering.Scattering1D(
+            J, Q, max_order=max_order, dtype="float32"
+        )
+        meta = self.scattering.meta()
+        self._is_second = meta["order"] == 2
+        self._parents = meta["n"][self._is_second, 0].astype(int)
+
+    @classmethod
+    def from_params(cls, frontend: params.Frontend) -> LogScattering:
+        """Returns the layer of a preset's front end."""
+        return cls(frontend.J, frontend.Q, frontend.max_order, frontend.log_floor)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Plans the transform for a static number of samples."""
+        self.scattering.build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns `[batch, frames, paths]` of `[batch, samples]`."""
+        waveform = tf.cast(inputs, tf.float32)
+        lengths = framing.valid_samples(waveform)
+        return self.of_mirrored(framing.mirrored(waveform, lengths), lengths)
+
+    def of_mirrored(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """Returns the frames of segments that are extended by reflection already.
+
+        Args:
+          waveform: float32 `[batch, samples]`, from `framing.cut` or
+            `framing.mirrored`.
+          lengths: valid samples of each segment, int32 `[batch]`.
+        """
+        coefficients = self.scattering(waveform)
+        frames = tf.transpose(self._log(coefficients), [0, 2, 1])
+        starts = tf.range(frames.shape[1]) * 2**self.J
+        is_valid = starts[:, tf.newaxis] < tf.maximum(lengths, 1)[:, None, None]
+        return tf.where(is_valid, frames, tf.constant(framing.PAD_VALUE, frames.dtype))
+
+    def _log(self, coefficients: tf.Tensor) -> tf.Tensor:
+        # [batch, 1 + first + second, frames]
+        num_second = int(self._is_second.sum())
+        num_first = coefficients.shape[1] - 1 - num_second
+        # Rounding may leave a coefficient a hair below zero.
+        logs = tf.math.log(tf.nn.relu(coefficients) + self.log_floor)
+        _, first, second = tf.split(logs, [1, num_first, num_second], axis=1)
+        if not num_second:
+            return first
+        second -= tf.gather(first, self._parents, axis=1)
+        return tf.concat([first, second], axis=1)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Returns `[batch, frames, paths]`."""
+        batch, paths, frames = self.scattering.compute_output_shape(input_shape)
+        return batch, frames, paths - 1  # type: ignore[operator]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        names = ("J", "Q", "max_order", "log_floor")
+        return super().get_config() | {name: getattr(self, name) for name in names}
