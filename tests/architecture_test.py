@@ -145,6 +145,12 @@ def test_direct_and_indirect_imports_follow_the_order(name):
     assert not [x for x in imports(tree(LIBRARY[name])) if x.startswith((".", "tools"))]
 
 
+def test_tools_import_each_other_relatively_since_the_wheel_renames_their_package():
+    paths = (ROOT / "tools").rglob("*.py")
+    absolute = {name_of(x) for x in paths for y in imports(tree(x)) if y[:5] == "tools"}
+    assert not absolute
+
+
 @pytest.mark.parametrize(
     "name", [x for x in MODULES if x.split(".")[0] in WITHOUT_TENSORFLOW]
 )
