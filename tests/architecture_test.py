@@ -22,15 +22,15 @@ ORDER = re.findall(r"^  (\w+)  +\w", genre_tl.__doc__, re.MULTILINE)
 INSIDE = {
     "data": "audio_files datasets tables genre_folders gtzan magnatagatune collection "
     "splits",
-    "audio": "mp3 resampling decoding wav_graph",
+    "audio": "mp3 libsndfile tensorflow_io_decoder resampling decoding wav_graph",
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering feature_store extraction pipeline",
     "model": "gru networks transfer",
     "evaluation": "intervals metrics text_chart plots",
     "training": "learning head_pull fitting run_folder records training "
     "cross_validation report",
-    "serving": "inference_graph saved_model warmup model_card checks export "
-    "tflite keras_files predictor prediction recording_analysis",
+    "serving": "trained_model inference_graph saved_model warmup model_card checks "
+    "export tflite keras_files predictor recording_analysis",
 }
 TOP = {"params", "files", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation")

@@ -1,6 +1,7 @@
-"""Audio files to mono waveforms at 16 kHz.
+"""Audio files as mono waveforms at 16 kHz.
 
-`decoding.read` takes paths and yields float32 waveforms with a note or an error;
-`resampling` changes the rate; `wav_graph` does both for encoded WAV inside a
-TensorFlow graph, for serving.
+`decoding.read` turns paths into float32 waveforms, each with a note or an error. It
+decodes with `libsndfile` (after `mp3` has repaired the stream), or optionally with
+`tensorflow_io_decoder`, and resamples with `resampling`. `wav_graph` decodes and
+resamples WAV files inside a TensorFlow graph, for serving.
 """

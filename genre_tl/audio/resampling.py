@@ -1,7 +1,4 @@
-"""Sample rates, changed in core TensorFlow ops: whole waveforms, or a stream of them.
-
-`docs/audio.md` has measurements.
-"""
+"""Changes sample rates with core TensorFlow ops: of whole waveforms or streams."""
 
 from __future__ import annotations
 
@@ -13,31 +10,30 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# The low-pass of `resample` falls from 1 to 0 like the integral of a Gaussian, five
-# standard deviations to either side: from 0.95 to 1 of the lower Nyquist frequency.
-# Its impulse response has faded to 1e-7 after 361 samples of the lower rate.
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
+"""Sample rates that are accepted from the header of a file."""
+
+# The low-pass falls from 1 to 0 like the integral of a Gaussian, five standard
+# deviations to either side: from 0.95 to 1 of the lower Nyquist frequency. Its impulse
+# response is below 1e-7 after 361 samples of the lower rate.
 _CUTOFF, _CUTOFF_SD, _GUARD_SAMPLES = 0.975, 0.005, 400
 
 
 def resample(waveform: Any, rate_in_hz: Any, rate_out_hz: Any) -> tf.Tensor:
-    """Changes the sample rate, band-limited and without any shift in time.
+    """Resamples a waveform, band-limited and without a delay.
 
-    Sample `k` of the result is the waveform at `k / rate_out_hz` seconds, silence
-    around it. Up to 0.95 of the lower Nyquist frequency the gain is 1 within 1e-6;
-    what is above that frequency is down by 120 dB or more (measured: 133). With
-    Python-int rates and a static length all shapes are static, and XLA compiles it.
-
-    Overlapping blocks, of whole numbers of samples at both rates, are transformed,
-    filtered, and transformed back at the new length (overlap-save).
+    Sample `k` of the result is at `k / rate_out_hz` seconds; there is silence before
+    and after the waveform. The gain is 1 within 1e-6 up to 0.95 of the lower Nyquist
+    frequency, and below -120 dB above 1 (overlap-save with FFTs). Shapes are static,
+    and XLA can compile it, if the rates are Python ints and the length is static.
 
     Args:
       waveform: float `[..., samples]`.
       rate_in_hz: its rate, a Python int or an integer scalar tensor.
-      rate_out_hz: the rate wanted, likewise.
+      rate_out_hz: the new rate, a Python int or an integer scalar tensor.
 
     Returns:
-      float32 `[..., ceil(samples * rate_out_hz / rate_in_hz)]`; `waveform`
-      itself if the rates are equal.
+      float32 `[..., ceil(samples * rate_out_hz / rate_in_hz)]`.
 
     Raises:
       ValueError: if a Python-int rate is not positive.
@@ -69,22 +65,22 @@ def stream(
     piece_samples: int,
     most_samples: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Resamples a waveform that comes in blocks and goes in pieces.
+    """Resamples a waveform block by block.
 
     Args:
-      blocks: float32 `[samples]` each, of any lengths.
+      blocks: float32 `[samples]` each, of any length.
       rate_in_hz: their rate.
-      rate_out_hz: the rate wanted.
-      piece_samples: length of every piece but the last.
-      most_samples: where to stop, if not at the end.
+      rate_out_hz: the new rate.
+      piece_samples: length of every piece except the last.
+      most_samples: length after which to stop; None for all.
 
     Yields:
-      float32 `[piece_samples]`, the last one shorter perhaps: together what
-      `resample` makes of the whole, but for rounding.
+      float32 `[piece_samples]`. The pieces together equal `resample` of the whole, up
+      to rounding.
     """
     divisor = math.gcd(rate_in_hz, rate_out_hz)
     num_in, num_out = rate_in_hz // divisor, rate_out_hz // divisor
-    # In groups of `num_in` or `num_out` samples: so far reaches the edge of a part.
+    # How far an edge is heard, in groups of `num_in` or `num_out` samples.
     guard = -(-_GUARD_SAMPLES // min(num_in, num_out))
     first, held = 0, np.zeros([0], np.float32)
     most = 2**62 if most_samples is None else most_samples
@@ -105,7 +101,7 @@ def stream(
 
 @functools.cache
 def _graph() -> Callable[..., tf.Tensor]:
-    """Returns `resample` as a graph: in less than half the time, and by threads."""
+    """Returns `resample` as a graph: twice as fast, and parallel in threads."""
     rate = tf.TensorSpec([], tf.int64)
     signature = [tf.TensorSpec([None]), rate, rate]
     return tf.function(resample, input_signature=signature, autograph=False)
@@ -114,7 +110,7 @@ def _graph() -> Callable[..., tf.Tensor]:
 def _filled(
     held: np.ndarray, blocks: Iterator[np.ndarray], num_wanted: int
 ) -> np.ndarray:
-    """Returns `held` with blocks behind it, until it is long enough or they end."""
+    """Returns `held` with as many blocks appended as `num_wanted` samples need."""
     parts, length = [held], len(held)
     while length < num_wanted and (block := next(blocks, None)) is not None:
         parts.append(block)
@@ -123,7 +119,7 @@ def _filled(
 
 
 def _convert(waveform: tf.Tensor, num_in: Any, num_out: Any) -> tf.Tensor:
-    """Turns every `num_in` samples into `num_out`; both int, or int64 tensors."""
+    """Resamples by `num_out / num_in`, both ints or both int64 tensors."""
     samples = waveform.shape[-1]
     if samples is None:
         samples = tf.shape(waveform, tf.int64)[-1]

@@ -1,8 +1,7 @@
-"""Encoded WAV files to waveforms, in core TensorFlow ops: a server can run it.
+"""Decodes WAV files inside a TensorFlow graph, with core ops that a server has.
 
-`decode` does inside a graph what `audio.read` does with files: any sample rate, any
-number of channels, 8 to 32 bits or floating-point, chunks in any order, and what a
-writer that did not finish leaves behind.
+Any sample rate and number of channels, 8 to 32-bit PCM or float, chunks in any order,
+and files whose writer was interrupted.
 """
 
 from __future__ import annotations
@@ -13,64 +12,54 @@ from typing import Any
 import tensorflow as tf
 
 from genre_tl import params
-from genre_tl.audio import decoding
+from genre_tl.audio import resampling
 
 MAX_BATCH_SAMPLES = 2**29
-"""Most samples that a batch may come to, at the model's rate: some nine hours."""
+"""Most samples in a batch, with padding, at the model's rate: nine hours."""
 
-# A file of nothing but empty chunks must not keep a server busy.
-_MAX_CHUNKS = 1000
-
-# Samples of all channels that are decoded and resampled at a time, or one second if
-# that is more.
-_BLOCK_SAMPLES = 2**20
-
-# Louder than any 32-bit integer: no sample, and its square would overflow.
-_LOUDEST = 2.0**31
+_MAX_CHUNKS = 1000  # so that a file of empty chunks cannot keep a server busy
+_BLOCK_SAMPLES = 2**20  # of all channels, resampled at a time; at least one second
+_LOUDEST = 2.0**31  # of any 32-bit integer; the square of more could overflow
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-# What follows the codec's number in an extensible header: the rest of a GUID.
+# The rest of the GUID behind the codec's number in an extensible header.
 _GUID = b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
 
-# The size of `data` in an RF64 file, whose `ds64`, always the first chunk, has it.
+# The size of `data` in an RF64 file if its first chunk, `ds64`, has the real one.
 _IN_DS64 = 2**32 - 1
-
-# Columns of what `_parse` returns, all int64.
-_CODE, _CHANNELS, _RATE, _ALIGN, _START, _FRAMES = range(6)
 
 
 def decode(
     data: tf.Tensor, name: str = "audio_bytes", numbers: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Decodes WAV files.
+    """Decodes and resamples WAV files, channels averaged.
 
-    A file that breaks off is used as far as it goes. The channels are averaged, and
-    resampled by `audio.resample`. Samples that are no numbers count as zero.
+    Of a file that is cut off, what is there is used. Samples that are NaN or infinite
+    become zero.
 
     Args:
       data: string `[batch]`, a whole file each.
-      name: of the argument, for messages.
-      numbers: of the files, for messages, int64 `[batch]`; from 0 if None.
+      name: the argument's name in error messages.
+      numbers: the files' numbers in error messages, int64 `[batch]`; from 0 if None.
 
     Returns:
-      float32 `[batch, samples]` at `params.SAMPLE_RATE_HZ`, zeros after the end of
-      the shorter ones.
+      float32 `[batch, samples]` at `params.SAMPLE_RATE_HZ`, padded with zeros.
 
     Raises:
-      tf.errors.InvalidArgumentError: if one cannot be decoded; says which, and why.
+      tf.errors.InvalidArgumentError: if a file cannot be decoded; says which and why.
     """
     if numbers is None:
         numbers = tf.range(tf.size(data, tf.int64))
     parsed, reasons = tf.map_fn(
         _parse, data, fn_output_signature=(tf.TensorSpec([6], tf.int64), tf.string)
     )
-    parsed = tf.ensure_shape(parsed, [None, 6])
-    with tf.control_dependencies([_require_fine(reasons, name, numbers)]):
-        parsed = tf.identity(parsed)
-        lengths = _at_model_rate(parsed[:, _FRAMES], parsed[:, _RATE])
+    # All files are checked before any is decoded.
+    with tf.control_dependencies([_require_valid(reasons, name, numbers)]):
+        parsed = tf.ensure_shape(parsed, [None, 6])
+        _, _, rates_hz, _, _, lengths = tf.unstack(parsed, axis=1)
+        lengths = -(-lengths * params.SAMPLE_RATE_HZ // rates_hz)
     longest = tf.reduce_max(tf.concat([lengths, [0]], 0))
     with tf.control_dependencies([_require_room(longest, tf.size(data), name)]):
-        # Nothing is decoded before all were found to be fine.
         longest, parsed = tf.identity(longest), tf.identity(parsed)
 
     def row(number: tf.Tensor) -> tf.Tensor:
@@ -82,37 +71,41 @@ def decode(
 
 
 def is_sample(waveform: tf.Tensor) -> tf.Tensor:
-    """Says of each value whether it can be a sample: a number, at most 2^31."""
+    """Returns whether each value can be a sample: finite, of a size up to 2^31."""
     return (waveform > -_LOUDEST) & (waveform < _LOUDEST)
 
 
-def _at_model_rate(num_samples: tf.Tensor, rate_hz: tf.Tensor) -> tf.Tensor:
-    return -(-num_samples * params.SAMPLE_RATE_HZ // rate_hz)
+def _text(*parts: Any) -> tf.Tensor:
+    return tf.strings.join(
+        [
+            part if isinstance(part, str) else tf.strings.as_string(part)
+            for part in parts
+        ]
+    )
 
 
-def _require_fine(reasons: tf.Tensor, name: str, numbers: tf.Tensor) -> tf.Operation:
+def _require_valid(reasons: tf.Tensor, name: str, numbers: tf.Tensor) -> tf.Operation:
     broken = tf.where(tf.not_equal(reasons, ""))[:, 0]
-    where = tf.strings.as_string(tf.gather(numbers, broken[:1]))
-    text = tf.strings.join([name, "[", where, "]: ", tf.gather(reasons, broken[:1])])
+    number, reason = tf.gather(numbers, broken[:1]), tf.gather(reasons, broken[:1])
+    text = tf.strings.join([_text(name, "[", number, "]: "), reason])
     return tf.debugging.Assert(tf.equal(tf.size(broken), 0), [text])
 
 
 def _require_room(longest: tf.Tensor, count: tf.Tensor, name: str) -> tf.Operation:
     total = longest * tf.cast(count, tf.int64)
-    text = tf.strings.join(
-        [
-            f"{name}: clips of the length of the longest come to ",
-            tf.strings.as_string(total // (3600 * params.SAMPLE_RATE_HZ)),
-            " hours, more than a batch may hold: send fewer, or shorter ones",
-        ]
-    )
+    hours = total // (3600 * params.SAMPLE_RATE_HZ)
+    text = _text(f"{name}: ", hours, " hours, padded, are too many: send fewer clips")
     return tf.debugging.Assert(total <= MAX_BATCH_SAMPLES, [text])
 
 
 def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the columns of one file, and "" or what is wrong with it."""
-    length = tf.strings.length(data, unit="BYTE")
-    length = tf.cast(length, tf.int64)
+    """Parses a header.
+
+    Returns:
+      int64 `[6]`: code of the sample format, channels, rate, bytes per frame, start of
+      the audio, number of frames; and what is wrong with the file, or "".
+    """
+    length = tf.cast(tf.strings.length(data, unit="BYTE"), tf.int64)
     (fmt, fmt_size), (start, data_size) = _find_chunks(data, length)
     fields = _bytes(data, fmt, 40)
     tag, channels = _number(fields, 0, 2), _number(fields, 2, 2)
@@ -124,49 +117,35 @@ def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     num_frames = data_size // tf.maximum(align, 1)
     code = tf.where(tf.equal(codec, _PCM), bits // 8 - 1, 3 + bits // 32)
     is_riff = _is(data, 0, b"RIFF") | _is(data, 0, b"RF64")
-    number = tf.strings.as_string
+    is_known = tf.equal(codec, _PCM) | tf.equal(codec, _FLOAT)
+    is_rate = (rate >= resampling.MIN_RATE_HZ) & (rate <= resampling.MAX_RATE_HZ)
+    is_size = tf.reduce_any(tf.equal(bits, tf.cast(sizes, tf.int64)))
     reasons = [
-        (length < 1, "it is empty (0 bytes)"),
+        (length > 0, "empty file"),
+        (is_riff & _is(data, 8, b"WAVE"), "no RIFF/WAVE header: send a WAV file"),
+        (fmt >= 0, "no fmt chunk: the header is cut off or damaged"),
+        (fmt_size >= 16, "fmt chunk too short"),
+        (is_known, _text("codec ", codec, " is neither PCM nor float")),
+        (channels > 0, "0 channels"),
+        (is_rate, _text("sample rate ", rate, " Hz is outside 1-768 kHz")),
+        (is_size, _text(bits, " bits per sample are not supported")),
         (
-            ~(is_riff & _is(data, 8, b"WAVE")),
-            "it has no RIFF/WAVE header: send a WAV file",
+            tf.equal(align, channels * bits // 8),
+            _text("block size ", align, " does not match ", channels, " channels"),
         ),
-        (fmt < 0, "its header breaks off or is damaged: there is no fmt chunk"),
-        (fmt_size < 16, "its fmt chunk is too short"),
-        (
-            tf.not_equal(codec, _PCM) & tf.not_equal(codec, _FLOAT),
-            tf.strings.join(
-                ["its codec, number ", number(codec), ", is neither PCM nor float"]
-            ),
-        ),
-        (channels < 1, "it has 0 channels"),
-        (
-            (rate < decoding.MIN_RATE_HZ) | (rate > decoding.MAX_RATE_HZ),
-            tf.strings.join(["no music has ", number(rate), " samples a second"]),
-        ),
-        (
-            ~tf.reduce_any(tf.equal(bits, tf.cast(sizes, tf.int64))),
-            tf.strings.join(["it has ", number(bits), " bits a sample"]),
-        ),
-        (
-            tf.not_equal(align, channels * bits // 8),
-            tf.strings.join(
-                ["its block size, ", number(align), ", does not fit its channels"]
-            ),
-        ),
-        (start < 0, "it breaks off or is damaged before any audio"),
-        (num_frames < 1, "it has a header, but no audio"),
+        (start >= 0, "cut off or damaged before any audio"),
+        (num_frames > 0, "no audio after the header"),
     ]
     reason = tf.constant("")
-    for is_wrong, text in reversed(reasons):
-        reason = tf.where(is_wrong, text, reason)
+    for is_right, text in reversed(reasons):
+        reason = tf.where(is_right, reason, text)
     return tf.stack([code, channels, rate, align, start, num_frames]), reason
 
 
 def _find_chunks(
     data: tf.Tensor, length: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns position and size of the first `fmt ` and `data`; -1 if there is none."""
+    """Returns position and size of the first `fmt ` and `data` chunk, or -1 and 0."""
     none = tf.constant([-1, 0], tf.int64)
     large = _large_size(data, length)
 
@@ -182,20 +161,20 @@ def _find_chunks(
         size, body = _number(_bytes(data, at + 4, 4), 0, 4), at + 8
         is_fmt = _is(data, at, b"fmt ") & (fmt[0] < 0)
         is_sound = _is(data, at, b"data") & (sound[0] < 0)
-        # Who writes to a pipe states 0, or the most there is, and means: all.
+        # Writers to a pipe state 0, or the largest number, for "all".
         size = tf.where(is_sound & tf.equal(size, 0), length, size)
         size = tf.where(is_sound & tf.equal(size, _IN_DS64), large, size)
         found = tf.stack([body, tf.minimum(size, length - body)])
         fmt, sound = tf.where(is_fmt, found, fmt), tf.where(is_sound, found, sound)
         return count + 1, body + size + size % 2, fmt, sound
 
-    first = tf.constant(12, tf.int64)
-    _, _, fmt, sound = tf.while_loop(is_looking, look, (0, first, none, none))
+    start = (0, tf.constant(12, tf.int64), none, none)
+    _, _, fmt, sound = tf.while_loop(is_looking, look, start)
     return (fmt[0], fmt[1]), (sound[0], sound[1])
 
 
 def _large_size(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Returns the size of `data` that an RF64 file states apart, or that of all."""
+    """Returns the size of `data` that `ds64` of an RF64 file states, or the file's."""
     is_stated = _is(data, 0, b"RF64") & _is(data, 12, b"ds64")
     size = _number(_bytes(data, 28, 8), 0, 8)  # Negative from 2^63 on.
     return tf.where(is_stated & (size > 0) & (size < length), size, length)
@@ -206,7 +185,7 @@ def _is(data: tf.Tensor, at: Any, text: bytes) -> tf.Tensor:
 
 
 def _piece(data: tf.Tensor, at: Any, num_bytes: Any) -> tf.Tensor:
-    """Returns bytes of a file, as many of them as there are."""
+    """Returns bytes of a file, fewer at its end."""
     length = tf.strings.length(data, unit="BYTE")
     at = tf.clip_by_value(tf.cast(at, tf.int64), 0, tf.cast(length, tf.int64))
     return tf.strings.substr(data, at, tf.cast(num_bytes, tf.int64))
@@ -225,10 +204,10 @@ def _number(values: tf.Tensor, at: int, num_bytes: int) -> tf.Tensor:
 
 
 def _waveform(data: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Returns float32 `[samples]` of one file that was found to be fine."""
+    """Returns the waveform of a parsed file, float32 `[samples]`."""
     code, channels, rate, align, start, num_frames = tf.unstack(columns)
-    # Whole seconds are whole samples at both rates. One more on either side is
-    # farther than the filter reaches.
+    # Whole seconds are whole samples at both rates. The resampling filter reaches less
+    # than the one second that is added on either side.
     secs = tf.maximum(_BLOCK_SAMPLES // (rate * channels), 1)
     num_blocks = -(-num_frames // (secs * rate))
 
@@ -239,7 +218,8 @@ def _waveform(data: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         encoded = _piece(data, start + first * align, (last - first) * align)
         samples = tf.reshape(_samples(encoded, code), tf.stack([-1, channels]))
         samples = tf.where(is_sample(samples), samples, 0.0)
-        samples = decoding.resample(decoding.mono(samples), rate, params.SAMPLE_RATE_HZ)
+        samples = tf.reduce_mean(samples, axis=1)
+        samples = resampling.resample(samples, rate, params.SAMPLE_RATE_HZ)
         skipped = (number * secs - first_sec) * params.SAMPLE_RATE_HZ
         return samples[skipped : skipped + secs * params.SAMPLE_RATE_HZ]
 
@@ -247,7 +227,7 @@ def _waveform(data: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
 
 
 def _concat(part: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor) -> tf.Tensor:
-    """Returns parts 0 to `count - 1`, float32 `[any]` each, one after the other."""
+    """Concatenates the parts 0 to `count - 1`, float32 `[samples]` each."""
     parts = tf.TensorArray(
         tf.float32, tf.cast(count, tf.int32), infer_shape=False, element_shape=[None]
     )
@@ -264,7 +244,7 @@ def _concat(part: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor) -> tf.Tens
 
 
 def _samples(encoded: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-    """Returns float32 from -1 to 1, channels interleaved."""
+    """Returns float32 in [-1, 1], channels interleaved."""
 
     def raw(dtype: tf.DType) -> tf.Tensor:
         return tf.cast(tf.io.decode_raw(encoded, dtype), tf.float32)

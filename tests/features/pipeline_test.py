@@ -153,7 +153,7 @@ def test_a_long_file_in_pieces_has_the_frames_of_the_whole(
 def test_the_summary_and_the_index_account_for_every_file(music, tmp_path):
     calls = []
     summary = extract(music, tmp_path / "s", on_progress=lambda *x: calls.append(x))
-    reason = "it is not audio, or of an unknown format"
+    reason = "not audio, or an unsupported format (convert it to FLAC or MP3)"
     assert summary == extraction.Summary(
         num_computed=5,
         num_repeated=1,
@@ -293,10 +293,10 @@ def test_a_file_whose_reading_was_disturbed_is_tried_each_time(
     shutil.copy(music / "b/3.wav", music / "b/twin.wav")
     open_file = decoding._open
 
-    def disturbed(path, max_secs):
-        if path.endswith(b"3.wav"):
+    def disturbed(path, reading):
+        if path.endswith("3.wav"):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
-        return open_file(path, max_secs)
+        return open_file(path, reading)
 
     monkeypatch.setattr(decoding, "_open", disturbed)
     failures = dict(extract(music, tmp_path / "s").failures)
@@ -728,7 +728,7 @@ def test_the_tool_reports_failures_and_fails_only_if_nothing_worked(
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.split("exit code")[:2]
     assert "6 clips have features: 5 computed now" in first
-    assert "failed: a/broken.wav: it is not audio" in first
+    assert "failed: a/broken.wav: not audio" in first
     assert str(tmp_path / "s/index.csv") in first
     assert "0 clips have features" in second
     assert done.stdout.split("exit code ")[1][0] == "0"

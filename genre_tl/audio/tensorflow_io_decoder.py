@@ -1,0 +1,85 @@
+"""Decodes audio files with tensorflow-io, where it is installed and loads.
+
+The samples are those of libsndfile, at a higher cost (`docs/audio.md`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tl.audio import libsndfile
+
+_MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves as much as a header promises
+
+
+class Source:
+    """A decoded file, with the attributes and methods of `libsndfile.Source`."""
+
+    def __init__(self, samples: np.ndarray, rate_hz: int) -> None:
+        self._samples, self.rate_hz = samples, rate_hz
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields all samples, float32 `[samples]`."""
+        yield self._samples
+
+    def note(self) -> str:
+        """Returns "": a file with anything odd about it has no `Source`."""
+        return ""
+
+
+def decode(path: str, source: libsndfile.Source) -> Source | None:
+    """Decodes a file that libsndfile has opened.
+
+    tensorflow-io returns no sample rate and no dependable length. It decodes files
+    only that are wanted to their end, with the rate and length that libsndfile finds.
+
+    Returns:
+      None if tensorflow-io does not load or cannot decode the file.
+    """
+    decoder, num_samples = _decoders().get(source.kind), source.num_samples
+    is_sane = 0 < num_samples < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
+    is_whole = num_samples == source.num_wanted
+    if not decoder or not is_sane or not is_whole or source.header_note():
+        return None
+    try:
+        samples = decoder(tf.io.read_file(path)).numpy().mean(axis=1)
+    except tf.errors.OpError:
+        return None
+    if len(samples) != num_samples or not np.isfinite(samples).all():
+        return None
+    return Source(samples, source.rate_hz)
+
+
+@functools.cache
+def _decoders() -> Mapping[tuple[str, str], Callable[[tf.Tensor], tf.Tensor]]:
+    """Returns the ops from encoded bytes to float32 `[samples, channels]`, if any."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from tensorflow_io import audio
+            from tensorflow_io.python.ops import core_ops
+
+            core_ops.io_audio_decode_mp3  # noqa: B018  this loads the library
+    except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError):
+        return {}
+
+    def wav(dtype: tf.DType) -> Callable[[Any], Any]:
+        decode = functools.partial(audio.decode_wav, dtype=dtype)
+        scale = 1.0 if dtype.is_floating else 2.0 ** (1 - 8 * dtype.size)
+        return lambda data: scale * tf.cast(decode(data), tf.float32)
+
+    # No FLAC: the op never returns if the stream ends before its stated length.
+    return {
+        ("MP3", "MPEG_LAYER_III"): audio.decode_mp3,
+        ("OGG", "VORBIS"): audio.decode_vorbis,
+        ("WAV", "PCM_16"): wav(tf.int16),
+        ("WAV", "PCM_24"): wav(tf.int32),
+        ("WAV", "FLOAT"): wav(tf.float32),
+    }
