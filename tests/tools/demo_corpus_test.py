@@ -1,4 +1,4 @@
-"""The demo corpus: layout, reproducibility, and whether there is music in it."""
+"""The demo corpus: its layout, reproducibility and sound."""
 
 import dataclasses
 import itertools
@@ -13,13 +13,13 @@ from sklearn import linear_model, model_selection, pipeline, preprocessing
 from genre_tl.data import collection, gtzan, splits
 from tools.demo_corpus import builder, synthesis
 
-CORPUS = builder.Corpus(num_tagged=68, clips_per_genre=6, clip_secs=5)
+CORPUS = {"num_tagged": 68, "clips_per_genre": 6, "clip_secs": 5, "seed": 0}
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo") / "corpus"
-    builder.write(root, CORPUS)
+    builder.write(root, **CORPUS)
     return root
 
 
@@ -32,9 +32,8 @@ def read(path):
 
 def piece(**changes):
     plain = synthesis.Piece(
-        bpm=120, drive=0, groove="none", bass="none", rhythm="held",
-        chords="piano", lead="none", harmony="pop", key=0, levels=(1, 1, 1, 1),
-        tilt=0, echo=0, noise=0, peak=0.5,
+        bpm=120, drive=0, groove="none", bass="none", rhythm="held", chords="piano",
+        lead="none", harmony="pop", key=0, levels=(1, 1, 1, 1), noise=0,
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
@@ -72,15 +71,15 @@ def test_every_clip_sounds_and_none_is_another(demo):
 
 def test_every_tag_has_clips_with_and_without_it(demo):
     share = collection.load("auto", demo / "tagged").labels.mean(axis=0)
-    assert len(share) == 35
+    assert len(share) == 28
     assert share.min() > 0
     assert share.max() < 1
 
 
 def test_a_seed_gives_one_corpus_and_another_seed_another(demo, tmp_path):
-    small = dataclasses.replace(CORPUS, num_tagged=2, clips_per_genre=1)
-    builder.write(tmp_path / "same", small)
-    builder.write(tmp_path / "other", dataclasses.replace(small, seed=1))
+    small = CORPUS | {"num_tagged": 2, "clips_per_genre": 1}
+    builder.write(tmp_path / "same", **small)
+    builder.write(tmp_path / "other", **small | {"seed": 1})
     for path in (tmp_path / "same").rglob("*.wav"):
         relative = path.relative_to(tmp_path / "same")
         assert path.read_bytes() == (demo / relative).read_bytes()
@@ -89,16 +88,16 @@ def test_a_seed_gives_one_corpus_and_another_seed_another(demo, tmp_path):
 
 def test_a_second_call_does_nothing(demo):
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*")}
-    builder.write(demo, CORPUS)
+    builder.write(demo, **CORPUS)
     assert {path: path.stat().st_mtime_ns for path in demo.rglob("*")} == before
 
 
 def test_nothing_else_is_overwritten(demo, tmp_path):
     with pytest.raises(FileExistsError, match="something other"):
-        builder.write(demo, dataclasses.replace(CORPUS, seed=1))
+        builder.write(demo, **CORPUS | {"seed": 1})
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(FileExistsError):
-        builder.write(tmp_path, CORPUS)
+        builder.write(tmp_path, **CORPUS)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
@@ -108,27 +107,19 @@ def test_a_failed_call_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builder, "_write_genres", full)
     with pytest.raises(OSError, match="disk full"):
-        builder.write(tmp_path / "a" / "corpus", CORPUS)
+        builder.write(tmp_path / "a" / "corpus", **CORPUS)
     assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_the_manifest_states_the_parameters(demo):
     manifest = json.loads((demo / "corpus.json").read_text())
-    assert manifest.items() >= dataclasses.asdict(CORPUS).items()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"num_tagged": 0}, {"clip_secs": 0.5}, {"seed": -1}, {"difficulty": 2}]
-)
-def test_parameters_out_of_range_are_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        builder.Corpus(**wrong)
+    assert manifest.items() >= CORPUS.items()
 
 
 @pytest.mark.parametrize("name", sorted(synthesis.INSTRUMENTS))
 def test_an_instrument_sounds_at_the_pitch_it_is_given(name):
     # A4 and harmonics: the spectrum repeats every 440 Hz, and there is no other line.
-    note = synthesis._tone(synthesis.INSTRUMENTS[name], 69, 16_000, 16_000)
+    note = synthesis.tone(name, 69, 16_000, 16_000)
     spectrum = np.abs(np.fft.rfft(note * np.hanning(len(note)))) ** 2
     hz = np.arange(len(spectrum))
     near = np.abs(hz - 440 * np.round(hz / 440)) < 0.03 * hz
@@ -153,54 +144,49 @@ def test_the_tempo_heard_is_the_tempo_of_the_piece():
         assert lags[np.argmax(echo[lags])] == pytest.approx(frames_a_beat, abs=1.5)
 
 
-def test_tags_say_what_a_piece_holds():
+def test_tags_name_what_can_be_heard():
     def tags(**changes):
         heard = builder._tags(piece(**changes))
-        return {tag for tag, on in heard.items() if on} - genres
+        return {tag for tag, on in heard.items() if on} - set(gtzan.GENRES)
 
-    # Of the genres' names one is also that of a harmony.
-    genres = set(builder._STYLES) - {"blues"}
-    assert tags() == {"piano", "major", "no beat", "solo"}
-    assert tags(bpm=70, groove="waltz", bass="held", lead="flute") == {
-        *("slow", "waltz", "drums", "bass", "piano", "flute", "major")
+    assert tags() == {"piano", "major", "no beat"}
+    assert tags(bpm=70, groove="train", bass="held", lead="flute") == {
+        *("slow", "drums", "bass", "piano", "flute", "major")
     }
-    assert tags(groove="swing", harmony="quick blues", bpm=160) == {
-        *("swing", "drums", "blues", "fast", "piano")
+    assert tags(groove="swing", harmony="blues", bpm=160) == {
+        *("drums", "fast", "piano", "minor")
     }
-    assert tags(rhythm="skank", drive=0.5, harmony="dark") == {
-        *("offbeat", "distorted", "minor", "piano", "no beat", "solo")
+    assert tags(rhythm="skank", drive=0.5, harmony="riff") == {
+        *("offbeat", "distorted", "minor", "piano", "no beat")
     }
 
 
 def test_a_piece_with_half_the_choices_of_a_genre_is_tagged_with_it():
     for genre, style in builder._STYLES.items():
-        typical = {part: getattr(style, part)[0] for part in builder._PARTS}
+        typical = {part: builder._options(style, part)[0] for part in builder._PARTS}
         assert builder._tags(piece(**typical))[genre]
         half = dict(list(typical.items())[:3])
         assert builder._tags(piece(**half))[genre]
 
 
-def test_every_choice_of_a_style_is_in_its_table():
-    tables = {
-        "groove": synthesis.GROOVES,
-        "bass": synthesis.BASSES,
-        "rhythm": synthesis.RHYTHMS,
-        "chords": synthesis.INSTRUMENTS,
-        "lead": {**synthesis.INSTRUMENTS, "none": None},
-        "harmony": synthesis.HARMONIES,
-    }
+@pytest.mark.parametrize(
+    "part, table",
+    [
+        ("groove", synthesis.GROOVES),
+        ("bass", synthesis.BASSES),
+        ("rhythm", synthesis.RHYTHMS),
+        ("chords", synthesis.INSTRUMENTS),
+        ("lead", {**synthesis.INSTRUMENTS, "none": None}),
+        ("harmony", synthesis.HARMONIES),
+    ],
+)
+def test_styles_use_what_the_tables_have(part, table):
     assert tuple(builder._STYLES) == gtzan.GENRES
-    for style in builder._STYLES.values():
-        for field, table in tables.items():
-            assert set(getattr(style, field)) <= set(table)
-    used = {field: set() for field in tables}
-    for style in builder._STYLES.values():
-        for field in tables:
-            used[field] |= set(getattr(style, field))
-    assert used["groove"] | {"none"} == set(synthesis.GROOVES)
-    assert used["bass"] == set(synthesis.BASSES)
-    assert used["rhythm"] == set(synthesis.RHYTHMS)
-    assert used["harmony"] == set(synthesis.HARMONIES)
+    styles = builder._STYLES.values()
+    used = {choice for style in styles for choice in builder._options(style, part)}
+    assert used <= set(table)
+    if part not in ("chords", "lead"):
+        assert used == set(table)
 
 
 def features(path):
@@ -213,7 +199,7 @@ def features(path):
     return np.concatenate([log.mean(1), log.std(1), np.diff(log).std(1)])
 
 
-def test_plain_features_tell_the_genres_well_above_chance(demo):
+def test_simple_features_classify_genres_well_above_chance(demo):
     table = collection.load("auto", demo / "genres")
     model = pipeline.make_pipeline(
         preprocessing.StandardScaler(),

@@ -1,1 +1,1 @@
-"""The demo corpus: synthesised music with tags and genres, for `make demo`."""
+"""Synthesised music with tags and genres, for `make demo`."""

@@ -1,276 +1,192 @@
-"""The demo corpus: small tagged and genre collections, synthesised from a seed.
+"""Writes the demo corpus: a tagged and a genre collection, synthesised from a seed.
 
-Each genre is a `_Style`: the choices typical of it, from which a piece is composed.
-The tagged part mixes the choices of all styles and names what sounds, so what is
-learned there (timbre, rhythm, harmony, tempo) serves to tell the genres apart.
+Each genre is a `_Style`: its typical choices. The tagged part mixes the choices of all
+styles and is tagged with what can be heard, such as instruments, tempo and style. So
+what is learned there helps to tell the genres apart.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pathlib
-import shutil
-import wave
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import soundfile
 
-from genre_tl import params
-from genre_tl.data import magnatagatune
-from tools.demo_corpus import synthesis
+from genre_tl import files, params
+from genre_tl.data import gtzan, magnatagatune
 
-GENRE_RATE_HZ = 22_050
-"""Sample rate of the genre part: GTZAN's."""
+from . import synthesis
 
-_RECIPE = 2  # To be raised with every change of the sound.
+_GENRE_RATE_HZ = 22_050  # That of GTZAN.
+_RECIPE = 3  # Increase it whenever the sound changes.
 _MANIFEST = "corpus.json"
 _CLIPS_PER_RECORDING = 2
 _PARTS = ("groove", "bass", "rhythm", "chords", "lead", "harmony")
-# Folder f, the paper's validation set, gets two shares lest it be tiny.
+# Folder f, the paper's validation set, gets two shares so that it is not too small.
 _FOLDERS = "0123456789abcdef" + "f"
-# Of a piece's choices, how many must be typical of a genre to be tagged with it.
+# The probability that a choice is from any style.
+_BORROWED_TAGGED, _BORROWED_GENRES = 0.6, 0.1
+# A piece with this many choices that are typical of a genre is tagged with it.
 _NUM_TYPICAL = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """What to synthesise.
-
-    Attributes:
-      num_tagged: clips of the tagged part.
-      clips_per_genre: clips of each of the ten genres.
-      clip_secs: length of every clip, 1 to 60.
-      seed: the same seed gives the same corpus.
-      difficulty: 0 (every genre keeps to its style) to 1 (half of its choices are
-        borrowed from any style, the mix varies more, and there is more noise).
-    """
-
-    num_tagged: int = 320
-    clips_per_genre: int = 12
-    clip_secs: float = 10.0
-    seed: int = 0
-    difficulty: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("num_tagged", 1, 100_000),
-            ("clips_per_genre", 1, 100_000),
-            ("clip_secs", 1, 60),
-            ("seed", 0, 2**63),
-            ("difficulty", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Style:
-    """The choices typical of a genre, each an entry of a table of `synthesis`."""
+class _Style(NamedTuple):
+    """Typical choices of a genre; several names are separated by commas."""
 
     bpm: tuple[int, int]
     drive: tuple[float, float]
-    groove: tuple[str, ...]
-    bass: tuple[str, ...]
-    rhythm: tuple[str, ...]
-    chords: tuple[str, ...]
-    lead: tuple[str, ...]
-    harmony: tuple[str, ...]
+    groove: str
+    bass: str
+    rhythm: str
+    chords: str
+    lead: str
+    harmony: str
 
 
 # fmt: off
-_STYLES: Mapping[str, _Style] = {
-    "blues": _Style(
-        (65, 120), (0, 0.5), ("shuffle", "shuffle", "brushes"), ("walking", "boogie"),
-        ("quarters", "chick"), ("organ", "piano", "guitar", "electric guitar"),
-        ("electric guitar", "guitar", "piano"), ("long blues", "quick blues")),
-    "classical": _Style(
-        (60, 130), (0, 0), ("none", "none in three"), ("none", "held"),
-        ("held", "arpeggio", "halves", "fast arpeggio"),
-        ("strings", "piano", "harpsichord", "choir"),
-        ("strings", "flute", "none"), ("cadence", "minor cadence")),
-    "country": _Style(
-        (90, 150), (0, 0), ("train", "train", "waltz"), ("halves",),
-        ("chick", "skank", "eighths"), ("guitar", "guitar", "piano"),
-        ("guitar", "strings"), ("three chords",)),
-    "disco": _Style(
-        (108, 132), (0, 0), ("disco",), ("octaves", "eighths", "sequence"),
-        ("syncopated", "skank", "held"), ("strings", "synth", "guitar"),
-        ("strings", "brass", "synth"), ("funk", "sad")),
-    "hiphop": _Style(
-        (70, 104), (0, 0), ("boom bap", "boom bap", "trap"), ("sparse",),
-        ("held", "charleston", "arpeggio"), ("piano", "organ", "bells"),
-        ("none", "bells", "synth"), ("loop", "sad")),
-    "jazz": _Style(
-        (100, 220), (0, 0), ("swing", "swing", "brushes"), ("walking",),
-        ("comping", "charleston"), ("piano", "guitar", "bells"),
-        ("brass", "brass", "flute", "piano"), ("two five", "minor jazz")),
-    "metal": _Style(
-        (110, 190), (0.7, 1), ("double kick", "gallop"), ("chug", "eighths"),
-        ("chug", "sixteenths", "eighths"), ("electric guitar",),
-        ("none", "electric guitar"), ("dark", "riff")),
-    "pop": _Style(
-        (92, 130), (0, 0), ("pop", "pop", "disco"), ("sequence", "eighths"),
-        ("eighths", "arpeggio", "syncopated"), ("synth", "piano", "guitar"),
-        ("synth", "choir", "bells"), ("pop", "sad")),
-    "reggae": _Style(
-        (62, 92), (0, 0), ("one drop", "one drop", "steppers"), ("dub",),
-        ("skank",), ("organ", "guitar", "piano"),
-        ("none", "brass", "organ"), ("roots", "minor roots")),
-    "rock": _Style(
-        (100, 160), (0.2, 0.7), ("rock",), ("eighths",),
-        ("eighths", "syncopated", "halves"), ("electric guitar", "organ"),
-        ("electric guitar", "none"), ("rock", "riff", "three chords")),
-}
+_STYLES = dict(zip(gtzan.GENRES, (
+    _Style((65, 120), (0, 0.5), "shuffle", "walking", "quarters",
+           "organ,piano,guitar", "electric guitar,guitar", "blues"),
+    _Style((60, 130), (0, 0), "none", "none,held", "held",
+           "strings,piano", "strings,flute,none", "cadence"),
+    _Style((90, 150), (0, 0), "train", "halves", "skank,eighths",
+           "guitar", "guitar,strings", "pop"),
+    _Style((108, 132), (0, 0), "disco", "octaves,eighths", "syncopated,held",
+           "strings,synth", "strings,brass,synth", "sad,loop"),
+    _Style((70, 104), (0, 0), "boom bap", "sparse", "held,comping",
+           "piano,organ,bells", "none,bells", "loop,sad"),
+    _Style((100, 220), (0, 0), "swing", "walking", "comping",
+           "piano,guitar", "brass,flute,piano", "two five"),
+    _Style((110, 190), (0.7, 1), "double kick", "eighths", "sixteenths,eighths",
+           "electric guitar", "none,electric guitar", "riff"),
+    _Style((92, 130), (0, 0), "rock,disco", "octaves,eighths", "eighths",
+           "synth,piano,guitar", "synth,bells", "pop,sad"),
+    _Style((62, 92), (0, 0), "one drop", "dub", "skank",
+           "organ,guitar,piano", "none,brass,organ", "roots"),
+    _Style((100, 160), (0.2, 0.7), "rock", "eighths", "eighths,syncopated",
+           "electric guitar,organ", "electric guitar,none", "riff,pop"),
+), strict=True))
 # fmt: on
 
 
-def _tags(piece: synthesis.Piece) -> dict[str, bool]:
-    """Says of every tag, in alphabetical order, whether it can be heard."""
-    beat, line = synthesis.GROOVES[piece.groove], synthesis.BASSES[piece.bass][1]
-    heard = {
-        "arpeggio": "arpeggio" in piece.rhythm,
-        "bass": bool(line),
-        "dance": piece.groove == "disco",
-        "distorted": piece.drive > 0.2,
-        "drums": bool(beat),
-        "fast": piece.bpm > 130,
-        "no beat": not beat,
-        "offbeat": synthesis.RHYTHMS[piece.rhythm] == synthesis.OFFBEATS,
-        "slow": piece.bpm < 85,
-        "solo": not beat and not line and piece.lead in ("none", piece.chords),
-        "swing": piece.groove in synthesis.SWUNG,
-        "waltz": piece.groove in synthesis.IN_THREE,
-    }
-    for mode, _, _ in synthesis.HARMONIES.values():
-        heard[mode] = mode == synthesis.HARMONIES[piece.harmony][0]
-    for name in synthesis.INSTRUMENTS:
-        if "bass" not in name:
-            heard[name] = name in (piece.chords, piece.lead)
-    for genre, style in _STYLES.items():
-        typical = (getattr(piece, part) in getattr(style, part) for part in _PARTS)
-        heard[genre] = heard.get(genre, False) or sum(typical) >= _NUM_TYPICAL
-    return dict(sorted(heard.items()))
+def write(
+    root: str | os.PathLike[str],
+    *,
+    num_tagged: int,
+    clips_per_genre: int,
+    clip_secs: float,
+    seed: int,
+) -> None:
+    """Writes `tagged`, laid out as MagnaTagATune, and `genres`, laid out as GTZAN.
 
-
-def write(root: str | os.PathLike[str], corpus: Corpus) -> None:
-    """Writes the corpus: `tagged` in MagnaTagATune's layout, `genres` in GTZAN's.
-
-    The folder appears whole or not at all. If this very corpus is there, nothing is
-    done.
+    The folder is written atomically. If it holds this corpus already, nothing is done.
+    The same seed gives the same corpus.
 
     Raises:
-      FileExistsError: if something else is there.
+      FileExistsError: if the folder holds something else.
     """
+    numbers = _RECIPE, num_tagged, clips_per_genre, clip_secs, seed
+    names = "recipe", "num_tagged", "clips_per_genre", "clip_secs", "seed"
+    manifest = dict(zip(names, numbers, strict=True))
     root = pathlib.Path(root).absolute()
-    manifest = {"recipe": _RECIPE, **dataclasses.asdict(corpus)}
+    found = root / _MANIFEST
+    if found.is_file() and json.loads(found.read_text()) == manifest:
+        return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        if _read_manifest(root) == manifest:
-            return
         raise FileExistsError(
-            f"{root}: something other than this demo corpus is there; remove it or "
-            "name another folder"
+            f"{root}: holds something other than this demo corpus; remove it or name "
+            "another folder"
         )
-    partial = root.with_name(f".{root.name}.{os.getpid()}")
-    try:
-        _write_tagged(partial / "tagged", corpus)
-        _write_genres(partial / "genres", corpus)
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(partial, root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with files.whole_folder(root) as unfinished:
+        _write_tagged(unfinished / "tagged", num_tagged, clip_secs, seed)
+        genres = unfinished / "genres" / "genres_original"
+        _write_genres(genres, clips_per_genre, clip_secs, seed)
+        files.write_json(unfinished / _MANIFEST, manifest)
 
 
-def _read_manifest(root: pathlib.Path) -> object:
-    try:
-        return json.loads((root / _MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write_tagged(root: pathlib.Path, corpus: Corpus) -> None:
+def _write_tagged(
+    root: pathlib.Path, num_clips: int, clip_secs: float, seed: int
+) -> None:
     """Writes the clips, two of each recording, and their table."""
-    lines = []
-    for index in range(corpus.num_tagged):
+    rows = []
+    for index in range(num_clips):
         recording, part = divmod(index, _CLIPS_PER_RECORDING)
-        rng = np.random.default_rng([corpus.seed, 0, recording])
-        style = list(_STYLES)[recording % len(_STYLES)]
-        piece = _vary(_compose(style, 0.6, corpus.difficulty, rng), rng)
-        start, end = (int(k * corpus.clip_secs) for k in (part, part + 1))
-        album, track = divmod(recording, 10)
-        path = (
-            f"{_FOLDERS[recording % len(_FOLDERS)]}/demo_band-album_{album:03d}-"
-            f"{track:02d}-piece_{recording:05d}-{start}-{end}.wav"
-        )
-        player = np.random.default_rng([corpus.seed, 1, index])
-        waveform = synthesis.play(
-            piece, corpus.clip_secs, params.SAMPLE_RATE_HZ, player
-        )
+        rng = np.random.default_rng([seed, 0, recording])
+        genre = gtzan.GENRES[recording % len(gtzan.GENRES)]
+        piece = _compose(genre, _BORROWED_TAGGED, rng)
+        folder = _FOLDERS[recording % len(_FOLDERS)]
+        name = f"demo_band-album_{recording // 10:03d}-{recording % 10:02d}-piece"
+        secs = f"{int(part * clip_secs)}-{int((part + 1) * clip_secs)}"
+        path = f"{folder}/{name}_{recording:05d}-{secs}.wav"
+        player = np.random.default_rng([seed, 1, index])
+        waveform = synthesis.play(piece, clip_secs, params.SAMPLE_RATE_HZ, player)
         _write_wav(root / path, waveform, params.SAMPLE_RATE_HZ)
-        heard = _tags(piece)
-        lines.append([str(index + 1), *(str(int(x)) for x in heard.values()), path])
-    rows = [["clip_id", *heard, "mp3_path"], *lines]
-    text = "".join("\t".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
-    (root / magnatagatune.ANNOTATIONS).write_text(text, encoding="utf-8")
+        tags = _tags(piece)
+        rows.append([str(index + 1), *(str(int(x)) for x in tags.values()), path])
+    table = [["clip_id", *tags, "mp3_path"], *rows]
+    lines = ["\t".join(f'"{cell}"' for cell in row) + "\n" for row in table]
+    files.write_text(root / magnatagatune.ANNOTATIONS, "".join(lines))
 
 
-def _write_genres(root: pathlib.Path, corpus: Corpus) -> None:
-    for number, genre in enumerate(_STYLES):
-        for index in range(corpus.clips_per_genre):
-            rng = np.random.default_rng([corpus.seed, 2, number, index])
-            piece = _compose(genre, corpus.difficulty / 2, corpus.difficulty, rng)
-            waveform = synthesis.play(piece, corpus.clip_secs, GENRE_RATE_HZ, rng)
-            path = root / "genres_original" / genre / f"{genre}.{index:05d}.wav"
-            _write_wav(path, waveform, GENRE_RATE_HZ)
+def _write_genres(
+    root: pathlib.Path, clips_per_genre: int, clip_secs: float, seed: int
+) -> None:
+    for number, genre in enumerate(gtzan.GENRES):
+        for index in range(clips_per_genre):
+            rng = np.random.default_rng([seed, 2, number, index])
+            piece = _compose(genre, _BORROWED_GENRES, rng)
+            waveform = synthesis.play(piece, clip_secs, _GENRE_RATE_HZ, rng)
+            path = root / genre / f"{genre}.{index:05d}.wav"
+            _write_wav(path, waveform, _GENRE_RATE_HZ)
 
 
 def _write_wav(path: pathlib.Path, waveform: np.ndarray, rate_hz: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(np.round(waveform * 32767).astype("<i2").tobytes())
+    soundfile.write(path, waveform, rate_hz, subtype="PCM_16")
 
 
-def _compose(
-    genre: str, borrow: float, difficulty: float, rng: np.random.Generator
-) -> synthesis.Piece:
-    """Draws a piece of `genre`, each choice taken elsewhere with chance `borrow`."""
+def _compose(genre: str, borrowed: float, rng: np.random.Generator) -> synthesis.Piece:
+    """Draws a piece; each choice is from any style with probability `borrowed`."""
 
-    def options(field: str) -> tuple:
-        other = list(_STYLES)[rng.integers(len(_STYLES))]
-        return getattr(_STYLES[other if rng.random() < borrow else genre], field)
+    def style() -> _Style:
+        other = gtzan.GENRES[rng.integers(len(gtzan.GENRES))]
+        return _STYLES[other if rng.random() < borrowed else genre]
 
-    chosen = {name: str(rng.choice(options(name))) for name in _PARTS}
-    is_electric = chosen["chords"] == "electric guitar"
+    chosen = {part: str(rng.choice(_options(style(), part))) for part in _PARTS}
     return synthesis.Piece(
-        bpm=rng.uniform(*options("bpm")),
-        drive=rng.uniform(*options("drive")) * is_electric,
+        bpm=rng.uniform(*style().bpm),
+        drive=rng.uniform(*style().drive) * (chosen["chords"] == "electric guitar"),
         **chosen,
         key=int(rng.integers(12)),
-        levels=tuple(np.exp(rng.normal(0, 0.1 + 0.4 * difficulty, 4)).tolist()),
-        tilt=rng.uniform(0, 0.8 * difficulty),
-        echo=rng.uniform(0, 0.4),
-        noise=10 ** rng.uniform(-4, -3 + 2 * difficulty),
-        peak=10 ** rng.uniform(-0.9, -0.05),
+        levels=tuple(np.exp(rng.normal(0, 0.3, 4))),
+        noise=10 ** rng.uniform(-4, -2),
     )
 
 
-def _vary(piece: synthesis.Piece, rng: np.random.Generator) -> synthesis.Piece:
-    """Spreads the tags: silences some players, deals instruments out evenly."""
-    tuneful = [name for name in synthesis.INSTRUMENTS if "bass" not in name]
-    changes: dict[str, Any] = {
-        part: tuneful[rng.integers(len(tuneful))]
-        for part in ("chords", "lead")
-        if rng.random() < 0.5
+def _options(style: _Style, part: str) -> list[str]:
+    return getattr(style, part).split(",")
+
+
+def _tags(piece: synthesis.Piece) -> dict[str, bool]:
+    """Returns for every tag, in alphabetical order, whether the piece has it."""
+    mode = synthesis.HARMONIES[piece.harmony][0]
+    tags = {
+        "bass": piece.bass != "none",
+        "distorted": piece.drive > 0.2,
+        "drums": piece.groove != "none",
+        "fast": piece.bpm > 130,
+        "major": mode == "major",
+        "minor": mode == "minor",
+        "no beat": piece.groove == "none",
+        "offbeat": piece.rhythm == "skank",
+        "slow": piece.bpm < 85,
     }
-    for part in ("groove", "bass", "lead"):
-        if rng.random() < 0.25:
-            changes[part] = "none"
-    if rng.random() < 0.15:
-        changes["drive"] = rng.uniform(0.3, 1)
-    return dataclasses.replace(piece, **changes)
+    for name in synthesis.INSTRUMENTS.keys() - {"bass"}:
+        tags[name] = name in (piece.chords, piece.lead)
+    for genre, style in _STYLES.items():
+        typical = (getattr(piece, part) in _options(style, part) for part in _PARTS)
+        tags[genre] = sum(typical) >= _NUM_TYPICAL
+    return dict(sorted(tags.items()))
