@@ -24,11 +24,10 @@ INSIDE = {
     "splits",
     "audio": "mp3 libsndfile tensorflow_io_decoder resampling decoding wav_graph",
     "scattering": "wavelets planning operations layers",
-    "features": "framing log_scattering feature_store extraction pipeline",
+    "features": "framing log_scattering feature_store extraction pipeline waveforms",
     "model": "gru networks transfer",
     "evaluation": "intervals metrics text_chart plots",
-    "training": "learning head_pull fitting run_folder records training "
-    "cross_validation report",
+    "training": "run_folder fitting pretrain finetune cross_validation report",
     "serving": "trained_model inference_graph saved_model warmup model_card checks "
     "export tflite keras_files predictor recording_analysis",
 }

@@ -130,4 +130,4 @@ def features(
     extract(table, frontend)
     found, table = pipeline.load(store_dir(), table, frontend)
     # Clips of identical audio share their frames.
-    return found, table.merge_groups(found.starts.tolist())
+    return found, table.merge_groups(found.digests)

@@ -1,13 +1,15 @@
-"""Audio files to frames in a feature store: each file once, whatever happens.
+"""Audio files to frames in a feature store; the unit of work is one shard.
 
-`extract` compares a table with a store, computes what is missing and says what it
-did. `docs/features.md` tells how it is used.
+`extract` compares a table with a store, computes what is missing and returns a
+summary. `docs/features.md` shows how to use it.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import operator
@@ -15,6 +17,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -32,22 +35,22 @@ _BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
 
 _CHANGED = "it changed while it was read; extract again"
 _NOT_READ = "it could not be read to its end; extract again"
-_NOT_FINITE = "its samples are too large to compute with"
+_TOO_LOUD = "its samples are too large to compute with"
 
-_Transform = Callable[[np.ndarray, np.ndarray], tf.Tensor]
+_Results = Iterator[tuple[feature_store.Row, list[np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What one extraction did.
+    """Result of one extraction.
 
     Attributes:
       num_computed: clips whose features were computed now.
-      num_repeated: clips whose audio is byte for byte that of another clip.
-      num_unchanged: clips whose features were there already.
-      failures: `(path, reason)` of every clip without features, now or earlier.
-      notes: `(path, note)` of clips that were used though something was odd.
-      removed: clips in the store that have left the table or the disk.
+      num_repeated: clips whose audio is identical to that of another clip.
+      num_unchanged: clips whose features existed already.
+      failures: `(path, reason)` of every clip without features.
+      notes: `(path, warning)` of clips that were used in spite of a defect.
+      removed: clips in the store that left the table or the disk.
     """
 
     num_computed: int
@@ -64,12 +67,12 @@ class Summary:
 
     def __str__(self) -> str:
         text = (
-            f"{self.num_usable} clips have features: {self.num_computed} computed now, "
-            f"{self.num_repeated} with the audio of another clip, "
-            f"{self.num_unchanged} as before; {len(self.failures)} failed"
+            f"{self.num_usable} files ready: {self.num_computed} new, "
+            f"{self.num_repeated} duplicates, {self.num_unchanged} unchanged, "
+            f"{len(self.failures)} failed"
         )
         if self.removed:
-            text += f"; {len(self.removed)} in the store are gone from the collection"
+            text += f"; {len(self.removed)} in the store are not in the collection"
         return text
 
 
@@ -79,117 +82,83 @@ def extract(
     frontend: params.Frontend,
     *,
     max_secs: float | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
     """Brings a feature store up to date with the files of a table.
 
-    Work that was done stays done: files already in the store are only looked at
-    (size and time of change), and an interrupted extraction continues where it
-    was, to the same bytes as one that was not. A file that fails is listed with
-    the reason in the store's `index.csv`, and tried again once it has changed; one
-    that could not be read, each time.
+    Only new and changed files are read (by size and modification time). Rerun it
+    after an interruption to resume; the result is identical to an uninterrupted run.
+    A file that failed has the reason in the store's `index.csv` and is tried again
+    once it has changed; one that could not be read, each time. A store that is up to
+    date is not written to.
 
     Args:
-      dataset: the clips whose features are wanted.
-      store_dir: folder of the store; made if it is not there.
-      frontend: how features are computed. A store holds those of one frontend.
-      max_secs: use no more than this of each file, from its beginning.
-      on_progress: called with the numbers of files done and to be done: before
-        the first and after each. Not called if there is nothing to do.
+      dataset: the clips.
+      store_dir: folder of the store; created if necessary.
+      frontend: how features are computed. A store has one front end.
+      max_secs: use at most this much of each file, from its beginning.
+      on_progress: called with the numbers of files done and to do, first and after
+        each file, if there is anything to do.
 
     Raises:
-      ValueError: if `max_secs` is out of range, the folder is no store, was made
+      ValueError: if `max_secs` is out of range, the folder is not a store, was made
         with other parameters, or is being written by another process.
       OSError: if the store cannot be read or written.
     """
     if max_secs is not None and not 0 < max_secs < math.inf:
         raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
-    folder, report = pathlib.Path(store_dir), on_progress or (lambda done, total: None)
-    with feature_store.locked(folder):
+    folder = pathlib.Path(store_dir)
+    if not feature_store.exists(folder):
         layer = log_scattering.LogScattering.from_params(frontend)
         *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
         feature_store.create(folder, frontend, max_secs, num_paths)
-        store = feature_store.Store(folder)
-        pending, gone = store.changes(dataset.root, dataset.paths)
-        known, finished = set(store.by_sha256), []
-        if pending:
-            report(0, len(pending))
+    feature_store.check(folder, frontend, max_secs=max_secs)
+    store = feature_store.Store(folder)
+    changes = store.changes(dataset.root, dataset.paths)
+    finished: list[feature_store.Row] = []
+    known = set(store.by_sha256)
+    if changes.pending:
+        with feature_store.locked(folder):
+            store = feature_store.Store(folder)  # another process may have filled it
+            changes = store.changes(dataset.root, dataset.paths)
+            known = set(store.by_sha256)
+            store.update(changes.touched)
+            on_progress(0, len(changes.pending))
             for row in _compute(
-                dataset.root, pending, store, layer, frontend, max_secs
+                dataset.root, changes.pending, store, frontend, max_secs
             ):
                 finished.append(row)
-                report(len(finished), len(pending))
-        store.remove_unused()
-    return _summary(dataset, store, known, finished, gone)
-
-
-def cut(
-    waveforms: Iterable[np.ndarray], frontend: params.Frontend
-) -> Iterator[np.ndarray]:
-    """Yields a clip in segments, the model's inputs, as an export does.
-
-    Segments tile the clip; each ends with its last sample that is not zero. Those
-    without any sound are left out, unless there is none with sound: then a single
-    zero stands.
-
-    Args:
-      waveforms: the clip in pieces, float32 `[samples]` at `params.SAMPLE_RATE_HZ`;
-        all but the last of whole segments.
-      frontend: has the length of a segment.
-
-    Yields:
-      float32 `[samples]`, `frontend.segment_samples` at most; at least once if there
-      is a piece.
-    """
-    length, is_silent = frontend.segment_samples, None
-    for waveform in waveforms:
-        is_silent = is_silent is not False
-        for start in range(0, len(waveform), length):
-            segment = waveform[start : start + length]
-            if segment.any():
-                is_silent = False
-                yield segment[: len(segment) - int((segment[::-1] != 0).argmax())]
-    if is_silent:
-        yield np.zeros(1, np.float32)
+                on_progress(len(finished), len(changes.pending))
+            store.remove_unused()
+    elif changes.touched:
+        # It saves time later; a store that cannot be written is usable.
+        with contextlib.suppress(OSError, ValueError), feature_store.locked(folder):
+            store.update(changes.touched)
+    return _summary(dataset, store, known, finished, changes.gone)
 
 
 def _compute(
     root: pathlib.Path,
     pending: Sequence[feature_store.Row],
     store: feature_store.Store,
-    layer: log_scattering.LogScattering,
     frontend: params.Frontend,
     max_secs: float | None,
 ) -> Iterator[feature_store.Row]:
     """Computes the pending files, a shard at a time, and yields their rows."""
-    transform = _traced(layer, frontend)
     names = [str(root / row.path) for row in pending]
     samples = _PIECE_SEGMENTS * frontend.segment_samples
     clips = decoding.read_pieces(names, samples, max_secs=max_secs)
     decoded = itertools.groupby(clips, key=operator.attrgetter("index"))
     for group in _groups(pending):
         pieces = map(operator.itemgetter(1), decoded)
-        files = zip(group, pieces, strict=False)  # takes no more of them than files
-        computed = _results(files, root, store, frontend, transform)
-        yield from store.write_shard(computed)
+        # `zip` takes no more of the decoded files than the group has.
+        files = (
+            _File(row, root, clips) for row, clips in zip(group, pieces, strict=False)
+        )
+        yield from store.write_shard(_results(files, set(store.by_sha256), frontend))
 
 
-def _traced(
-    layer: log_scattering.LogScattering, frontend: params.Frontend
-) -> _Transform:
-    """Returns `LogScattering.of_mirrored`, traced once."""
-    layer.build((None, frontend.segment_samples))
-    waveform = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
-    lengths = tf.TensorSpec([None], tf.int32)
-    function: _Transform = tf.function(
-        layer.of_mirrored, input_signature=[waveform, lengths], autograph=False
-    )
-    return function
-
-
-def _groups(
-    rows: Sequence[feature_store.Row],
-) -> Iterator[list[feature_store.Row]]:
+def _groups(rows: Sequence[feature_store.Row]) -> Iterator[list[feature_store.Row]]:
     """Divides the files into those of one shard each."""
     group: list[feature_store.Row] = []
     for row in rows:
@@ -203,44 +172,38 @@ def _groups(
 
 
 def _results(
-    files: Iterable[tuple[feature_store.Row, Iterable[decoding.Clip]]],
-    root: pathlib.Path,
-    store: feature_store.Store,
-    frontend: params.Frontend,
-    transform: _Transform,
-) -> Iterator[tuple[feature_store.Row, list[np.ndarray]]]:
+    files: Iterable[_File], seen: set[str], frontend: params.Frontend
+) -> _Results:
     """Yields the row of each file and the frames of its segments.
 
-    Files without frames of their own come last: failed ones and repeated audio.
+    Files without frames of their own come last: failed ones and those whose audio
+    was `seen` before.
     """
     finished: dict[str, feature_store.Row] = {}
 
-    def segments() -> Iterator[tuple[str, np.ndarray]]:
-        seen = set(store.by_sha256)
-        for row, pieces in files:
-            found = _File(row, root, pieces)
-            # Of audio that is there already, only the length is wanted.
-            new = cut(found, frontend) if found.sha256 not in seen else ()
-            yield from ((row.path, segment) for segment in new)
-            finished[row.path] = found.finish()
-            if not finished[row.path].error:
-                seen.add(found.sha256)
+    def segments() -> Iterator[tuple[str, np.ndarray, int]]:
+        for file in files:
+            if file.sha256 not in seen:
+                for samples, length in _segments(file, frontend):
+                    yield file.path, samples, length
+            row = finished[file.path] = file.finish()
+            if not row.error:
+                seen.add(row.sha256)
 
-    scattered = _scatter(segments(), transform, frontend.segment_samples)
+    scattered = _scatter(segments(), frontend)
     for path, of_file in itertools.groupby(scattered, key=operator.itemgetter(0)):
         frames = [frames for _, frames in of_file]
-        if not all(np.isfinite(each).all() for each in frames):
-            finished[path] = dataclasses.replace(finished[path], error=_NOT_FINITE)
         if not finished[path].error:
             yield finished.pop(path), frames
     yield from ((row, []) for row in finished.values())
 
 
 class _File:
-    """The waveforms of a file, and what is known once they were read.
+    """The waveforms of a file; then its row in the index.
 
     Attributes:
-      sha256: of the file's bytes.
+      path: the file, relative to the collection.
+      sha256: checksum of its content.
     """
 
     def __init__(
@@ -249,58 +212,102 @@ class _File:
         root: pathlib.Path,
         pieces: Iterable[decoding.Clip],
     ) -> None:
-        self._row, self._root, self._pieces = row, root, iter(pieces)
-        self._samples = 0
+        self._row, self._root, self._pieces = row, root, pieces
+        self._num_samples, self._is_too_loud = 0, False
+        self.path = row.path
         self.sha256 = feature_store.sha256(root / row.path)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for piece in self._pieces:
             self._last = piece
             if piece.waveform is not None:
-                self._samples += len(piece.waveform)
+                self._num_samples += len(piece.waveform)
+                peak = np.abs(piece.waveform).max(initial=0)
+                self._is_too_loud |= bool(peak > framing.LOUDEST)
                 yield piece.waveform
 
     def finish(self) -> feature_store.Row:
-        """Reads what was not read yet and returns the row of the whole."""
+        """Reads the rest and returns the row of the whole file."""
         collections.deque(self, maxlen=0)
-        # Looked at last: what was decoded and hashed is what the row says.
-        if feature_store.Row.of(self._root, self._row.path) != self._row:
+        # Checked last, so that the row describes what was decoded and hashed.
+        if feature_store.Row.of(self._root, self.path) != self._row:
             return dataclasses.replace(self._row, error=_CHANGED)
-        if self._last.was_disturbed or not self.sha256:
-            # Without a checksum it is tried again, and stands for no other file.
+        if self._last.is_system_error or not self.sha256:
+            # Without a checksum it is tried again, and is no duplicate.
             error = self._last.error or _NOT_READ
             return dataclasses.replace(self._row, error=error)
         return dataclasses.replace(
             self._row,
             sha256=self.sha256,
-            secs=round(self._samples / params.SAMPLE_RATE_HZ, 3),
+            secs=round(self._num_samples / params.SAMPLE_RATE_HZ, 3),
             note=self._last.note,
-            error=self._last.error,
+            error=self._last.error or (_TOO_LOUD if self._is_too_loud else ""),
         )
 
 
+def _segments(
+    waveforms: Iterable[np.ndarray], frontend: params.Frontend
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the segments of a recording, extended, and their valid samples."""
+    is_silent = None
+    piece_samples = _PIECE_SEGMENTS * frontend.segment_samples
+    for piece in framing.pieces(waveforms, piece_samples):
+        rows, lengths = _cut(frontend)(piece.waveform[np.newaxis], [piece.padding])
+        for row, length in zip(rows.numpy(), lengths.numpy(), strict=True):
+            if length:
+                is_silent = False
+                yield row, length
+            elif is_silent is None:
+                is_silent = True
+    if is_silent:
+        yield np.zeros(frontend.segment_samples, np.float32), 0
+
+
+@functools.cache
+def _cut(frontend: params.Frontend) -> Any:
+    """Returns the function from a piece of a recording to its segments, traced."""
+    piece = tf.TensorSpec([1, None], tf.float32), tf.TensorSpec([1], tf.float32)
+
+    @tf.function(input_signature=piece, autograph=False)
+    def cut(waveform: tf.Tensor, padding: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        starts = tf.zeros([1], tf.int32)
+        segments = framing.segments(waveform, frontend, starts, padding)
+        return framing.cut(waveform, segments, frontend), segments.lengths
+
+    return cut
+
+
+@functools.cache
+def _transform(frontend: params.Frontend) -> Any:
+    """Returns `LogScattering.of_mirrored`, traced."""
+    layer = log_scattering.LogScattering.from_params(frontend)
+    layer.build((None, frontend.segment_samples))
+    rows = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
+    lengths = tf.TensorSpec([None], tf.int32)
+    return tf.function(
+        layer.of_mirrored, input_signature=[rows, lengths], autograph=False
+    )
+
+
 def _scatter(
-    segments: Iterator[tuple[str, np.ndarray]], transform: _Transform, length: int
+    segments: Iterator[tuple[str, np.ndarray, int]], frontend: params.Frontend
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Turns `[samples]` into `[frames, paths]`, valid frames only."""
-
-    def prepared(waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        rows = [np.pad(w, [0, length - len(w)], mode="reflect") for w in waveforms]
-        return np.stack(rows), np.array([len(w) for w in waveforms], np.int32)
-
+    """Turns segments into `[frames, paths]`, valid frames only."""
+    transform = _transform(frontend)
     batches = iter(lambda: list(itertools.islice(segments, _BATCH_SEGMENTS)), [])
     # One batch is computed while the next one is read and the last one written.
     with futures.ThreadPoolExecutor(1) as pool:
-        begun: tuple[Sequence[str], futures.Future[tf.Tensor]] | None = None
+        begun: tuple[Sequence[Any], futures.Future[tf.Tensor]] | None = None
         for batch in itertools.chain(batches, [[]]):
             before, begun = begun, None
             if batch:
-                paths, waveforms = zip(*batch, strict=True)
-                begun = paths, pool.submit(transform, *prepared(waveforms))
+                paths, rows, lengths = zip(*batch, strict=True)
+                work = pool.submit(transform, np.stack(rows), np.array(lengths))
+                begun = (paths, lengths), work
             if before:
-                paths, outputs = before
-                for path, frames in zip(paths, outputs.result().numpy(), strict=True):
-                    yield path, frames[frames[:, 0] != framing.PAD_VALUE]
+                outputs = before[1].result().numpy()
+                for path, length, frames in zip(*before[0], outputs, strict=True):
+                    yield path, frames[: frontend.num_frames(max(length, 1))]
 
 
 def _summary(

@@ -1,8 +1,8 @@
-"""A table's clips to the batches that a model sees.
+"""Features of clips as `tf.data` batches for training and evaluation.
 
-`extract` computes every clip's log-scattering frames once, into a feature store;
-`load` brings them into memory; `training_batches` and `evaluation_batches` hand
-them to a model. `docs/features.md` tells how they go together.
+`load` finds the frames of a table's clips in a feature store, in memory or on disk.
+Batches are a function of their arguments: index -> exact global shuffle from seed and
+epoch -> read -> crop -> pad -> batch -> prefetch, in either case.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from genre_tl import params
@@ -25,21 +27,43 @@ from genre_tl.features import extraction, feature_store, framing
 # The first step has a module of its own.
 extract = extraction.extract
 
+# Frames of features that are read from memory take at most this part of what is free.
+_MEMORY_SHARE = 0.5
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """The valid frames of clips, in memory.
+    """The valid frames of clips, in memory or on disk.
 
     Attributes:
-      frames: float32 `[total_frames, paths]`.
-      starts: int64 `[clips]`, the first frame of each clip. Clips of identical
-        audio share their frames.
-      segments: how many frames each segment of each clip has.
+      num_paths: coefficients of a frame.
+      segments: number of frames of each segment of each clip.
+      digests: SHA-256 of the audio file of each clip; empty if unknown.
+      max_secs: length that was used of each file at most; None for all.
+      read: returns frames `[count, paths]`, float32, of `(clip, start, count)`.
     """
 
-    frames: np.ndarray
-    starts: np.ndarray
+    num_paths: int
     segments: tuple[tuple[int, ...], ...]
+    digests: tuple[str, ...]
+    max_secs: float | None
+    read: Callable[[int, int, int], np.ndarray]
+
+    @classmethod
+    def from_arrays(
+        cls, frames: np.ndarray, segments: Sequence[Sequence[int]]
+    ) -> Features:
+        """Returns the features of clips whose frames follow one another.
+
+        Args:
+          frames: float32 `[total_frames, paths]`.
+          segments: number of frames of each segment of each clip.
+        """
+        clips = tuple(tuple(map(int, clip)) for clip in segments)
+        starts = np.cumsum([0, *map(sum, clips)])
+        digests = ("",) * len(clips)
+        read = _reader(frames, starts)
+        return cls(frames.shape[1], clips, digests, None, read)
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
@@ -53,10 +77,10 @@ class Features:
 
 
 class Segments(NamedTuple):
-    """Which clip each scored segment belongs to.
+    """The clip that each scored segment belongs to.
 
     Attributes:
-      clips: int64 `[segments]`, position of the clip among the rows asked for.
+      clips: int64 `[segments]`, position of the clip among the requested rows.
       frames: int64 `[segments]`, valid frames of the segment.
     """
 
@@ -64,101 +88,125 @@ class Segments(NamedTuple):
     frames: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Batching:
+    """How training batches are made.
+
+    Attributes:
+      batch_size: clips in a batch.
+      num_frames: length of the random excerpts. A shorter clip is padded with
+        `framing.PAD_VALUE` at its end.
+      seed: decides order and excerpts.
+    """
+
+    batch_size: int
+    num_frames: int
+    seed: int
+
+
 def load(
     store_dir: str | os.PathLike[str],
     dataset: datasets.Dataset,
     frontend: params.Frontend,
+    *,
+    in_memory: bool | None = None,
 ) -> tuple[Features, datasets.Dataset]:
-    """Reads the features of a table's clips into memory.
+    """Loads the features of a table's clips.
 
     Args:
-      store_dir: a folder that `extract` filled.
-      dataset: the clips wanted.
-      frontend: what the features must have been computed with.
+      store_dir: a feature store, filled by `extract`.
+      dataset: the clips.
+      frontend: the front end that the store must have been made with.
+      in_memory: whether to read all frames now. By default if they fit into half of
+        the free memory; else each batch is read from disk.
 
     Returns:
-      The features, and the table of the clips that have any, in the order of
-      `dataset`. The others join its `skipped`, with the reason; their number is
-      logged.
+      The features, and the table of the clips that have some, in the order of
+      `dataset`. The others are added to its `skipped` with the reason, and counted
+      in a log message.
 
     Raises:
-      ValueError: if the store was made with another frontend, is damaged, or has
+      ValueError: if the store was made with another front end, is damaged, or has
         none of the clips.
-      OSError: if there is no store or it cannot be read.
+      OSError: if the store is missing or cannot be read.
     """
     folder = pathlib.Path(store_dir)
-    num_paths = feature_store.num_paths(folder, frontend)
+    values = feature_store.check(folder, frontend)
     store = feature_store.Store(folder)
-    reasons = [_why_left_out(dataset.root, path, store) for path in dataset.paths]
-    left_out = [(p, why) for p, why in zip(dataset.paths, reasons, strict=True) if why]
-    if left_out:
-        few = "; ".join(f"{path}: {why}" for path, why in left_out[:3])
-        message = f"{folder}: no features of {len(left_out)} of {len(dataset)} clips"
-        if len(left_out) == len(dataset):
-            raise ValueError(f"{message}, such as {few}")
-        logging.warning("%s, which are left out, such as %s", message, few)
-    kept = dataset.select([row for row, reason in enumerate(reasons) if not reason])
+    kept = _with_features(dataset, store)
     rows = [store.index[path] for path in kept.paths]
-    features = _read(store, rows, num_paths)
-    return features, dataclasses.replace(kept, skipped=(*kept.skipped, *left_out))
+    reader = feature_store.Reader(folder, values["num_paths"])
+    features = Features(
+        values["num_paths"],
+        tuple(row.segments for row in rows),
+        tuple(row.sha256 for row in rows),
+        values["max_secs"],
+        lambda clip, start, count: reader.read(rows[clip], start, count),
+    )
+    if in_memory is None:
+        size = 4 * int(features.counts.sum()) * features.num_paths
+        in_memory = size <= _MEMORY_SHARE * _free_bytes()
+    return (_in_memory(features) if in_memory else features), kept
 
 
 def training_batches(
     features: Features,
     labels: np.ndarray,
     rows: Sequence[int] | np.ndarray,
+    batching: Batching,
     *,
-    batch_size: int,
-    segment_frames: int,
-    crop_frames: int = 0,
-    seed: int,
-    epoch: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Returns the batches of one epoch: all rows in random order.
+    first_epoch: int = 1,
+) -> tf.data.Dataset:
+    """Returns an infinite dataset of training batches.
 
-    A function of its arguments alone: the same seed and epoch give the same
-    batches. Every batch is full, for static shapes: the last one is filled up
-    from the beginning of the epoch's order, with other excerpts.
-
-    What is asked for lies in memory, so a batch is cut out when its turn comes: that
-    takes less than a `tf.data` pipeline takes to be built for each epoch.
+    An epoch has `num_batches` batches with every row once, in random order; the last
+    batch is filled up from the beginning of the order, with other excerpts. The
+    batches of an epoch depend on the arguments alone, not on the epochs before.
 
     Args:
       features: of all clips.
       labels: `[clips, num_labels]` of all clips.
       rows: the clips to train on.
-      batch_size: clips in a batch.
-      segment_frames: frames of the model's input. A longer clip gives a random
-        excerpt; a shorter one is padded with `framing.PAD_VALUE` at its end.
-      crop_frames: if not 0, the length of the excerpts instead.
-      seed: of the run.
-      epoch: number of the epoch.
+      batching: size, length and seed.
+      first_epoch: number of the epoch to begin with.
 
     Returns:
-      `num_batches` pairs of frames `[batch_size, crop_frames or segment_frames,
-      paths]` and labels `[batch_size, num_labels]`, both float32.
+      Pairs of frames `[batch_size, num_frames, paths]` and labels `[batch_size,
+      num_labels]`, float32, static shapes.
 
     Raises:
       ValueError: if there are no rows.
     """
-    length, rows = crop_frames or segment_frames, _some_rows(rows)
-    generator = np.random.default_rng([seed, epoch])
-    count = num_batches(rows, batch_size)
-    order = np.resize(generator.permutation(rows), count * batch_size)
-    spare = np.maximum(features.counts[order] - length, 0)
-    starts = features.starts[order] + generator.integers(spare + 1)
-    counts = np.minimum(features.counts[order], length)
-    return (
-        (
-            _excerpts(features.frames, length, starts[batch], counts[batch]),
-            labels[order[batch]].astype(np.float32),
+    rows, length = _non_empty(rows), batching.num_frames
+    shape = num_batches(rows, batching.batch_size), batching.batch_size
+    labels = labels.astype(np.float32)
+
+    def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([batching.seed, int(epoch)])
+        order = np.resize(generator.permutation(rows), shape)
+        spare = np.maximum(features.counts[order] - length, 0)
+        return order, generator.integers(spare + 1)
+
+    def read(clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.minimum(features.counts[clips], length)
+        return _excerpts(features, length, clips, starts, counts), labels[clips]
+
+    order = tf.data.Dataset.counter(first_epoch).flat_map(
+        lambda epoch: tf.data.Dataset.from_tensor_slices(
+            _call(plan, [epoch], [(shape, tf.int64)] * 2)
         )
-        for batch in np.split(np.arange(len(order)), count)
     )
+    frames = (shape[1], length, features.num_paths), tf.float32
+    outputs = [frames, ((shape[1], labels.shape[1]), tf.float32)]
+    return order.map(
+        lambda *places: _call(read, places, outputs),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
-    """Returns how many batches `training_batches` makes of the rows."""
+    """Returns the number of training batches in an epoch."""
     return -(-len(rows) // batch_size)
 
 
@@ -168,38 +216,46 @@ def evaluation_batches(
     *,
     batch_size: int,
     segment_frames: int,
-) -> tuple[Iterator[np.ndarray], Segments]:
-    """Returns all segments of the rows, in order, and what they are.
+) -> tuple[tf.data.Dataset, Segments]:
+    """Returns all segments of the rows, in order.
 
     Args:
       features: of all clips.
       rows: the clips to score.
       batch_size: segments in a batch; the last one may have fewer.
-      segment_frames: frames of the model's input. A stored segment that is longer
-        is cut, a shorter one padded with `framing.PAD_VALUE` at its end.
+      segment_frames: frames of the model's input. A longer segment is divided, a
+        shorter one padded with `framing.PAD_VALUE` at its end.
 
     Returns:
-      Batches `[batch, segment_frames, paths]`, float32, with fewer frames if no
-      clip has so many, and `Segments` that say to `mean_scores` which clip each is
-      of.
+      Batches `[batch, frames, paths]`, float32, where `frames` is `segment_frames` or
+      the length of the longest segment if that is less; and the `Segments` that
+      `mean_scores` needs.
 
     Raises:
       ValueError: if there are no rows.
     """
     pieces = [
-        (position, start + cut, min(segment_frames, count - cut))
-        for position, row in enumerate(_some_rows(rows))
-        for start, count in _starts_and_counts(features, row)
+        (position, row, start + cut, min(segment_frames, count - cut))
+        for position, row in enumerate(_non_empty(rows))
+        for start, count in _starts_and_counts(features.segments[row])
         for cut in range(0, count, segment_frames)
     ]
-    clips, starts, counts = np.array(pieces, np.int64).T
+    positions, *places = np.array(pieces, np.int64).T
     length = min(segment_frames, features.longest)
-    cuts = range(batch_size, len(starts), batch_size)
+    output = (None, length, features.num_paths), tf.float32
     batches = (
-        _excerpts(features.frames, length, *batch)
-        for batch in zip(np.split(starts, cuts), np.split(counts, cuts), strict=True)
+        tf.data.Dataset.from_tensor_slices(tuple(places))
+        .batch(batch_size)
+        .map(
+            lambda *places: _call(
+                functools.partial(_excerpts, features, length), places, [output]
+            )[0],
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .prefetch(tf.data.AUTOTUNE)
     )
-    return batches, Segments(clips, counts)
+    return batches, Segments(positions, places[-1])
 
 
 def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
@@ -207,13 +263,13 @@ def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
 
     Args:
       segment_scores: `[segments, labels]`, in the order of `evaluation_batches`.
-      segments: as `evaluation_batches` gave them.
+      segments: from `evaluation_batches`.
 
     Returns:
       `[clips, labels]`, of the same type.
 
     Raises:
-      ValueError: if there is not one row of scores a segment.
+      ValueError: if the numbers of scores and segments differ.
     """
     if len(segment_scores) != len(segments.clips):
         raise ValueError(
@@ -234,7 +290,7 @@ def frame_statistics(
 
     Args:
       features: of all clips.
-      rows: the clips to take: those of the training part, and no other.
+      rows: the training clips.
 
     Returns:
       Two float64 arrays `[paths]`.
@@ -242,15 +298,14 @@ def frame_statistics(
     Raises:
       ValueError: if there are no rows.
     """
-    rows = _some_rows(rows)
+    rows = _non_empty(rows)
     total = int(features.counts[rows].sum())
 
     def mean_of(statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         # A clip at a time: a double-precision copy of everything would not fit.
-        sums = np.zeros(features.frames.shape[1])
+        sums = np.zeros(features.num_paths)
         for row in rows:
-            start = features.starts[row]
-            clip = features.frames[start : start + features.counts[row]]
+            clip = features.read(row, 0, features.counts[row])
             sums += statistic(clip.astype(np.float64)).sum(axis=0)
         return sums / total
 
@@ -258,58 +313,105 @@ def frame_statistics(
     return mean, mean_of(lambda frames: np.square(frames - mean))
 
 
-def _read(
-    store: feature_store.Store, rows: Sequence[feature_store.Row], num_paths: int
-) -> Features:
-    """Reads every different audio of the rows into one array, made beforehand."""
-    starts: dict[str, int] = {}
-    total = 0
-    for row in rows:
-        if row.sha256 not in starts:
-            starts[row.sha256] = total
-            total += row.frames
-    everything, segments = np.empty([total, num_paths], np.float32), {}
-    for sha256, frames, of_segments in store.read(rows):
-        start, segments[sha256] = starts[sha256], of_segments
-        everything[start : start + len(frames)] = frames
-    return Features(
-        everything,
-        np.array([starts[row.sha256] for row in rows], np.int64),
-        tuple(segments[row.sha256] for row in rows),
-    )
+def _reader(
+    frames: np.ndarray, starts: np.ndarray
+) -> Callable[[int, int, int], np.ndarray]:
+    return lambda clip, start, count: frames[starts[clip] + start :][:count]
 
 
-def _some_rows(rows: Sequence[int] | np.ndarray) -> np.ndarray:
+def _in_memory(features: Features) -> Features:
+    """Returns the same features, in one array. Identical audio shares its frames."""
+    first: dict[str, int] = {}
+    for clip, digest in enumerate(features.digests):
+        first.setdefault(digest, clip)
+    begins, total = {}, 0
+    for digest, clip in first.items():
+        begins[digest], total = total, total + int(features.counts[clip])
+    frames = np.empty([total, features.num_paths], np.float32)
+    for digest, clip in first.items():
+        count = int(features.counts[clip])
+        start = begins[digest]
+        frames[start : start + count] = features.read(clip, 0, count)
+    starts = np.array([begins[digest] for digest in features.digests])
+    return dataclasses.replace(features, read=_reader(frames, starts))
+
+
+def _free_bytes() -> int:
+    """Returns the memory that this process may still use."""
+    free = [2**63]
+    with contextlib.suppress(OSError, TypeError):
+        text = pathlib.Path("/proc/meminfo").read_text()
+        free.append(1024 * int(re.search(r"MemAvailable:\s*(\d+)", text)[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max": without limit
+        group = pathlib.Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free.append(limit - int((group / "memory.current").read_text()))
+    return min(free)
+
+
+def _non_empty(rows: Sequence[int] | np.ndarray) -> np.ndarray:
     rows = np.asarray(rows, np.int64)
     if not rows.size:
-        raise ValueError("rows is empty: there is not one clip to take")
+        raise ValueError("rows is empty: there are no clips to take")
     return rows
 
 
-def _starts_and_counts(features: Features, row: int) -> Iterator[tuple[int, int]]:
-    start = int(features.starts[row])
-    for count in features.segments[row]:
+def _starts_and_counts(segments: Sequence[int]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for count in segments:
         yield start, count
         start += count
 
 
 def _excerpts(
-    frames: np.ndarray, length: int, starts: np.ndarray, counts: np.ndarray
+    features: Features,
+    length: int,
+    clips: np.ndarray,
+    starts: np.ndarray,
+    counts: np.ndarray,
 ) -> np.ndarray:
-    """Returns `[batch, length, paths]`: the frames of each, then padding."""
-    shape = len(starts), length, frames.shape[1]
-    excerpts = np.full(shape, framing.PAD_VALUE, frames.dtype)
-    for excerpt, start, count in zip(excerpts, starts, counts, strict=True):
-        excerpt[:count] = frames[start : start + count]
+    """Returns frames `[batch, length, paths]`: those of the clips, then padding."""
+    shape = len(clips), length, features.num_paths
+    excerpts = np.full(shape, framing.PAD_VALUE, np.float32)
+    for excerpt, *place in zip(excerpts, clips, starts, counts, strict=True):
+        excerpt[: place[-1]] = features.read(*place)
     return excerpts
 
 
-def _why_left_out(root: pathlib.Path, path: str, store: feature_store.Store) -> str:
-    """Returns why a clip has no features to be used, or nothing."""
+def _call(
+    function: Callable[..., Any],
+    inputs: Sequence[tf.Tensor],
+    outputs: Sequence[tuple[Sequence[int | None], tf.DType]],
+) -> tuple[tf.Tensor, ...]:
+    """Calls a NumPy function in a graph; `outputs` are the shapes and types."""
+    results = tf.numpy_function(function, inputs, [dtype for _, dtype in outputs])
+    shapes = [shape for shape, _ in outputs]
+    return tuple(map(tf.ensure_shape, results, shapes))
+
+
+def _with_features(
+    dataset: datasets.Dataset, store: feature_store.Store
+) -> datasets.Dataset:
+    """Returns the clips that have features; the others are in its `skipped`."""
+    reasons = [_missing(dataset.root, path, store) for path in dataset.paths]
+    skipped = [(p, why) for p, why in zip(dataset.paths, reasons, strict=True) if why]
+    if skipped:
+        few = "; ".join(f"{path}: {why}" for path, why in skipped[:3])
+        counts = f"{len(skipped)} of {len(dataset)} clips"
+        message = f"{store.folder}: no features for {counts}"
+        if len(skipped) == len(dataset):
+            raise ValueError(f"{message}, such as {few}")
+        logging.warning("%s; they are skipped, such as %s", message, few)
+    kept = dataset.select([row for row, reason in enumerate(reasons) if not reason])
+    return dataclasses.replace(kept, skipped=(*kept.skipped, *skipped))
+
+
+def _missing(root: pathlib.Path, path: str, store: feature_store.Store) -> str:
+    """Returns why a clip has no usable features, or ""."""
     row = store.index.get(path)
     if row is None:
         return "its features were not extracted yet"
-    # The audio need not be there any more; its time changes when it is copied.
+    # The audio may be deleted; its modification time changes when it is copied.
     with contextlib.suppress(OSError):
         if os.stat(root / path).st_size != row.bytes:
             return "it changed after its features were extracted"

@@ -1,0 +1,74 @@
+"""Audio files as `tf.data` batches of waveforms, to train end-to-end Keras models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tl.audio import decoding
+
+
+def waveform_batches(
+    paths: Sequence[str],
+    labels: np.ndarray,
+    *,
+    num_samples: int,
+    batch_size: int,
+    seed: int | None = None,
+) -> tf.data.Dataset:
+    """Returns a dataset of waveforms: decode -> resample -> cut or pad -> batch.
+
+    Args:
+      paths: audio files.
+      labels: `[files, num_labels]`.
+      num_samples: length of the waveforms, at `params.SAMPLE_RATE_HZ`. Shorter files
+        are padded with zeros.
+      batch_size: files in a batch.
+      seed: None goes through the beginnings of the files once, in order. Else the
+        dataset is infinite: every epoch has its own random order and excerpts.
+
+    Returns:
+      Pairs of waveforms `[batch, num_samples]` and labels, float32.
+
+    Raises:
+      ValueError: if there are no files.
+      tf.errors.OpError: while iterating, if a file cannot be decoded; names it.
+    """
+    if not len(paths):
+        raise ValueError("paths is empty: give at least one audio file")
+    labels = np.asarray(labels, np.float32)
+
+    def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([seed or 0, int(epoch)])
+        return generator.permutation(len(paths)), generator.random(len(paths))
+
+    def read(row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        (clip,) = decoding.read([paths[row]])
+        if clip.waveform is None:
+            raise ValueError(f"{clip.path}: {clip.error}")
+        start = int(place * (max(len(clip.waveform) - num_samples, 0) + 1))
+        excerpt = clip.waveform[start : start + num_samples]
+        return np.pad(excerpt, [0, num_samples - len(excerpt)]), labels[row]
+
+    def load(*place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        waveform, label = tf.numpy_function(read, place, [tf.float32] * 2)
+        return tf.ensure_shape(waveform, [num_samples]), tf.ensure_shape(
+            label, labels.shape[1:]
+        )
+
+    slices = tf.data.Dataset.from_tensor_slices
+    if seed is None:
+        order = slices((np.arange(len(paths)), np.zeros(len(paths))))
+    else:
+        order = tf.data.Dataset.counter(1).flat_map(
+            lambda epoch: slices(
+                tf.numpy_function(plan, [epoch], [tf.int64, tf.float64])
+            )
+        )
+    return (
+        order.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=seed is not None)
+        .prefetch(tf.data.AUTOTUNE)
+    )
