@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params
+from genre_tl import files, params
 from genre_tl.audio import decoding
 from genre_tl.data import datasets
 from genre_tl.features import feature_store, framing, log_scattering
@@ -111,30 +111,24 @@ def extract(
     if not feature_store.exists(folder):
         layer = log_scattering.LogScattering.from_params(frontend)
         *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
-        feature_store.create(folder, frontend, max_secs, num_paths)
+        feature_store.create(folder, frontend, max_secs=max_secs, num_paths=num_paths)
     feature_store.check(folder, frontend, max_secs=max_secs)
     store = feature_store.Store(folder)
-    changes = store.changes(dataset.root, dataset.paths)
-    finished: list[feature_store.Row] = []
+    pending, touched, gone = store.changes(dataset.root, dataset.paths)
     known = set(store.by_sha256)
-    if changes.pending:
-        with feature_store.locked(folder):
+    if pending:
+        with files.lock(folder):
             store = feature_store.Store(folder)  # another process may have filled it
-            changes = store.changes(dataset.root, dataset.paths)
+            pending, touched, gone = store.changes(dataset.root, dataset.paths)
             known = set(store.by_sha256)
-            store.update(changes.touched)
-            on_progress(0, len(changes.pending))
-            for row in _compute(
-                dataset.root, changes.pending, store, frontend, max_secs
-            ):
-                finished.append(row)
-                on_progress(len(finished), len(changes.pending))
+            store.update(touched)
+            _compute(dataset.root, pending, store, frontend, max_secs, on_progress)
             store.remove_unused()
-    elif changes.touched:
-        # It saves time later; a store that cannot be written is usable.
-        with contextlib.suppress(OSError, ValueError), feature_store.locked(folder):
-            store.update(changes.touched)
-    return _summary(dataset, store, known, finished, changes.gone)
+    elif touched:
+        # It saves time later; a store that cannot be written to is usable.
+        with contextlib.suppress(OSError, ValueError), files.lock(folder):
+            store.update(touched)
+    return _summary([store.index[path] for path in dataset.paths], pending, known, gone)
 
 
 def _compute(
@@ -143,32 +137,36 @@ def _compute(
     store: feature_store.Store,
     frontend: params.Frontend,
     max_secs: float | None,
-) -> Iterator[feature_store.Row]:
-    """Computes the pending files, a shard at a time, and yields their rows."""
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Computes the pending files, a shard at a time."""
     names = [str(root / row.path) for row in pending]
     samples = _PIECE_SEGMENTS * frontend.segment_samples
     clips = decoding.read_pieces(names, samples, max_secs=max_secs)
     decoded = itertools.groupby(clips, key=operator.attrgetter("index"))
-    for group in _groups(pending):
-        pieces = map(operator.itemgetter(1), decoded)
-        # `zip` takes no more of the decoded files than the group has.
-        files = (
-            _File(row, root, clips) for row, clips in zip(group, pieces, strict=False)
-        )
-        yield from store.write_shard(_results(files, set(store.by_sha256), frontend))
+    rows, num_done = iter(pending), 0
+    opened = (_File(next(rows), root, clips) for _, clips in decoded)
+    on_progress(0, len(pending))
+    for size in _shard_sizes(pending):
+        results = []
+        group = itertools.islice(opened, size)
+        for result in _results(group, set(store.by_sha256), frontend):
+            results.append(result)
+            num_done += 1
+            on_progress(num_done, len(pending))
+        store.write_shard(results)
 
 
-def _groups(rows: Sequence[feature_store.Row]) -> Iterator[list[feature_store.Row]]:
-    """Divides the files into those of one shard each."""
-    group: list[feature_store.Row] = []
+def _shard_sizes(rows: Sequence[feature_store.Row]) -> Iterator[int]:
+    """Yields the number of files of each shard."""
+    count = num_bytes = 0
     for row in rows:
-        group.append(row)
-        full = len(group) == _SHARD_FILES
-        if full or sum(each.bytes for each in group) >= _SHARD_BYTES:
-            yield group
-            group = []
-    if group:
-        yield group
+        count, num_bytes = count + 1, num_bytes + row.bytes
+        if count == _SHARD_FILES or num_bytes >= _SHARD_BYTES:
+            yield count
+            count = num_bytes = 0
+    if count:
+        yield count
 
 
 def _results(
@@ -294,36 +292,36 @@ def _scatter(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Turns segments into `[frames, paths]`, valid frames only."""
     transform = _transform(frontend)
-    batches = iter(lambda: list(itertools.islice(segments, _BATCH_SEGMENTS)), [])
-    # One batch is computed while the next one is read and the last one written.
+
+    def compute(batch: Sequence[tuple[str, np.ndarray, int]]) -> list[Any]:
+        paths, rows, lengths = zip(*batch, strict=True)
+        frames = transform(np.stack(rows), np.array(lengths, np.int32)).numpy()
+        counts = [frontend.num_frames(max(length, 1)) for length in lengths]
+        outputs = zip(paths, frames, counts, strict=True)
+        return [(path, frames[:count]) for path, frames, count in outputs]
+
+    # One batch is computed while the next one is read and the last one used.
     with futures.ThreadPoolExecutor(1) as pool:
-        begun: tuple[Sequence[Any], futures.Future[tf.Tensor]] | None = None
-        for batch in itertools.chain(batches, [[]]):
-            before, begun = begun, None
-            if batch:
-                paths, rows, lengths = zip(*batch, strict=True)
-                work = pool.submit(transform, np.stack(rows), np.array(lengths))
-                begun = (paths, lengths), work
-            if before:
-                outputs = before[1].result().numpy()
-                for path, length, frames in zip(*before[0], outputs, strict=True):
-                    yield path, frames[: frontend.num_frames(max(length, 1))]
+        running: futures.Future[list[Any]] | None = None
+        while batch := list(itertools.islice(segments, _BATCH_SEGMENTS)):
+            before, running = running, pool.submit(compute, batch)
+            yield from before.result() if before else ()
+        yield from running.result() if running else ()
 
 
 def _summary(
-    dataset: datasets.Dataset,
-    store: feature_store.Store,
+    rows: Sequence[feature_store.Row],
+    pending: Sequence[feature_store.Row],
     known: set[str],
-    finished: Sequence[feature_store.Row],
     gone: Sequence[str],
 ) -> Summary:
-    rows = [store.index[path] for path in dataset.paths]
-    succeeded = [row for row in finished if not row.error]
-    num_computed = len({row.sha256 for row in succeeded} - known)
+    paths = {row.path for row in pending}
+    finished = [row for row in rows if row.path in paths and not row.error]
+    num_computed = len({row.sha256 for row in finished} - known)
     return Summary(
         num_computed=num_computed,
-        num_repeated=len(succeeded) - num_computed,
-        num_unchanged=sum(not row.error for row in rows) - len(succeeded),
+        num_repeated=len(finished) - num_computed,
+        num_unchanged=sum(not row.error for row in rows) - len(finished),
         failures=tuple((row.path, row.error) for row in rows if row.error),
         notes=tuple((row.path, row.note) for row in rows if row.note),
         removed=tuple(gone),

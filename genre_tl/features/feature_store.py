@@ -1,14 +1,13 @@
 """On-disk feature store: TFRecord shards and an index.
 
-A store has one set of parameters, kept in `params.json`. Each row of `index.csv`
-describes a file and says where its frames are. A shard counts once the index names
-it, and every file is written atomically: a store whose writer is killed is as it was
-after its last shard. `docs/features.md` describes the format.
+`params.json` holds the parameters of a store. Each row of `index.csv` describes a
+file and says where its frames are. A shard counts once the index names it, and every
+file is written atomically: a store whose writer is killed is as it was after its last
+shard. `docs/features.md` describes the format.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import errno
@@ -18,7 +17,7 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,16 +30,8 @@ _FORMAT = 2
 
 _PARAMS, _INDEX, _SHARDS = "params.json", "index.csv", "shards"
 
-# Around the data of each TFRecord: its length and two checksums.
+# Bytes before and around the data of a TFRecord: its length and two checksums.
 _BEFORE, _AROUND = 12, 16
-
-
-def _join(numbers: Iterable[int]) -> str:
-    return " ".join(map(str, numbers))
-
-
-def _split(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +45,7 @@ class Row:
       sha256: checksum of its content; empty if it could not be read.
       shard: name of the shard with its frames; empty if it has none.
       offset: position of its frames in the shard, in bytes.
-      segments: number of valid frames of each segment.
+      segments: number of valid frames of each segment, separated by spaces.
       crc32: checksum of the frames of each segment.
       secs: length of the audio that was used.
       note: warning about a file that was used, or "".
@@ -67,8 +58,8 @@ class Row:
     sha256: str = ""
     shard: str = ""
     offset: int = 0
-    segments: tuple[int, ...] = ()
-    crc32: tuple[int, ...] = ()
+    segments: str = ""
+    crc32: str = ""
     secs: float = 0.0
     note: str = ""
     error: str = ""
@@ -88,34 +79,6 @@ class Row:
             other, path=self.path, bytes=self.bytes, mtime_ns=self.mtime_ns
         )
 
-    def to_cells(self) -> list[Any]:
-        """Returns the values of a line of the index."""
-        values = dataclasses.astuple(self)
-        return [_join(x) if isinstance(x, tuple) else x for x in values]
-
-    @classmethod
-    def from_cells(cls, cells: Sequence[str]) -> Row:
-        """Restores a row from a line of the index."""
-        kinds: dict[str, Callable[[str], Any]]
-        kinds = {"str": str, "int": int, "float": float, "tuple[int, ...]": _split}
-        fields = zip(dataclasses.fields(cls), cells, strict=True)
-        return cls(*(kinds[str(field.type)](cell) for field, cell in fields))
-
-
-@dataclasses.dataclass(frozen=True)
-class Changes:
-    """Differences between a store and the files of a table.
-
-    Attributes:
-      pending: rows of the files to compute: new, changed, or not readable before.
-      touched: rows of files with a new modification time and the same content.
-      gone: paths in the store that are not in the table, or whose file is missing.
-    """
-
-    pending: list[Row]
-    touched: list[Row]
-    gone: list[str]
-
 
 class Store:
     """An existing feature store.
@@ -133,58 +96,60 @@ class Store:
         self.index = {row.path: row for row in rows}
         self.by_sha256 = {row.sha256: row for row in rows if row.sha256}
 
-    def changes(self, root: pathlib.Path, paths: Sequence[str]) -> Changes:
-        """Compares the store with the files of a collection in folder `root`."""
-        found = Changes([], [], sorted(self.index.keys() - set(paths)))
+    def changes(
+        self, root: pathlib.Path, paths: Sequence[str]
+    ) -> tuple[list[Row], list[Row], list[str]]:
+        """Compares the store with the files of a collection.
+
+        Returns:
+          Rows of the files to compute: new, changed, or not readable before; rows of
+          files with a new modification time and the same content; paths in the store
+          that are not listed or whose file is missing.
+        """
+        pending, touched = [], []
+        gone = sorted(self.index.keys() - set(paths))
         for path in paths:
             row, before = Row.of(root, path), self.index.get(path)
             if before and before.shard and row.bytes < 0:
-                found.gone.append(path)
+                gone.append(path)
             elif not before or not before.sha256:
-                found.pending.append(row)
+                pending.append(row)
             elif (row.bytes, row.mtime_ns) != (before.bytes, before.mtime_ns):
                 if sha256(root / path) == before.sha256:
-                    found.touched.append(row.same_audio_as(before))
+                    touched.append(row.same_audio_as(before))
                 else:
-                    found.pending.append(row)
+                    pending.append(row)
         # A resumed extraction fills its shards as if nothing had been tried before.
-        found.pending.sort(key=lambda row: row.path in self.index)
-        return found
+        pending.sort(key=lambda row: row.path in self.index)
+        return pending, touched, gone
 
-    def write_shard(
-        self, results: Iterable[tuple[Row, Sequence[np.ndarray]]]
-    ) -> Iterator[Row]:
+    def write_shard(self, results: Sequence[tuple[Row, Sequence[np.ndarray]]]) -> None:
         """Writes a shard, then the index that names it.
 
         Args:
           results: for each file its row and the valid frames of its segments,
-            float32 `[frames, paths]` each. No segments: the file failed, or has
-            the audio of a row that the store or this shard already has.
-
-        Yields:
-          Each row as it goes into the index.
+            float32 `[frames, paths]`. No segments: the file failed, or has the audio
+            of a row that the store or this shard already has.
 
         Raises:
           OSError: if the shard cannot be written; the store stays as it was.
         """
-        name = f"{self._next_number():06d}.tfrecord"
-        path = self.folder / _SHARDS / name
+        numbers = [int(row.shard[:6]) for row in self.index.values() if row.shard]
+        path = self.folder / _SHARDS / f"{max(numbers, default=-1) + 1:06d}.tfrecord"
         path.parent.mkdir(exist_ok=True)
-        rows, position = [], 0
-        with files.whole(path) as unfinished, _record_writer(unfinished) as write:
-            for row, segments in results:
-                if segments:
-                    record, offset = _record(row, segments)
-                    write(record)
-                    row = _stored(row, name, position + _BEFORE + offset, segments)
-                    position += len(record) + _AROUND
-                elif not row.error:
-                    row = row.same_audio_as(self.by_sha256[row.sha256])
-                if row.sha256:
-                    self.by_sha256[row.sha256] = row
-                rows.append(row)
-                yield row
-        self.update(rows)
+        position, records = _BEFORE, []
+        for row, segments in results:
+            if segments:
+                records.append(np.concatenate(segments).astype("<f4").tobytes())
+                row = _stored(row, path.name, position, segments)
+                position += len(records[-1]) + _AROUND
+                self.by_sha256[row.sha256] = row
+        with files.whole(path) as unfinished:
+            _write_records(unfinished, records)
+        self.update(
+            row if row.error else row.same_audio_as(self.by_sha256[row.sha256])
+            for row, _ in results
+        )
 
     def update(self, rows: Iterable[Row]) -> None:
         """Puts rows into the index; they replace those of the same path."""
@@ -196,7 +161,8 @@ class Store:
             # With these line ends, the writer quotes names that contain either.
             writer = csv.writer(file, lineterminator="\r\n")
             writer.writerow(field.name for field in dataclasses.fields(Row))
-            writer.writerows(self.index[path].to_cells() for path in sorted(self.index))
+            rows = map(self.index.get, sorted(self.index))
+            writer.writerows(map(dataclasses.astuple, rows))
 
     def remove_unused(self) -> None:
         """Deletes shards that no row names: outdated, or left by a kill."""
@@ -205,18 +171,9 @@ class Store:
             if path.name not in used:
                 path.unlink()
 
-    def _next_number(self) -> int:
-        shards = [row.shard for row in self.index.values() if row.shard]
-        return 1 + max((int(name.split(".")[0]) for name in shards), default=-1)
-
 
 class Reader:
-    """Reads frames of any clip of a store. Threads may share it.
-
-    Args:
-      folder: the store.
-      num_paths: coefficients of a frame.
-    """
+    """Reads frames of any clip of a store. Threads may share it."""
 
     def __init__(self, folder: pathlib.Path, num_paths: int) -> None:
         self._folder, self._num_paths = folder / _SHARDS, num_paths
@@ -225,20 +182,17 @@ class Reader:
     def read(self, row: Row, start: int, count: int) -> np.ndarray:
         """Returns frames `start` to `start + count` of a clip, float32.
 
-        Raises:
-          ValueError: if what is stored does not have its checksum.
-          OSError: if the shard cannot be read.
+        Raises ValueError if their checksum is wrong.
         """
         parts, first, position = [], 0, row.offset
-        for number, crc32 in zip(row.segments, row.crc32, strict=True):
+        for number, crc32 in zip(*map(numbers, (row.segments, row.crc32)), strict=True):
             size = 4 * number * self._num_paths
-            skipped = max(start - first, 0)
-            if skipped < number and first < start + count:
+            if first < start + count and start < first + number:
                 data = self._shard(row.shard)[position : position + size]
                 if zlib.crc32(data) != crc32:
                     raise self._damaged(row.shard, f"frames of {row.path}")
                 frames = data.view("<f4").reshape(number, self._num_paths)
-                parts.append(frames[skipped : start + count - first])
+                parts.append(frames[max(start - first, 0) : start + count - first])
             first, position = first + number, position + size
         return np.concatenate(parts)
 
@@ -255,17 +209,9 @@ class Reader:
         )
 
 
-@contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder if necessary and keeps other writers out.
-
-    Raises:
-      ValueError: if another process writes to it.
-      OSError: if the folder cannot be made.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.lock(folder):
-        yield
+def numbers(text: str) -> tuple[int, ...]:
+    """Returns the numbers in a cell of the index."""
+    return tuple(map(int, text.split()))
 
 
 def exists(folder: pathlib.Path) -> bool:
@@ -273,44 +219,33 @@ def exists(folder: pathlib.Path) -> bool:
     return (folder / _PARAMS).exists()
 
 
-def create(
-    folder: pathlib.Path,
-    frontend: params.Frontend,
-    max_secs: float | None,
-    num_paths: int,
-) -> None:
-    """Makes an empty or new folder a store, unless it is one.
+def create(folder: pathlib.Path, frontend: params.Frontend, **values: Any) -> None:
+    """Makes a new or empty folder a store with these parameters.
 
     Raises:
       ValueError: if it contains something else, or another process writes to it.
       OSError: if it cannot be made.
     """
-    with locked(folder):
-        own = {files.LOCK, _PARAMS, _PARAMS + files.UNFINISHED}
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.lock(folder):
+        own = {files.LOCK, _PARAMS + files.UNFINISHED}
         foreign = {entry.name for entry in folder.iterdir()} - own
         if foreign and not exists(folder):
             raise ValueError(
                 f"{folder}: holds {min(foreign)} but no feature store; give a new or "
                 "an empty folder for the features"
             )
-        if not exists(folder):
-            values = {"max_secs": max_secs, "num_paths": num_paths}
-            files.write_json(folder / _PARAMS, _values(frontend) | values)
+        files.write_json(folder / _PARAMS, _values(frontend) | values)
 
 
 def check(
     folder: pathlib.Path, frontend: params.Frontend, **values: Any
 ) -> dict[str, Any]:
-    """Returns the parameters of a store.
-
-    Args:
-      folder: the store.
-      frontend: the front end that it must have been made with.
-      **values: further parameters that it must have, such as `max_secs`.
+    """Returns the parameters of a store, which must include those given.
 
     Raises:
-      ValueError: if it has others.
-      FileNotFoundError: if the folder is no store.
+      ValueError: if it has others; the message lists the differences.
+      FileNotFoundError: if the folder is not a store.
     """
     path = folder / _PARAMS
     if not exists(folder):
@@ -357,61 +292,40 @@ def _open_text(path: pathlib.Path, mode: str) -> Any:
 def _read_index(path: pathlib.Path) -> list[Row]:
     if not path.exists():
         return []
+    kinds: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
+    fields = dataclasses.fields(Row)
+    types = [kinds[str(field.type)] for field in fields]
     try:
         with _open_text(path, "r") as file:
             names, *lines = csv.reader(file)
-        if names != [field.name for field in dataclasses.fields(Row)]:
+        if names != [field.name for field in fields]:
             raise ValueError(f"its columns are {', '.join(names)}")
-        return [Row.from_cells(line) for line in lines]
+        return [
+            Row(*(kind(cell) for kind, cell in zip(types, line, strict=True)))
+            for line in lines
+        ]
     except (ValueError, csv.Error) as error:
         raise ValueError(
             f"{path}: damaged ({error}); delete it and extract everything again"
         ) from error
 
 
-@contextlib.contextmanager
-def _record_writer(path: pathlib.Path) -> Iterator[Callable[[bytes], None]]:
-    def checked(call: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return call(*arguments)
-        except tf.errors.OpError as error:
-            reason = error.message.removeprefix(f"{path}; ")
-            raise OSError(errno.EIO, reason, str(path)) from error
-
-    writer = checked(tf.io.TFRecordWriter, str(path))
+def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> None:
     try:
-        yield lambda record: checked(writer.write, record)
-    finally:
-        checked(writer.close)
-
-
-def _record(row: Row, segments: Sequence[np.ndarray]) -> tuple[bytes, int]:
-    """Returns a record and the position of the frames in it."""
-
-    def of_bytes(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    lengths = tf.train.Int64List(value=map(len, segments))
-    values = np.concatenate(segments).astype("<f4", copy=False).tobytes()
-    feature = {
-        "path": of_bytes(os.fsencode(row.path)),
-        "sha256": of_bytes(row.sha256.encode()),
-        "segments": tf.train.Feature(int64_list=lengths),
-        "features": of_bytes(values),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
-    # The order of the fields may differ between processes otherwise.
-    record = bytes(example.SerializeToString(deterministic=True))
-    return record, record.index(values)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+    except tf.errors.OpError as error:
+        reason = error.message.removeprefix(f"{path}; ")
+        raise OSError(errno.EIO, reason, str(path)) from error
 
 
 def _stored(row: Row, shard: str, offset: int, segments: Sequence[np.ndarray]) -> Row:
+    checksums = [zlib.crc32(frames.astype("<f4").tobytes()) for frames in segments]
     return dataclasses.replace(
         row,
         shard=shard,
         offset=offset,
-        segments=tuple(map(len, segments)),
-        crc32=tuple(
-            zlib.crc32(np.ascontiguousarray(each, "<f4").data) for each in segments
-        ),
+        segments=" ".join(str(len(frames)) for frames in segments),
+        crc32=" ".join(map(str, checksums)),
     )

@@ -1,8 +1,4 @@
-"""Waveforms to log-scattering frames, the input of the recurrent network.
-
->>> layer = features.LogScattering(J=13, Q=8)
->>> frames = layer(waveform)  # [batch, samples] -> [batch, frames, paths]
-"""
+"""Waveforms to log-scattering frames, the input of the recurrent network."""
 
 from __future__ import annotations
 
@@ -24,10 +20,9 @@ class LogScattering(keras.layers.Layer):
     2014, section III-B: renormalised scattering). Order zero, the mean of the
     signal, is inaudible and left out.
 
-    A clip may be shorter than the layer's input. It ends with its last sound, as
-    `framing` defines it, and is extended by reflection; frames that begin later
-    hold `PAD_VALUE` in every path, for `keras.layers.Masking`. A silent clip has
-    one frame.
+    A clip may be shorter than the input. It ends with its last sound, as `framing`
+    defines it, and is extended by reflection; frames that begin later hold
+    `PAD_VALUE` in every path, for `keras.layers.Masking`. Silence is one frame.
 
     Input: `[batch, samples]` at 16 kHz. Output: `[batch, frames, paths]`.
 
@@ -76,8 +71,7 @@ class LogScattering(keras.layers.Layer):
         """Returns the frames of segments that are extended by reflection already.
 
         Args:
-          waveform: float32 `[batch, samples]`, from `framing.cut` or
-            `framing.mirrored`.
+          waveform: float32 `[batch, samples]`, from `framing.cut`.
           lengths: valid samples of each segment, int32 `[batch]`.
         """
         coefficients = self.scattering(waveform)
@@ -95,8 +89,7 @@ class LogScattering(keras.layers.Layer):
         _, first, second = tf.split(logs, [1, num_first, num_second], axis=1)
         if not num_second:
             return first
-        second -= tf.gather(first, self._parents, axis=1)
-        return tf.concat([first, second], axis=1)
+        return tf.concat([first, second - tf.gather(first, self._parents, axis=1)], 1)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

@@ -1,8 +1,7 @@
 """Features of clips as `tf.data` batches for training and evaluation.
 
-`load` finds the frames of a table's clips in a feature store, in memory or on disk.
-Batches are a function of their arguments: index -> exact global shuffle from seed and
-epoch -> read -> crop -> pad -> batch -> prefetch, in either case.
+Index -> exact global shuffle from seed and epoch -> read, from memory or disk -> crop
+-> pad -> batch -> prefetch. Batches are a function of their arguments.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,9 +26,6 @@ from genre_tl.features import extraction, feature_store, framing
 # The first step has a module of its own.
 extract = extraction.extract
 
-# Frames of features that are read from memory take at most this part of what is free.
-_MEMORY_SHARE = 0.5
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
@@ -38,9 +34,9 @@ class Features:
     Attributes:
       num_paths: coefficients of a frame.
       segments: number of frames of each segment of each clip.
-      digests: SHA-256 of the audio file of each clip; empty if unknown.
-      max_secs: length that was used of each file at most; None for all.
-      read: returns frames `[count, paths]`, float32, of `(clip, start, count)`.
+      digests: SHA-256 of each clip's audio file; empty if unknown.
+      max_secs: how much of each file was used at most; None for all.
+      read: function of `(clip, start, count)`: frames `[count, paths]`, float32.
     """
 
     num_paths: int
@@ -53,17 +49,10 @@ class Features:
     def from_arrays(
         cls, frames: np.ndarray, segments: Sequence[Sequence[int]]
     ) -> Features:
-        """Returns the features of clips whose frames follow one another.
-
-        Args:
-          frames: float32 `[total_frames, paths]`.
-          segments: number of frames of each segment of each clip.
-        """
+        """Returns features in memory: frames float32 `[total_frames, paths]`."""
         clips = tuple(tuple(map(int, clip)) for clip in segments)
-        starts = np.cumsum([0, *map(sum, clips)])
-        digests = ("",) * len(clips)
-        read = _reader(frames, starts)
-        return cls(frames.shape[1], clips, digests, None, read)
+        read = _reader(frames, np.cumsum([0, *map(sum, clips)]))
+        return cls(frames.shape[1], clips, ("",) * len(clips), None, read)
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
@@ -94,8 +83,7 @@ class Batching:
 
     Attributes:
       batch_size: clips in a batch.
-      num_frames: length of the random excerpts. A shorter clip is padded with
-        `framing.PAD_VALUE` at its end.
+      num_frames: length of the random excerpts; shorter clips are padded.
       seed: decides order and excerpts.
     """
 
@@ -117,13 +105,12 @@ def load(
       store_dir: a feature store, filled by `extract`.
       dataset: the clips.
       frontend: the front end that the store must have been made with.
-      in_memory: whether to read all frames now. By default if they fit into half of
-        the free memory; else each batch is read from disk.
+      in_memory: whether to read all frames now, and not batch by batch. By default
+        if they take at most half of the free memory.
 
     Returns:
-      The features, and the table of the clips that have some, in the order of
-      `dataset`. The others are added to its `skipped` with the reason, and counted
-      in a log message.
+      The features, and the table of the clips that have some, in the same order. The
+      others are in its `skipped` with the reason, and counted in a log message.
 
     Raises:
       ValueError: if the store was made with another front end, is damaged, or has
@@ -138,14 +125,14 @@ def load(
     reader = feature_store.Reader(folder, values["num_paths"])
     features = Features(
         values["num_paths"],
-        tuple(row.segments for row in rows),
+        tuple(feature_store.numbers(row.segments) for row in rows),
         tuple(row.sha256 for row in rows),
         values["max_secs"],
         lambda clip, start, count: reader.read(rows[clip], start, count),
     )
     if in_memory is None:
         size = 4 * int(features.counts.sum()) * features.num_paths
-        in_memory = size <= _MEMORY_SHARE * _free_bytes()
+        in_memory = size <= _free_bytes() / 2
     return (_in_memory(features) if in_memory else features), kept
 
 
@@ -157,25 +144,22 @@ def training_batches(
     *,
     first_epoch: int = 1,
 ) -> tf.data.Dataset:
-    """Returns an infinite dataset of training batches.
+    """Returns training batches of epoch `first_epoch`, the next one, and so on.
 
     An epoch has `num_batches` batches with every row once, in random order; the last
-    batch is filled up from the beginning of the order, with other excerpts. The
-    batches of an epoch depend on the arguments alone, not on the epochs before.
+    batch is filled up from the beginning of the order, with other excerpts. It is
+    the same whichever epoch the dataset begins with.
 
     Args:
       features: of all clips.
       labels: `[clips, num_labels]` of all clips.
       rows: the clips to train on.
       batching: size, length and seed.
-      first_epoch: number of the epoch to begin with.
+      first_epoch: number of the first epoch.
 
     Returns:
-      Pairs of frames `[batch_size, num_frames, paths]` and labels `[batch_size,
-      num_labels]`, float32, static shapes.
-
-    Raises:
-      ValueError: if there are no rows.
+      An infinite dataset of frames `[batch_size, num_frames, paths]` and labels
+      `[batch_size, num_labels]`, float32, with static shapes.
     """
     rows, length = _non_empty(rows), batching.num_frames
     shape = num_batches(rows, batching.batch_size), batching.batch_size
@@ -223,21 +207,20 @@ def evaluation_batches(
       features: of all clips.
       rows: the clips to score.
       batch_size: segments in a batch; the last one may have fewer.
-      segment_frames: frames of the model's input. A longer segment is divided, a
-        shorter one padded with `framing.PAD_VALUE` at its end.
+      segment_frames: frames of the model's input. Longer segments are divided,
+        shorter ones padded.
 
     Returns:
       Batches `[batch, frames, paths]`, float32, where `frames` is `segment_frames` or
       the length of the longest segment if that is less; and the `Segments` that
       `mean_scores` needs.
-
-    Raises:
-      ValueError: if there are no rows.
     """
     pieces = [
-        (position, row, start + cut, min(segment_frames, count - cut))
+        (position, row, end - count + cut, min(segment_frames, count - cut))
         for position, row in enumerate(_non_empty(rows))
-        for start, count in _starts_and_counts(features.segments[row])
+        for end, count in zip(
+            np.cumsum(features.segments[row]), features.segments[row], strict=True
+        )
         for cut in range(0, count, segment_frames)
     ]
     positions, *places = np.array(pieces, np.int64).T
@@ -259,11 +242,7 @@ def evaluation_batches(
 
 
 def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
-    """Averages the scores of each clip's segments, weighted by valid frames.
-
-    Args:
-      segment_scores: `[segments, labels]`, in the order of `evaluation_batches`.
-      segments: from `evaluation_batches`.
+    """Averages scores `[segments, labels]` over each clip, by valid frames.
 
     Returns:
       `[clips, labels]`, of the same type.
@@ -286,18 +265,7 @@ def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
 def frame_statistics(
     features: Features, rows: Sequence[int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and variance of each path over all frames of the rows.
-
-    Args:
-      features: of all clips.
-      rows: the training clips.
-
-    Returns:
-      Two float64 arrays `[paths]`.
-
-    Raises:
-      ValueError: if there are no rows.
-    """
+    """Returns mean and variance of each path over all frames: float64 `[paths]`."""
     rows = _non_empty(rows)
     total = int(features.counts[rows].sum())
 
@@ -321,19 +289,15 @@ def _reader(
 
 def _in_memory(features: Features) -> Features:
     """Returns the same features, in one array. Identical audio shares its frames."""
-    first: dict[str, int] = {}
-    for clip, digest in enumerate(features.digests):
-        first.setdefault(digest, clip)
-    begins, total = {}, 0
-    for digest, clip in first.items():
-        begins[digest], total = total, total + int(features.counts[clip])
-    frames = np.empty([total, features.num_paths], np.float32)
-    for digest, clip in first.items():
-        count = int(features.counts[clip])
-        start = begins[digest]
+    _, firsts, audio = np.unique(
+        features.digests, return_index=True, return_inverse=True
+    )
+    counts = features.counts[firsts]
+    starts = np.cumsum(counts) - counts
+    frames = np.empty([counts.sum(), features.num_paths], np.float32)
+    for clip, start, count in zip(firsts, starts, counts, strict=True):
         frames[start : start + count] = features.read(clip, 0, count)
-    starts = np.array([begins[digest] for digest in features.digests])
-    return dataclasses.replace(features, read=_reader(frames, starts))
+    return dataclasses.replace(features, read=_reader(frames, starts[audio]))
 
 
 def _free_bytes() -> int:
@@ -356,13 +320,6 @@ def _non_empty(rows: Sequence[int] | np.ndarray) -> np.ndarray:
     return rows
 
 
-def _starts_and_counts(segments: Sequence[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for count in segments:
-        yield start, count
-        start += count
-
-
 def _excerpts(
     features: Features,
     length: int,
@@ -370,7 +327,7 @@ def _excerpts(
     starts: np.ndarray,
     counts: np.ndarray,
 ) -> np.ndarray:
-    """Returns frames `[batch, length, paths]`: those of the clips, then padding."""
+    """Returns frames `[batch, length, paths]`, `PAD_VALUE` after `counts` of each."""
     shape = len(clips), length, features.num_paths
     excerpts = np.full(shape, framing.PAD_VALUE, np.float32)
     for excerpt, *place in zip(excerpts, clips, starts, counts, strict=True):
@@ -383,7 +340,7 @@ def _call(
     inputs: Sequence[tf.Tensor],
     outputs: Sequence[tuple[Sequence[int | None], tf.DType]],
 ) -> tuple[tf.Tensor, ...]:
-    """Calls a NumPy function in a graph; `outputs` are the shapes and types."""
+    """Calls a NumPy function in a graph; `outputs` are its shapes and types."""
     results = tf.numpy_function(function, inputs, [dtype for _, dtype in outputs])
     shapes = [shape for shape, _ in outputs]
     return tuple(map(tf.ensure_shape, results, shapes))

@@ -20,24 +20,20 @@ def waveform_batches(
 ) -> tf.data.Dataset:
     """Returns a dataset of waveforms: decode -> resample -> cut or pad -> batch.
 
+    Iterating raises an error that names the file if one cannot be decoded.
+
     Args:
       paths: audio files.
       labels: `[files, num_labels]`.
       num_samples: length of the waveforms, at `params.SAMPLE_RATE_HZ`. Shorter files
         are padded with zeros.
       batch_size: files in a batch.
-      seed: None goes through the beginnings of the files once, in order. Else the
-        dataset is infinite: every epoch has its own random order and excerpts.
+      seed: None takes the beginning of each file once, in order. Else the dataset is
+        infinite: every epoch has its own random order and excerpts.
 
     Returns:
       Pairs of waveforms `[batch, num_samples]` and labels, float32.
-
-    Raises:
-      ValueError: if there are no files.
-      tf.errors.OpError: while iterating, if a file cannot be decoded; names it.
     """
-    if not len(paths):
-        raise ValueError("paths is empty: give at least one audio file")
     labels = np.asarray(labels, np.float32)
 
     def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,10 +49,9 @@ def waveform_batches(
         return np.pad(excerpt, [0, num_samples - len(excerpt)]), labels[row]
 
     def load(*place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        waveform, label = tf.numpy_function(read, place, [tf.float32] * 2)
-        return tf.ensure_shape(waveform, [num_samples]), tf.ensure_shape(
-            label, labels.shape[1:]
-        )
+        outputs = tf.numpy_function(read, place, [tf.float32] * 2)
+        shapes = [num_samples], labels.shape[1:]
+        return tuple(map(tf.ensure_shape, outputs, shapes))
 
     slices = tf.data.Dataset.from_tensor_slices
     if seed is None:
