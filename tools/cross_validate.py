@@ -1,11 +1,10 @@
-r"""Cross-validates fine-tuning: with transfer, from random weights, and an SVM.
+r"""Cross-validates transfer, random initialisation and an SVM on the same folds.
 
     python -m tools.cross_validate --data_dir=data/gtzan --start=runs/pretrain \
         --model=transfer --model=random --model=svm --output_dir=runs/gtzan
 
-All models get the same folds. Each finished fold is kept at once, and the same
-command again goes on where it was stopped. Writes report.md, report.json and
-pictures to --output_dir.
+Rerun the same command to resume: finished folds are kept. Writes report.md,
+report.json and pictures to --output_dir.
 """
 
 from __future__ import annotations
@@ -16,30 +15,36 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
+from genre_tl import params
+
 from . import command, data_flags, run_flags, terminal
 
 if TYPE_CHECKING:
     import numpy as np
 
     from genre_tl.data import datasets
+    from genre_tl.training import cross_validation
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
-flags.DEFINE_string("output_dir", "runs/cross_validation", "Folder of the results.")
+data_flags.define_path("output_dir", "runs/cross_validation", "Folder of the results.")
 flags.DEFINE_multi_enum(
     "model",
     ["random"],
-    ["transfer", "random", "svm"],
-    "What to compare; give it once for each.",
+    ["transfer", "probe", "random", "svm"],
+    "Model to compare; repeatable. transfer: --start, trained by --method; probe: "
+    "--start, backbone frozen; random: the whole network from random weights; svm: on "
+    "mean frames.",
 )
-flags.DEFINE_string("start", None, "Finished pre-training run, for transfer.")
+data_flags.define_path("start", None, "Finished pre-training run.")
+flags.DEFINE_enum("method", None, params.METHODS, "Training of --model=transfer.")
 flags.DEFINE_enum(
     "split",
     "folds",
     ["folds", "fault_filtered"],
-    "Random stratified folds, groups of clips kept whole, or GTZAN's published lists.",
+    "Stratified random folds that keep groups together, or GTZAN's published lists.",
 )
 flags.DEFINE_integer("num_folds", 10, "Folds of a repeat.", lower_bound=2)
 flags.DEFINE_integer("num_repeats", 10, "Repeats; may grow later.", lower_bound=1)
@@ -48,100 +53,92 @@ flags.DEFINE_enum(
     "paper",
     ["paper", "strict"],
     "paper: a fixed number of epochs; strict: the best epoch on a part of the "
-    "training clips. Test clips are read once, at the end.",
+    "training clips. Test clips are scored once, at the end.",
 )
 flags.DEFINE_boolean(
-    "curves",
-    False,
-    "Also read the test clips after each epoch, for the plot of accuracy against "
-    "epoch alone: nothing is chosen by it.",
+    "curves", False, "Also score test clips after each epoch, only to plot them."
 )
 flags.DEFINE_integer(
-    "clips_per_genre",
-    0,
-    "Most clips of a genre to train on; 0 takes all.",
-    lower_bound=0,
+    "clips_per_genre", 0, "Most training clips of a genre; 0: all.", lower_bound=0
 )
-flags.DEFINE_string(
-    "lists_dir", None, "Where the fault-filtered lists lie, if not in --data_dir."
+data_flags.define_path(
+    "lists_dir", None, "Folder of the fault-filtered lists; --data_dir if unset."
 )
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl.training import cross_validation, report, training
+    from genre_tl.training import cross_validation, finetune, report, run_folder
 
     del argv
-    preset = run_flags.preset("finetune")
-    plan = cross_validation.Plan(
-        num_folds=FLAGS.num_folds,
-        num_repeats=FLAGS.num_repeats,
-        seed=FLAGS.seed,
-        protocol=FLAGS.protocol,
-        clips_per_genre=FLAGS.clips_per_genre,
-        curves=FLAGS.curves,
-    )
-    table = data_flags.table()
-    # What is wrong is said before the features are extracted, which may take hours.
-    if ("transfer" in FLAGS.model) != bool(FLAGS.start):
-        raise app.UsageError("--model=transfer needs --start, and no other model does")
+    preset = run_flags.preset("finetune", method="method")
+    if {"transfer", "probe"}.isdisjoint(FLAGS.model) == bool(FLAGS.start):
+        raise app.UsageError(
+            "--model=transfer and --model=probe need --start; the others have no use "
+            "for it"
+        )
+    plan, table = _plan(), data_flags.table()
+    # Errors must come before features are extracted, which may take hours.
     if FLAGS.start:
-        training.check_start(FLAGS.start, preset)
-        _warn_of_leaks(table)
+        finetune.describe_start(FLAGS.start, preset)
     cross_validation.divide(table, plan, _parts(table))
     features, table = data_flags.features(table, preset.frontend)
+    if FLAGS.start:
+        _warn_of_leaks(features.digests)
     record = cross_validation.cross_validate(
         FLAGS.output_dir,
-        cross_validation.Data(features, table, _parts(table), FLAGS.split),
+        run_folder.Data(features, table, FLAGS.split, _parts(table)),
         preset,
         plan,
-        compared=tuple(dict.fromkeys(FLAGS.model)),
-        start=FLAGS.start,
-        progress=cross_validation.Progress(_show_epoch, _shown()),
+        on_fold=_show(),
     )
     print(report.write(record, start=FLAGS.start))
 
 
-def _warn_of_leaks(table: datasets.Dataset) -> None:
-    from genre_tl.training import run_folder, training
+def _plan() -> cross_validation.Plan:
+    from genre_tl.training import cross_validation
 
-    source = run_folder.read_run(FLAGS.start)
-    num_seen = training.num_seen(source, table.name, table.paths)
+    names = "num_folds num_repeats seed protocol clips_per_genre curves start"
+    return cross_validation.Plan(
+        models=tuple(dict.fromkeys(FLAGS.model)),
+        **{name: FLAGS[name].value for name in names.split()},
+    )
+
+
+def _warn_of_leaks(digests: tuple[str, ...]) -> None:
+    from genre_tl.training import cross_validation
+
+    num_seen = cross_validation.num_seen(FLAGS.start, digests)
     if num_seen:
         logging.warning(
-            "%s was trained on %d of these %d clips, or stopped by them: what comes of "
-            "transfer flatters it",
+            "%s was trained or validated on %d of these %d clips: transfer results "
+            "will be optimistic",
             FLAGS.start,
             num_seen,
-            len(table),
+            len(digests),
         )
 
 
-def _parts(table: datasets.Dataset) -> dict[str, np.ndarray] | None:
+def _parts(table: datasets.Dataset) -> dict[str, np.ndarray]:
     from genre_tl.data import splits
 
     if FLAGS.split == "folds":
-        return None
+        return {}
     return splits.by_name(table, FLAGS.split, lists=FLAGS.lists_dir)
 
 
-def _show_epoch(model: str, done: int, total: int) -> None:
-    terminal.status(f"{model}: epoch {done} of {total}")
-
-
-def _shown() -> Callable[[Mapping[str, Any], int, int], None]:
-    """Returns what prints a line a fold, with an estimate of the time that is left."""
+def _show() -> Callable[[Mapping[str, Any], int, int], None]:
+    """Returns a callback that prints a line per fold, with the time left."""
     start, ran = time.monotonic(), 0
 
     def show(line: Mapping[str, Any], done: int, total: int) -> None:
         nonlocal ran
         ran += 1  # Folds of an earlier call took this one no time.
         left = (time.monotonic() - start) / ran * (total - done)
-        text = (
+        terminal.say(
             f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
-            f"{line['model']}: {line['accuracy']:.1%}; "
-            f"{sum(line['time'].values()):.0f} s, {terminal.duration(left)} left"
+            f"{line['model']}: {line['accuracy']:.1%}; {line['secs']:.0f} s, "
+            f"{terminal.duration(left)} left"
         )
-        terminal.say(text)
 
     return show
 

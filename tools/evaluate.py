@@ -2,8 +2,8 @@
 
     python -m tools.evaluate --run_dir=runs/finetune --data_dir=data/gtzan
 
-By default on the clips that the run held out. Prints accuracy and a table by
-genre; writes evaluation.json and confusion.png to --output_dir.
+Scores the clips that the run held out, or with --clips=all a whole collection. Prints
+accuracy and a table by genre; writes evaluation.json and confusion.png.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from genre_tl import params
+from genre_tl import files, params
 
 from . import command, data_flags
 
@@ -25,38 +25,36 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 
-flags.DEFINE_string("run_dir", "runs/finetune", "Finished fine-tuning run.")
+data_flags.define_path("run_dir", "runs/finetune", "Finished fine-tuning run.")
 flags.DEFINE_enum(
     "clips",
     "held_out",
     ["held_out", "all"],
-    "Those that the run held out for testing, or every clip of another collection.",
+    "held_out: the test clips of the run; all: every clip of the collection.",
 )
-flags.DEFINE_string(
-    "output_dir", None, "Where the results go; <run_dir>/evaluation if not given."
+data_flags.define_path(
+    "output_dir", None, "Folder of the results; <run_dir>/evaluation if unset."
 )
 
 
 def main(argv: list[str]) -> None:
     from genre_tl.evaluation import plots
-    from genre_tl.training import run_folder, training
+    from genre_tl.training import finetune, run_folder
 
     del argv
     record = run_folder.read_run(FLAGS.run_dir)
     frontend = params.Preset.from_dict(record["preset"]).frontend
-    table = data_flags.table()
-    features, table = data_flags.features(table, frontend)
+    features, table = data_flags.features(data_flags.table(), frontend)
     rows = _rows(record, table)
-    result = training.evaluate(FLAGS.run_dir, features, table, rows)
+    result = finetune.evaluate(FLAGS.run_dir, features, table, rows)
     print(result.table())
     folder = pathlib.Path(FLAGS.output_dir or f"{FLAGS.run_dir}/evaluation")
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{table.root.name}, {FLAGS.clips.replace('_', ' ')} clips"
-    plots.confusion_matrix(
-        result.confusion, result.vocabulary, folder / "confusion.png", title=title
-    )
-    run_folder.write_json(folder / "evaluation.json", result.to_dict())
-    print(f"\nwritten: {folder}/evaluation.json, {folder}/confusion.png")
+    picture = folder / "confusion.png"
+    plots.confusion_matrix(result.confusion, result.vocabulary, picture, title=title)
+    files.write_json(folder / "evaluation.json", result.to_dict())
+    print(f"\nwritten: {folder}/evaluation.json, {picture}")
 
 
 def _rows(record: dict[str, Any], table: datasets.Dataset) -> np.ndarray:
@@ -68,9 +66,9 @@ def _rows(record: dict[str, Any], table: datasets.Dataset) -> np.ndarray:
     rows = np.flatnonzero([path in held_out for path in table.paths])
     if len(rows) < len(held_out) or not held_out:
         raise ValueError(
-            f"{table.root}: has {len(rows)} of the {len(held_out)} "
-            f"clips that {FLAGS.run_dir} held out; give the collection it was trained "
-            "on, or --clips=all for another one"
+            f"{table.root}: has {len(rows)} of the {len(held_out)} clips that "
+            f"{FLAGS.run_dir} held out; give the collection it was trained on, or "
+            "--clips=all for another one"
         )
     return rows
 

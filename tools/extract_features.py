@@ -13,22 +13,17 @@ from __future__ import annotations
 
 from absl import flags
 
-from genre_tl import params
-
-from . import command, data_flags
+from . import command, data_flags, frontend_flags
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
-
-flags.DEFINE_enum(
-    "preset", "default", list(params.PRESETS), "Configuration, as in training."
-)
+flags.adopt_module_key_flags(frontend_flags)
 
 
 def main(argv: list[str]) -> int:
     del argv
     table = data_flags.table()
-    frontend = params.PRESETS[FLAGS.preset].frontend
+    frontend = frontend_flags.preset().frontend
     command.skip_graph_rewriting()
     summary = data_flags.extract(table, frontend)
     return 0 if summary.num_usable else 1

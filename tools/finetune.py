@@ -3,9 +3,9 @@ r"""Fine-tunes a genre classifier on a collection sorted into genre folders.
     python -m tools.finetune --data_dir=data/gtzan --start=runs/pretrain \
         --run_dir=runs/finetune
 
-Without --start the backbone begins with random weights. One fold of --num_folds
-is held out by default, never seen in training, and read once at the end. The
-same command again goes on where a run was stopped.
+Without --start the whole network is trained from random weights. By default one fold
+of --num_folds is held out and scored once, at the end. Rerun the same command to
+resume.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+from genre_tl import params
 
 from . import command, data_flags, run_flags
 
@@ -26,68 +28,70 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
-flags.DEFINE_string("run_dir", "runs/finetune", "Folder of this run.")
-flags.DEFINE_string("start", None, "Finished pre-training run; random if not given.")
+data_flags.define_path("run_dir", "runs/finetune", "Folder of the run.")
+data_flags.define_path("start", None, "Finished pre-training run.")
+flags.DEFINE_enum(
+    "method",
+    None,
+    params.METHODS,
+    "probe: train the head, backbone frozen; finetune: the head, then all layers.",
+)
 flags.DEFINE_enum(
     "split",
     "held_out",
     ["held_out", "fault_filtered", "none"],
-    "held_out: a stratified fold for testing; fault_filtered: GTZAN's published "
-    "lists, the best validation epoch kept; none: learn from all clips.",
+    "held_out: a stratified fold is the test set; fault_filtered: GTZAN's published "
+    "lists, with the best validation epoch kept; none: train on all clips.",
 )
-flags.DEFINE_integer("num_folds", 10, "Of --split=held_out.", lower_bound=2)
-flags.DEFINE_integer("fold", 0, "Which fold is held out.", lower_bound=0)
-flags.DEFINE_string(
-    "lists_dir", None, "Where the fault-filtered lists lie, if not in --data_dir."
+flags.DEFINE_integer("num_folds", 10, "Folds of --split=held_out.", lower_bound=2)
+flags.DEFINE_integer("fold", 0, "Number of the held-out fold.", lower_bound=0)
+data_flags.define_path(
+    "lists_dir", None, "Folder of the fault-filtered lists; --data_dir if unset."
 )
 
-_FIGURES = {
-    "loss": "loss",
-    "accuracy": "accuracy in training",
-    "val_accuracy": "validation",
-}
+_SHOWN = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation"}
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl.training import run_folder, training
+    from genre_tl.training import finetune, run_folder
 
     del argv
-    preset = run_flags.preset("finetune")
+    preset = run_flags.preset("finetune", method="method")
     table = data_flags.table()
-    # What is wrong is said before the features are extracted, which may take hours.
+    # Errors must come before features are extracted, which may take hours.
     if FLAGS.start:
-        training.check_start(FLAGS.start, preset)
-    _rows(table)
+        finetune.describe_start(FLAGS.start, preset)
+    _parts(table)
     features, table = data_flags.features(table, preset.frontend)
-    rows = _rows(table)
-    data = run_folder.Data(features=features, table=table, split=_split_name(), **rows)
+    data = run_folder.Data(features, table, _split_name(), _parts(table))
+    sizes = {part: len(rows) for part, rows in data.parts.items()}
     print(
-        f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
-        f"{len(data.test)} held out, {len(table.vocabulary)} genres"
+        f"training on {sizes['train']} clips, {sizes['valid']} for validation, "
+        f"{sizes['test']} held out, {len(table.vocabulary)} genres"
     )
-    record = training.finetune(
+    record = finetune.finetune(
         FLAGS.run_dir,
         data,
         preset,
         start=FLAGS.start,
         seed=FLAGS.seed,
-        progress=run_flags.progress(preset.finetune.max_epochs, _FIGURES),
+        callbacks=[run_flags.progress(_SHOWN)],
     )
     _report(record, table.vocabulary)
 
 
-def _rows(table: datasets.Dataset) -> dict[str, np.ndarray]:
+def _parts(table: datasets.Dataset) -> dict[str, np.ndarray]:
     import numpy as np
 
     from genre_tl.data import splits
 
-    rows = {"train": np.arange(len(table.paths))}
+    parts = {"train": np.arange(len(table.paths))}
     if FLAGS.split == "held_out":
-        rows = splits.held_out(table, FLAGS.num_folds, FLAGS.seed, fold=FLAGS.fold)
+        parts = splits.held_out(table, FLAGS.num_folds, FLAGS.seed, fold=FLAGS.fold)
     elif FLAGS.split == "fault_filtered":
-        rows = splits.by_name(table, "fault_filtered", lists=FLAGS.lists_dir)
-    nobody = np.zeros(0, int)
-    return {"train": nobody, "valid": nobody, "test": nobody} | rows
+        parts = splits.by_name(table, "fault_filtered", lists=FLAGS.lists_dir)
+    empty = np.zeros(0, int)
+    return {"train": empty, "valid": empty, "test": empty} | parts
 
 
 def _split_name() -> str:
@@ -102,11 +106,7 @@ def _report(record: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
     from genre_tl.evaluation import plots
 
     print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
-    if FLAGS.start and "head_pull" in record:
-        pull = record["head_pull"]
-        print(f"head pulled back to where it began (--head_pull): {pull:g}")
-    test = record["metrics"].get("test")
-    if test:
+    if test := record["metrics"].get("test"):
         low, high = test["accuracy_interval"]
         print(
             f"accuracy on the {test['num_clips']} clips held out: "

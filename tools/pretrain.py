@@ -2,9 +2,8 @@
 
     python -m tools.pretrain --data_dir=data/magnatagatune --run_dir=runs/pretrain
 
-Features are extracted first where they are missing. After each epoch the
-validation AUC-ROC decides whether to go on; the best weights are kept. The same
-command again goes on where a run was stopped. Watch it with
+Missing features are extracted first. Training stops when the validation AUC-ROC is
+stable; the best epoch is kept. Rerun the same command to resume. Watch it with
 `tensorboard --logdir=runs`.
 """
 
@@ -25,7 +24,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
-flags.DEFINE_string("run_dir", "runs/pretrain", "Folder of this run.")
+data_flags.define_path("run_dir", "runs/pretrain", "Folder of the run.")
 flags.DEFINE_enum(
     "split",
     None,
@@ -34,52 +33,43 @@ flags.DEFINE_enum(
     "literature: folder c, without d to f, its test set; random: a tenth of the "
     "groups. By default paper, or random with --table.",
 )
-flags.DEFINE_integer("num_tags", None, "Commonest tags only, such as 50; all if unset.")
+flags.DEFINE_integer("num_tags", None, "Only the commonest tags, such as 50.")
 flags.DEFINE_integer(
     "min_positives", 5, "Validation clips a tag needs to count in the metrics."
 )
 
 _RANDOM_PARTS = 10
-
-_FIGURES = {
+_SHOWN = {
     "loss": "loss",
     "val_macro_auc_roc": "AUC-ROC macro",
     "val_micro_auc_roc": "micro",
     "val_macro_pr_auc": "PR-AUC macro",
-    "val_micro_pr_auc": "micro",
+    "val_micro_pr_auc": "micro PR-AUC",
 }
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl.training import run_folder, training
+    from genre_tl.training import pretrain, run_folder
 
     del argv
     preset = run_flags.preset("pretrain")
     table = _table()
-    # What is wrong is said before the features are extracted, which may take hours.
-    training.check_tags(table)
-    _rows(table)
+    # Errors must come before features are extracted, which may take hours.
+    pretrain.check_tags(table)
+    _parts(table)
     features, table = data_flags.features(table, preset.frontend)
-    rows = _rows(table)
-    data = run_folder.Data(
-        features=features,
-        table=table,
-        train=rows["train"],
-        valid=rows["valid"],
-        test=rows["train"][:0],
-        split=_split(),
-    )
+    data = run_folder.Data(features, table, _split(), _parts(table))
     print(
-        f"{len(data.train)} clips to learn from, {len(data.valid)} for validation, "
-        f"{len(table.vocabulary)} tags"
+        f"training on {len(data.parts['train'])} clips, {len(data.parts['valid'])} "
+        f"for validation, {len(table.vocabulary)} tags"
     )
-    record = training.pretrain(
+    record = pretrain.pretrain(
         FLAGS.run_dir,
         data,
         preset,
         seed=FLAGS.seed,
         min_positives=FLAGS.min_positives,
-        progress=run_flags.progress(preset.pretrain.max_epochs, _FIGURES),
+        callbacks=[run_flags.progress(_SHOWN)],
     )
     _report(record)
 
@@ -90,7 +80,7 @@ def _table() -> datasets.Dataset:
     if FLAGS.num_tags is None:
         return data_flags.table()
     if FLAGS.table or not FLAGS.data_dir:
-        raise app.UsageError("--num_tags is for MagnaTagATune in --data_dir alone")
+        raise app.UsageError("--num_tags needs MagnaTagATune in --data_dir")
     return magnatagatune.load(FLAGS.data_dir, FLAGS.num_tags)
 
 
@@ -98,23 +88,24 @@ def _split() -> str:
     return FLAGS.split or ("random" if FLAGS.table else "paper")
 
 
-def _rows(table: datasets.Dataset) -> dict[str, np.ndarray]:
+def _parts(table: datasets.Dataset) -> dict[str, np.ndarray]:
     from genre_tl.data import splits
 
     if _split() == "random":
         return splits.random(table, _RANDOM_PARTS, FLAGS.seed)
-    return splits.by_name(table, _split())
+    parts = splits.by_name(table, _split())
+    return {part: parts[part] for part in ("train", "valid")}
 
 
 def _report(record: dict[str, Any]) -> None:
-    figures = record["metrics"]["valid"]
+    found = record["metrics"]["valid"]
     print(
         f"kept epoch {record['best_epoch']} of {record['epochs']}; validation, "
-        f"{figures['num_tags']} tags with {figures['min_positives']} clips or more:\n"
-        f"  AUC-ROC {figures['macro_auc_roc']:.3f} macro, "
-        f"{figures['micro_auc_roc']:.3f} micro\n"
-        f"  PR-AUC  {figures['macro_pr_auc']:.3f} macro, "
-        f"{figures['micro_pr_auc']:.3f} micro\n"
+        f"{found['num_tags']} tags with at least {found['min_positives']} clips:\n"
+        f"  AUC-ROC {found['macro_auc_roc']:.3f} macro, "
+        f"{found['micro_auc_roc']:.3f} micro\n"
+        f"  PR-AUC  {found['macro_pr_auc']:.3f} macro, "
+        f"{found['micro_pr_auc']:.3f} micro\n"
         f"curves: {FLAGS.run_dir}/curves.png\n"
         f"next: fine-tune with --start={FLAGS.run_dir}"
     )

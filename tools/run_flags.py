@@ -1,116 +1,112 @@
-"""The flags that pre-training and fine-tuning share, and what they stand for."""
+"""Flags that the training tools share, and what they stand for."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from genre_tl import params
 
-from . import terminal
+from . import frontend_flags, terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
-    from genre_tl.training import run_folder
+    import keras
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(frontend_flags)
 
-flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
-flags.DEFINE_integer("seed", 0, "Of weights, dropout, order and excerpts.")
-flags.DEFINE_float("learning_rate", None, "Instead of the preset's.", lower_bound=0.0)
-flags.DEFINE_integer(
-    "batch_size", None, "Clips a step, instead of the preset's.", lower_bound=1
+flags.DEFINE_integer("seed", 0, "Random seed.")
+flags.DEFINE_integer("layers", None, "Recurrent layers.", lower_bound=1)
+flags.DEFINE_integer("units", None, "Units of a recurrent layer.", lower_bound=1)
+flags.DEFINE_enum(
+    "cell", None, params.CELLS, "Recurrent cell; bidirectional: GRUs both ways."
 )
+flags.DEFINE_float(
+    "dropout", None, "Fraction dropped.", lower_bound=0.0, upper_bound=0.99
+)
+flags.DEFINE_float("learning_rate", None, "Of the whole network.", lower_bound=0.0)
+flags.DEFINE_integer("batch_size", None, "Clips per step.", lower_bound=1)
 flags.DEFINE_integer(
     "max_epochs",
     None,
-    "Instead of the preset's; may change while a run goes on.",
+    "Largest number of epochs; may change on resuming.",
     lower_bound=1,
 )
 flags.DEFINE_integer(
     "patience_epochs",
     None,
-    "Epochs without gain before stopping; 0 never stops.",
+    "Stop after so many epochs without gain; 0: never.",
     lower_bound=0,
 )
 flags.DEFINE_integer(
     "crop_frames",
     None,
-    "Length of the excerpts trained on; 0 takes the segment.",
+    "Frames of a training excerpt; 0: the whole segment.",
     lower_bound=0,
 )
-flags.DEFINE_boolean(
-    "named_head",
-    None,
-    "Whether genres that are also tags begin with the tags' head; in fine-tuning "
-    "with transfer, instead of the preset's.",
-)
-flags.DEFINE_float(
-    "backbone_rate",
-    None,
-    "Learning rate of the recurrent layers as a part of the head's, instead of the "
-    "preset's; 0 leaves them as they are.",
-    lower_bound=0.0,
-)
-flags.DEFINE_float(
-    "head_pull",
-    None,
-    "How strongly the head is pulled back to where it began, instead of the preset's, "
-    "or of what inner folds of the training clips would choose.",
-    lower_bound=0.0,
-)
-flags.DEFINE_float(
-    "dropout",
-    None,
-    "Fraction dropped, instead of the preset's.",
-    lower_bound=0.0,
-    upper_bound=0.99,
+
+_TRAINING = (
+    "learning_rate",
+    "batch_size",
+    "max_epochs",
+    "patience_epochs",
+    "crop_frames",
 )
 
-_TRAINING = ("learning_rate", "batch_size", "max_epochs", "patience_epochs")
 
-_FINER = ("crop_frames", "backbone_rate", "head_pull", "named_head")
-
-
-def preset(kind: str) -> params.Preset:
-    """Returns the preset with what the flags change of `kind`'s training."""
-    chosen = params.PRESETS[FLAGS.preset]
-    changes = {
-        name: FLAGS[name].value
-        for name in (*_TRAINING, *_FINER)
-        if FLAGS[name].value is not None
-    }
-    if FLAGS.head_pull is not None:
-        changes["head_pulls"] = ()
-    if FLAGS.dropout is not None:
-        model = dataclasses.replace(chosen.model, dropout=FLAGS.dropout)
-        chosen = dataclasses.replace(chosen, model=model)
-    changed = dataclasses.replace(getattr(chosen, kind), **changes)
-    return dataclasses.replace(chosen, **{kind: changed})
-
-
-def progress(num_epochs: int, figures: Mapping[str, str]) -> run_folder.Progress:
-    """Returns how a run shows itself: a line an epoch, steps on a terminal.
+def preset(kind: str, **renamed: str) -> params.Preset:
+    """Returns the preset with what the flags change.
 
     Args:
-      num_epochs: most epochs that can come.
-      figures: columns of the history to show, and their names.
+      kind: the training that is changed, `pretrain` or `finetune`.
+      **renamed: further attributes of it, and the names of their flags.
     """
-    from genre_tl.training import run_folder
+    chosen = frontend_flags.preset()
+    parts = {
+        "model": frontend_flags.changed(
+            chosen.model, "cell", "dropout", num_layers="layers", num_units="units"
+        ),
+        kind: frontend_flags.changed(getattr(chosen, kind), *_TRAINING, **renamed),
+    }
+    return dataclasses.replace(chosen, **parts)
 
-    def on_step(epoch: int, done: int, total: int) -> None:
-        what = f"epoch {epoch}: step" if epoch else "inner folds: epoch"
-        terminal.status(f"{what} {done} of {total}")
 
-    def on_epoch(row: Mapping[str, float], secs: float) -> None:
-        epoch = int(row["epoch"])
-        shown = [
-            f"{name} {row[key]:.3f}" for key, name in figures.items() if key in row
-        ]
-        most = terminal.duration(secs * (num_epochs - epoch))
-        text = f"epoch {epoch} of {num_epochs}: {', '.join(shown)}; {secs:.0f} s"
-        terminal.say(f"{text}, at most {most} left")
+def progress(names: Mapping[str, str]) -> keras.callbacks.Callback:
+    """Returns a callback that prints a line per epoch, but at most one a second.
 
-    return run_folder.Progress(on_step, on_epoch)
+    Args:
+      names: metrics to show, and what to call them.
+    """
+    import keras
+
+    class Progress(keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            self._shown = time.monotonic()
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self._begin = time.monotonic()
+            self._epoch = epoch + 1
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            steps = self.params["steps"]
+            terminal.status(f"epoch {self._epoch}: step {batch + 1} of {steps}")
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            now, epochs = time.monotonic(), self.params["epochs"]
+            if now - self._shown >= 1 or epoch + 1 == epochs:
+                self._shown = now
+                shown = {name: logs[key] for key, name in names.items() if key in logs}
+                terminal.say(epoch_line(epoch + 1, epochs, shown, now - self._begin))
+
+    return Progress()
+
+
+def epoch_line(epoch: int, epochs: int, shown: Mapping[str, float], secs: float) -> str:
+    """Returns a line on a finished epoch, with the longest time left."""
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+    left = terminal.duration(secs * (epochs - epoch))
+    return f"epoch {epoch} of {epochs}: {figures}; {secs:.0f} s, at most {left} left"

@@ -2,12 +2,11 @@ r"""From a folder of genre folders to an exported classifier, in one command.
 
     python -m tools.train --data_dir=my_music --name=mine
 
-Extracts features, cross-validates (what to expect of the classifier), trains on all
-clips, and exports that to saved_models/<name>; from random weights, or those of a
-pre-training run (--start). Each step is a tool of its own, shown before it runs; what
-is done already is not done again, so the same command goes on where it was stopped.
-Flags that cross_validate and finetune have in common and that are not listed here are
-passed to both by --extra, such as --extra=--max_epochs=40.
+Extracts features, estimates the accuracy by cross-validation, trains on all clips, and
+exports to saved_models/<name>. --start takes over the backbone of a pre-training run.
+Each step is a tool of its own, shown before it runs. Rerun the same command to resume.
+Other flags of both training tools are passed on by --extra, such as
+--extra=--max_epochs=40.
 """
 
 from __future__ import annotations
@@ -20,28 +19,24 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from genre_tl import params
-
-from . import command, data_flags
+from . import command, data_flags, frontend_flags
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
+flags.adopt_module_key_flags(frontend_flags)
 
-flags.DEFINE_string("name", "mine", "What runs and the export are called.")
-flags.DEFINE_string("start", None, "Finished pre-training run; random if not given.")
-flags.DEFINE_string("runs_dir", "runs", "Where the runs go.")
-flags.DEFINE_string("saved_models_dir", "saved_models", "Where exports lie.")
-flags.DEFINE_enum("preset", "default", list(params.PRESETS), "Configuration.")
-flags.DEFINE_integer("seed", 0, "Of folds, weights, dropout, order and excerpts.")
+flags.DEFINE_string("name", "mine", "Name of the runs and of the export.")
+data_flags.define_path("start", None, "Finished pre-training run.")
+data_flags.define_path("runs_dir", "runs", "Folder of the runs.")
+data_flags.define_path("saved_models_dir", "saved_models", "Folder of the exports.")
+flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer(
-    "folds",
-    5,
-    "Of the cross-validation: no more than there are groups of clips in any genre; 0 "
-    "leaves it out.",
-    lower_bound=0,
+    "folds", 5, "Folds of the cross-validation; 0 skips it.", lower_bound=0
 )
-flags.DEFINE_integer("repeats", 1, "Of the cross-validation.", lower_bound=1)
-flags.DEFINE_multi_string("extra", [], "Another flag that both training tools know.")
+flags.DEFINE_integer("repeats", 1, "Repeats of the cross-validation.", lower_bound=1)
+flags.DEFINE_multi_string(
+    "extra", [], "Flag that is passed on to both training tools; repeatable."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -51,9 +46,9 @@ def main(argv: list[str]) -> int:
         code = _run(tool, arguments)
         if code:
             print(
-                f"stopped at {tool}; the same command goes on from there. With other "
-                f"clips or flags give another --name, or remove {_run_dir()} and "
-                f"{_report_dir()}",
+                f"{tool} failed: fix the error above and rerun; finished steps are "
+                f"kept. For other clips or flags give another --name, or remove "
+                f"{_run_dir()} and {_report_dir()}",
                 file=sys.stderr,
             )
             return code
@@ -61,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check() -> None:
-    """Says what is wrong before the features are extracted, which may take hours."""
+    """Raises errors that would else come after hours of feature extraction."""
     from genre_tl.data import splits
     from genre_tl.training import run_folder
 
@@ -72,7 +67,7 @@ def _check() -> None:
         try:
             splits.folds(table, FLAGS.folds, FLAGS.seed)
         except ValueError as error:
-            message = f"{error}: give --folds, 0 for no cross-validation"
+            message = f"{error}. Use --folds=0 to skip cross-validation"
             raise ValueError(message) from error
 
 
@@ -86,30 +81,32 @@ def _report_dir() -> pathlib.Path:
 
 def _steps() -> list[tuple[str, list[str]]]:
     """Returns the tools to run, in order, and their flags."""
-    preset = [f"--preset={FLAGS.preset}"]
-    data = [
-        f"--{name}={FLAGS[name].value}"
-        for name in ("data_dir", "table", "dataset", "max_secs")
-        if FLAGS[name].value is not None
-    ]
-    data.append(f"--features_dir={data_flags.store_dir()}")
-    training = [*data, *preset, f"--seed={FLAGS.seed}", *FLAGS.extra]
-    start = [f"--start={FLAGS.start}"] if FLAGS.start else []
+    features = ["--features_dir=" + str(data_flags.store_dir())]
+    frontend = ("preset", "J", "Q", "T", "segment_frames")
+    features += _given("data_dir", "table", "dataset", "max_secs", *frontend)
+    training = [*features, *_given("seed", "start"), *FLAGS.extra]
     final = f"--run_dir={_run_dir()}"
-    steps = [("extract_features", [*data, *preset])]
+    steps = [("extract_features", features)]
     if FLAGS.folds:
-        numbers = [f"--num_folds={FLAGS.folds}", f"--num_repeats={FLAGS.repeats}"]
-        model = f"--model={'transfer' if FLAGS.start else 'random'}"
-        report = f"--output_dir={_report_dir()}"
-        arguments = [*training, *start, model, *numbers, report]
-        steps.append(("cross_validate", arguments))
-    steps.append(("finetune", [*training, *start, "--split=none", final]))
+        arguments = [
+            f"--model={'transfer' if FLAGS.start else 'random'}",
+            f"--num_folds={FLAGS.folds}",
+            f"--num_repeats={FLAGS.repeats}",
+            f"--output_dir={_report_dir()}",
+        ]
+        steps.append(("cross_validate", [*training, *arguments]))
+    steps.append(("finetune", [*training, "--split=none", final]))
     base = f"--saved_models_dir={FLAGS.saved_models_dir}"
     return [*steps, ("export", [final, f"--name={FLAGS.name}", base])]
 
 
+def _given(*names: str) -> list[str]:
+    values = {name: FLAGS[name].value for name in names}
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+
 def _run(tool: str, arguments: Sequence[str]) -> int:
-    """Runs a tool as a person would, and returns its exit code."""
+    """Runs a tool in a process of its own and returns its exit code."""
     program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments]
     shown = shlex.join(["python", *program[1:]])
     print(f"\n$ {shown}", flush=True)

@@ -19,13 +19,12 @@ def run(repeats: int) -> None:
     """Prints the times of a step of pre-training with the default preset."""
     from genre_tl import params
     from genre_tl.model import networks
-    from genre_tl.training import learning
 
     preset = params.PRESETS["default"]
     ours = networks.tagger(preset.model, _PATHS, _TAGS)
     theirs = _stock(ours)
-    learning.compiled(ours, preset.pretrain, "binary_crossentropy")
-    theirs.compile("adam", "binary_crossentropy", jit_compile=False)
+    for network in (ours, theirs):
+        network.compile("adam", "binary_crossentropy", jit_compile=False)
     rows = []
     for frames in (preset.pretrain.crop_frames, preset.frontend.segment_frames):
         clips = np.random.default_rng(0).standard_normal([_BATCH, frames, _PATHS])

@@ -19,12 +19,6 @@ def copy_backbone(source: keras.Model, network: keras.Model) -> None:
             layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
-def copy_state(source: keras.Model, network: keras.Model) -> None:
-    """Copies all variables between equal networks: weights and dropout seeds."""
-    for target, variable in zip(network.variables, source.variables, strict=True):
-        target.assign(variable)
-
-
 def backbone(network: keras.Model) -> keras.Model:
     """Returns frames -> the vector that the head reads; layers are shared."""
     return keras.Model(network.inputs[0], network.get_layer(networks.HEAD).input)

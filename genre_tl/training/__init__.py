@@ -1,6 +1,6 @@
-"""Batches to trained models: pre-training, fine-tuning, cross-validation.
+"""Training runs: frames and labels in, run folders with a model and metrics out.
 
-`run_folder` keeps a run on disk, so that an interrupted one resumes;
-`cross_validation` compares transfer, random weights and an SVM on the same folds;
-`report` writes its results as Markdown, JSON and pictures.
+`run_folder` keeps a run's identity, history and checkpoints; `fitting` compiles models
+and fits them; `pretrain` trains taggers, `finetune` genre classifiers.
+`cross_validation` compares ways of training on the same folds; `report` sums it up.
 """

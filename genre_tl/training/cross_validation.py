@@ -1,15 +1,22 @@
 """Cross-validation: transfer, random initialisation and an SVM on the same folds.
 
-A fold's result depends on the settings, its repeat and its number alone: neither on
-the order, nor on what the process did before. So a run that was killed goes on at
-the first fold that has no line, and ends like one that was not.
+A folder holds
+
+  settings.json   collection, folds, preset, start, versions
+  folds.jsonl     a line for each finished fold
+
+The result of a fold depends only on the settings, its repeat and its number, so a run
+that was killed resumes with the first fold that has no line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
+import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,31 +25,37 @@ import numpy as np
 from sklearn import preprocessing, svm
 from sklearn.pipeline import make_pipeline
 
-from genre_tl import params
+from genre_tl import files, params
 from genre_tl.data import datasets, splits
 from genre_tl.features import pipeline
-from genre_tl.model import networks
-from genre_tl.training import fitting, learning, records, training
+from genre_tl.training import finetune, fitting, run_folder
 
-MODELS = ("transfer", "random", "svm")
+MODELS = ("transfer", "probe", "random", "svm")
+"""`transfer` trains as the preset says, `probe` the head on the frozen backbone,
+`random` a whole network from random weights, `svm` on mean frames."""
+
+_NEED_START = {"transfer", "probe"}
 _INNER_FOLDS = 5
+# A cross-validation may be continued with other values of these.
+_OPEN = ("num_repeats", "models", "start")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which folds there are, and how they are read.
+    """Folds, and the models that are compared on them.
 
     Attributes:
-      num_folds: of a repeat; each clip is in the test part of one.
+      num_folds: folds of a repeat; each clip is in the test part of one.
       num_repeats: divisions into folds; may grow later.
-      seed: of the folds, and of every fold's weights, dropout and excerpts.
-      protocol: `paper` trains for a fixed number of epochs; `strict` keeps the
-        epoch that is best on a fifth of the training clips, held out for that (more
-        where a genre has fewer than five groups).
-        Both read the test clips once, at the end.
-      clips_per_genre: most clips of a genre to train on; 0 takes all there are.
-      curves: also read the test clips after each epoch, for the plot of accuracy
+      seed: random seed of folds, weights and excerpts.
+      protocol: `paper` trains for a fixed number of epochs; `strict` keeps the epoch
+        that is best on a fifth of the training clips, held out for that (more where a
+        genre has fewer than five groups). Test clips are scored once, at the end.
+      clips_per_genre: largest number of training clips of a genre; 0 takes all.
+      curves: also score the test clips after each epoch, for the plot of accuracy
         against epoch; nothing is chosen by it.
+      models: some of `MODELS`. They take turns, fold by fold.
+      start: a finished pre-training run, for `transfer` and `probe`.
     """
 
     num_folds: int = 10
@@ -51,16 +64,19 @@ class Plan:
     protocol: str = "paper"
     clips_per_genre: int = 0
     curves: bool = False
+    models: tuple[str, ...] = ("random",)
+    start: files.PathLike | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in ("paper", "strict"):
-            raise ValueError(
-                f"protocol is {self.protocol!r}; it must be 'paper' or 'strict'"
-            )
+            raise ValueError(f"protocol={self.protocol!r}: choose 'paper' or 'strict'")
+        if set(self.models) - set(MODELS) or not self.models:
+            raise ValueError(f"models={self.models}: choose of {', '.join(MODELS)}")
+        if not _NEED_START.isdisjoint(self.models) and self.start is None:
+            raise ValueError("transfer and probe need a finished pre-training run")
         for name, least in (("num_repeats", 1), ("clips_per_genre", 0)):
             if getattr(self, name) < least:
-                value = getattr(self, name)
-                raise ValueError(f"{name} is {value}; at least {least} is needed")
+                raise ValueError(f"{name}={getattr(self, name)}: must be >= {least}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,33 +99,40 @@ def divide(
     """Returns all folds of all repeats.
 
     Args:
-      table: of genres; no group of clips is divided.
-      plan: how many folds, and how they are seeded.
-      parts: a published split to take instead; its repeats differ in the seed.
+      table: of genres; groups of clips stay together.
+      plan: number of folds, and seed.
+      parts: a published split to use instead; its repeats differ in the seed.
 
     Raises:
       ValueError: if the table does not have enough clips.
     """
-    return [
-        _fold(table, plan, repeat, number, tested, parts)
-        for repeat in range(plan.num_repeats)
-        for number, tested in enumerate(
-            [parts["test"]]
-            if parts
-            else splits.folds(table, plan.num_folds, learning.mix(plan.seed, repeat))
-        )
-    ]
+    folds = []
+    for repeat in range(plan.num_repeats):
+        tests = [parts["test"]] if parts else _tests(table, plan, repeat)
+        for number, test in enumerate(tests):
+            seed = _mix(plan.seed, repeat, number)
+            train, valid = _training_rows(table, plan, test, seed, parts)
+            folds.append(Fold(repeat, number, seed, train, valid, test))
+    return folds
 
 
-def _fold(
+def _tests(table: datasets.Dataset, plan: Plan, repeat: int) -> list[np.ndarray]:
+    return splits.folds(table, plan.num_folds, _mix(plan.seed, repeat))
+
+
+def _mix(*numbers: int) -> int:
+    """Returns a seed that is a function of all numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _training_rows(
     table: datasets.Dataset,
     plan: Plan,
-    repeat: int,
-    number: int,
     test: np.ndarray,
+    seed: int,
     parts: Mapping[str, np.ndarray] | None,
-) -> Fold:
-    seed = learning.mix(plan.seed, repeat, number)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows to train on and to choose the epoch by."""
     valid = test[:0]
     if parts:
         train = parts["train"]
@@ -120,8 +143,11 @@ def _fold(
             inner = _inner_fold(table.select(train), seed)
             valid, train = train[inner], np.delete(train, inner)
     if plan.clips_per_genre:
-        train = _some_of_each(table.classes, train, plan.clips_per_genre, seed)
-    return Fold(repeat, number, seed, train, valid, test)
+        shuffled = np.random.default_rng(seed).permutation(train)
+        classes = table.classes[shuffled]
+        some = [shuffled[classes == c][: plan.clips_per_genre] for c in set(classes)]
+        train = np.sort(np.concatenate(some))
+    return train, valid
 
 
 def _inner_fold(table: datasets.Dataset, seed: int) -> np.ndarray:
@@ -129,150 +155,184 @@ def _inner_fold(table: datasets.Dataset, seed: int) -> np.ndarray:
     fewest = min(splits.groups_by_genre(table))
     if fewest < 2:
         raise ValueError(
-            f"{table.root}: protocol 'strict' needs two groups of clips of each genre "
-            "to train on, and one has a single one: take more folds, or protocol "
-            "'paper'"
+            f"{table.root}: --protocol=strict needs two groups of training clips of "
+            "each genre, and one has a single one: use more folds or --protocol=paper"
         )
     return splits.folds(table, min(_INNER_FOLDS, fewest), seed)[0]
 
 
-def _some_of_each(
-    classes: np.ndarray, rows: np.ndarray, most: int, seed: int
-) -> np.ndarray:
-    shuffled = np.random.default_rng(seed).permutation(rows)
-    of_each = [shuffled[classes[shuffled] == genre][:most] for genre in set(classes)]
-    return np.sort(np.concatenate(of_each))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Data:
-    """What is cross-validated.
+class Record:
+    """The folder of a cross-validation.
 
     Attributes:
-      features: of every row of the table.
-      table: paths, genres and groups.
-      parts: rows of a published split, taken instead of folds; None for folds.
-      split: what to call the division in reports.
+      folder: path of the folder.
+      settings: content of settings.json.
+      lines: the finished folds.
+
+    Args:
+      folder: an existing folder.
+      settings: fit for JSON. Those of an earlier call must be the same, but for the
+        number of repeats, and `start`, which a call without transfer leaves open.
+
+    Raises:
+      ValueError: if the folder holds another cross-validation, or is damaged.
     """
 
-    features: pipeline.Features
-    table: datasets.Dataset
-    parts: Mapping[str, np.ndarray] | None = None
-    split: str = "folds"
+    def __init__(self, folder: files.PathLike, settings: Mapping[str, Any]) -> None:
+        self.folder = pathlib.Path(folder)
+        path = self.folder / "settings.json"
+        settings = json.loads(json.dumps(settings))
+        if path.is_file():
+            found = run_folder.read_json(path)
+            start = settings["start"] or found["start"]
+            fixed = {**settings, "start": found["start"] and start}
+            run_folder.check_same(
+                self.folder,
+                {k: found.get(k) for k in fixed},
+                fixed,
+                "cross-validation",
+            )
+            self.settings = {**found, "start": start}
+        else:
+            self.settings = {**settings, **run_folder.provenance()}
+        files.write_json(path, self.settings)
+        self.lines = self._read()
 
+    def _read(self) -> list[dict[str, Any]]:
+        path = self.folder / "folds.jsonl"
+        if not path.is_file():
+            return []
+        whole, newline, torn = path.read_text("utf-8").rpartition("\n")
+        if torn:  # Killed while writing it.
+            os.truncate(path, len((whole + newline).encode()))
+        try:
+            return [dict(json.loads(line)) for line in whole.splitlines()]
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); remove it to run the folds again"
+            ) from error
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How a cross-validation tells what it does.
+    def has(self, model: str, fold: Fold) -> bool:
+        """Whether a fold has finished.
 
-    Attributes:
-      on_epoch: after an epoch: the fold's model, epochs done, epochs at most.
-      on_fold: after a fold: its line, and how many of how many are done.
-    """
+        Raises:
+          ValueError: if it has, with other test clips.
+        """
+        for line in self.lines:
+            if (line["repeat"], line["fold"]) == (fold.repeat, fold.number):
+                if line["test"] != fold.test.tolist():
+                    version = self.settings["versions"]["scikit-learn"]
+                    raise ValueError(
+                        f"{self.folder}: fold {fold.number} of repeat {fold.repeat} "
+                        f"has other test clips, divided by scikit-learn {version}: "
+                        "install that version, or give another --output_dir"
+                    )
+                if line["model"] == model:
+                    return True
+        return False
 
-    on_epoch: Callable[[str, int, int], None] = lambda model, done, total: None
-    on_fold: Callable[[Mapping[str, Any], int, int], None] = lambda line, done, total: (
-        None
-    )
+    def add(self, line: dict[str, Any]) -> None:
+        """Appends a finished fold; it is on the disk when this returns."""
+        with (self.folder / "folds.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines.append(line)
 
 
 def cross_validate(
-    folder: str | os.PathLike[str],
-    data: Data,
+    folder: files.PathLike,
+    data: run_folder.Data,
     preset: params.Preset,
     plan: Plan,
     *,
-    compared: Sequence[str] = ("random",),
-    start: str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
-) -> records.Record:
-    """Runs every fold that has not been run, of every model.
+    on_fold: Callable[[Mapping[str, Any], int, int], None] = lambda *_: None,
+    callbacks: fitting.Callbacks = (),
+) -> Record:
+    """Runs all folds of all models that have not been run.
 
     Args:
-      folder: where settings and results are; made if absent.
-      data: the collection.
+      folder: for settings and results; made if absent.
+      data: the collection; its parts, if any, are used instead of folds.
       preset: frontend, model and `finetune` are used.
-      plan: folds, repeats, protocol.
-      compared: some of `MODELS`. They take turns, fold by fold, so that a run
-        that was stopped has compared as much as it has computed.
-      start: a finished pre-training run; `transfer` needs it.
-      progress: whom to tell.
+      plan: models, folds, repeats, protocol.
+      on_fold: called with the line of a fold, finished folds, and all folds.
+      callbacks: Keras callbacks that show progress.
 
     Raises:
-      ValueError: if the folder holds another cross-validation or the data does
-        not suit.
-      FileNotFoundError: if `start` has not finished.
+      ValueError: if the folder holds another cross-validation or the data does not
+        suit.
+      FileNotFoundError: if the pre-training run has not finished.
     """
-    unknown = set(compared) - set(MODELS)
-    if unknown or not compared:
-        raise ValueError(f"compared is {compared}; it must be of {', '.join(MODELS)}")
-    if "transfer" in compared and start is None:
-        raise ValueError("transfer needs a start: give a finished pre-training run")
-    start = start if "transfer" in compared else None
-    progress = progress or Progress()
     folds = divide(data.table, plan, data.parts)
-    work = [(model, fold) for fold in folds for model in compared]
-    record = records.Record(folder, _settings(data, preset, plan, start))
-    record.check({(f.repeat, f.number): f.test.tolist() for f in folds})
-    trainer = _Trainer(data, preset, plan, start, progress)
-    done = sum(record.has(m, fold.repeat, fold.number) for m, fold in work)
-    for model, fold in work:
-        if not record.has(model, fold.repeat, fold.number):
+    settings = _settings(data, preset, plan)
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    with files.lock(folder):
+        record = Record(folder, settings)
+        work = [(model, fold) for fold in folds for model in plan.models]
+        due = [(model, fold) for model, fold in work if not record.has(model, fold)]
+        trainer = _Trainer(data, preset, plan, callbacks)
+        for done, (model, fold) in enumerate(due, start=len(work) - len(due) + 1):
             record.add(trainer.run(model, fold))
-            done += 1
-            progress.on_fold(record.lines[-1], done, len(work))
+            on_fold(record.lines[-1], done, len(work))
     return record
 
 
 def _settings(
-    data: Data,
-    preset: params.Preset,
-    plan: Plan,
-    start: str | os.PathLike[str] | None,
+    data: run_folder.Data, preset: params.Preset, plan: Plan
 ) -> dict[str, Any]:
-    if start is not None:
-        training.check_start(start, preset)
-    everything = preset.to_dict()
+    source = None
+    if not _NEED_START.isdisjoint(plan.models):
+        source = finetune.describe_start(plan.start, preset)
+        source["num_seen"] = num_seen(plan.start, data.features.digests)
+    parts, plan_values = preset.to_dict(), dataclasses.asdict(plan)
+    table = data.table
+    rows = {
+        "paths": list(table.paths),
+        "classes": table.classes.tolist(),
+        "groups": list(table.groups),
+    }
     return {
-        "plan": dataclasses.asdict(plan),
-        "preset": {
-            part: everything[part] for part in ("frontend", "model", "finetune")
-        },
-        "start": None if start is None else training.fingerprint(start),
-        "data": {
-            "name": data.table.name,
-            "split": data.split,
-            "paths": list(data.table.paths),
-            "classes": data.table.classes.tolist(),
-            "groups": list(data.table.groups),
-        },
-        "vocabulary": list(data.table.vocabulary),
+        "plan": {k: v for k, v in plan_values.items() if k not in _OPEN},
+        "preset": {part: parts[part] for part in ("frontend", "model", "finetune")},
+        "start": source,
+        "data": run_folder.describe(data) | rows,
+        "vocabulary": list(table.vocabulary),
     }
 
 
+def num_seen(start: files.PathLike, digests: Sequence[str]) -> int:
+    """Returns how many of some clips a pre-training run was trained or validated on.
+
+    Args:
+      start: the run.
+      digests: sha256 of the clips' audio files.
+    """
+    seen = set(run_folder.read_run(start)["data"]["seen"])
+    return sum(digest in seen for digest in digests)
+
+
 class _Trainer:
-    """Trains and tests one fold after the other, with one compiled network."""
+    """Trains and tests one fold after another, with graphs that are traced once."""
 
     def __init__(
         self,
-        data: Data,
+        data: run_folder.Data,
         preset: params.Preset,
         plan: Plan,
-        start: str | os.PathLike[str] | None,
-        progress: Progress,
+        callbacks: fitting.Callbacks,
     ) -> None:
-        self._data, self._preset, self._plan = data, preset, plan
-        self._start, self._progress = start, progress
-        self._training = preset.finetune
-        self._clock = fitting.Clock()
+        self._data, self._plan, self._callbacks = data, plan, callbacks
+        needs_start = not _NEED_START.isdisjoint(plan.models)
+        source = finetune.load_start(plan.start) if needs_start else None
+        self._stages = finetune.Stages(data, preset, source)
 
     def run(self, model: str, fold: Fold) -> dict[str, Any]:
         """Returns the line of a fold."""
-        self._clock.restart()
-        if model == "svm":
-            predicted, told = self._svm(fold)
-        else:
-            predicted, told = self._train(model, fold)
+        begin = time.monotonic()
+        predicted, found = (
+            self._svm(fold) if model == "svm" else self._train(model, fold)
+        )
         truth = self._data.table.classes[fold.test]
         return {
             "model": model,
@@ -282,12 +342,12 @@ class _Trainer:
             "accuracy": float(np.mean(predicted == truth)),
             "test": fold.test.tolist(),
             "predicted": predicted.tolist(),
-            **told,
-            "time": self._clock.to_dict(),
+            **found,
+            "secs": round(time.monotonic() - begin, 3),
         }
 
     def _svm(self, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
-        # Its parameters are the usual ones, not chosen by any fold.
+        # Usual parameters, not chosen by any fold.
         machine = make_pipeline(preprocessing.StandardScaler(), svm.SVC(C=10))
         means = self._clip_means
         machine.fit(means[fold.train], self._data.table.classes[fold.train])
@@ -295,81 +355,43 @@ class _Trainer:
 
     @functools.cached_property
     def _clip_means(self) -> np.ndarray:
-        rows = range(len(self._data.table))
-        return np.stack(
-            [pipeline.frame_statistics(self._data.features, [r])[0] for r in rows]
-        )
+        features, rows = self._data.features, range(len(self._data.table))
+        return np.stack([pipeline.frame_statistics(features, [r])[0] for r in rows])
 
     def _train(self, model: str, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
-        self._reset(model, fold)
-        history: list[dict[str, float]] = []
-        best = -1.0, 0, self._network.get_weights()
-        num_epochs = self._training.max_epochs
-        for number in range(1, num_epochs + 1):
-            row = self._epoch(fold, number)
-            if len(fold.valid):
-                row["val_accuracy"] = self._accuracy(fold.valid)
-                if row["val_accuracy"] > best[0]:
-                    best = row["val_accuracy"], number, self._network.get_weights()
-            if self._plan.curves:
-                row["test_accuracy"] = self._accuracy(fold.test)
-            history.append(row)
-            self._progress.on_epoch(model, number, num_epochs)
-        kept = num_epochs
-        if len(fold.valid):
-            _, kept, weights = best
-            self._network.set_weights(weights)
+        stages, is_random = self._stages, model == "random"
+        method = {"random": "finetune", "probe": "probe"}.get(model, stages.method)
+        history: run_folder.History = []
+        if not is_random and stages.head_epochs:
+            stages.head.begin(fold.train)
+            history, kept = self._fit(stages.head, stages.head_epochs, fold)
+            stage: fitting.Stage = stages.head
+        if method == "finetune":
+            network = stages.initial(fold.train, fold.seed, is_random=is_random)
+            if history:
+                stages.head.give_head(network)
+            stage = stages.network
+            stage.begin(fold.train, fold.seed, network)
+            rest, best = self._fit(stage, stages.recipe.max_epochs, fold)
+            kept = len(history) + best
+            history += rest
         columns = {name: [row[name] for row in history] for name in history[0]}
-        told = {"epoch": kept, "history": columns}
-        pull = learning.head_pull(self._network)
-        return self._classes(fold.test), told | {"head_pull": pull}
+        predicted = stage.scores(fold.test).argmax(axis=1)
+        return predicted, {"epoch": kept, "history": columns}
 
-    def _epoch(self, fold: Fold, number: int) -> dict[str, float]:
-        return self._fitter.epoch(fold.train, seed=fold.seed, number=number)
+    def _fit(
+        self, stage: fitting.Stage, epochs: int, fold: Fold
+    ) -> tuple[run_folder.History, int]:
+        """Trains a stage; measures validation and, for the curves, test clips."""
+        tested = fold.test if self._plan.curves else fold.test[:0]
 
-    def _classes(self, rows: np.ndarray) -> np.ndarray:
-        return self._fitter.predict(rows).argmax(axis=1)
+        def measure(epoch: int, logs: dict[str, float]) -> None:
+            for part, rows in (("val", fold.valid), ("test", tested)):
+                if len(rows):
+                    found = stage.scores(rows).argmax(axis=1)
+                    right = found == self._data.table.classes[rows]
+                    logs[f"{part}_accuracy"] = float(np.mean(right))
 
-    def _accuracy(self, rows: np.ndarray) -> float:
-        return float(np.mean(self._classes(rows) == self._data.table.classes[rows]))
-
-    def _reset(self, model: str, fold: Fold) -> None:
-        """Sets weights, statistics and optimizer as if there had been no fold."""
-        # A pre-trained network's layers are the same in every fold, if they are fixed.
-        self._fitter.forget(layers="source" if model == "transfer" else "")
-        training.begin(
-            self._network,
-            self._data.features,
-            self._data.table,
-            fold.train,
-            self._preset,
-            start=self._source if model == "transfer" else None,
-            predict=functools.partial(self._fitter.predict, trained_on=True),
-            seed=fold.seed,
-        )
-        self._network.optimizer.begin(self._network)
-        self._fitter.choose_pull(fold.train, self._data.table, seed=fold.seed)
-
-    @functools.cached_property
-    def _source(self) -> training.Start | None:
-        return None if self._start is None else training.load_start(self._start)
-
-    @functools.cached_property
-    def _network(self) -> keras.Model:
-        network = networks.classifier(
-            self._preset.model,
-            self._data.features.frames.shape[1],
-            len(self._data.table.vocabulary),
-        )
-        return learning.compiled(network, self._training, "categorical_crossentropy")
-
-    @functools.cached_property
-    def _fitter(self) -> fitting.Fitter:
-        return fitting.Fitter(
-            self._network,
-            self._data.features,
-            self._data.table.labels,
-            self._training,
-            segment_frames=self._preset.frontend.segment_frames,
-            clock=self._clock,
-        )
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=measure)
+        callbacks = [callback, *self._callbacks]
+        return fitting.fit_best(stage, epochs, callbacks, valid=len(fold.valid) > 0)

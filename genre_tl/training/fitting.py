@@ -1,86 +1,45 @@
-"""An epoch of training: the same for a run of its own and for a fold of many.
+"""Models that are compiled once and fit any number of times.
 
-What an epoch does depends on the seed, its number and the weights before it alone.
+`WholeNetwork` trains all layers on excerpts of clips, `LinearProbe` only the head.
+Both have `begin`, `fit` and `scores`, so that the folds of a cross-validation share
+one compiled graph: tracing it takes longer than many folds train.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from genre_tl import params
-from genre_tl.data import datasets
 from genre_tl.features import pipeline
-from genre_tl.model import networks
-from genre_tl.training import head_pull, learning
+from genre_tl.model import networks, transfer
+from genre_tl.training import run_folder
 
-OnStep = Callable[[int, int], None]
-"""Called with the steps done in the epoch, and its steps: after each, or where the
-recurrent layers are fixed after all of them."""
+Measure = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
+"""Labels and scores, both `[clips, labels]`, to metrics."""
 
-_Vectors = tuple[pipeline.Features, pipeline.Segments]
+Callbacks = Sequence[keras.callbacks.Callback]
 
-# Segments that are scored at once: the weights of a layer are read from memory for
-# each frame of a batch, so a larger one takes a CPU less time a clip.
-_BATCH = 96
+# Segments scored at once. A CPU reads the weights for each frame of a batch.
+_BATCH_SIZE = 96
 
 
-class Clock:
-    """Tells the time in training steps, and in scoring, from all the rest.
+class WholeNetwork:
+    """Trains all layers of a network on random excerpts of clips.
 
-    The first call of a graph traces it, so it counts as rest.
-    """
-
-    def __init__(self) -> None:
-        self._traced: set[str] = set()
-        self.restart()
-
-    def restart(self) -> None:
-        """Begins to count anew; what was traced stays so."""
-        self._start = time.monotonic()
-        self._secs = {"steps": 0.0, "evaluation": 0.0}
-
-    @contextlib.contextmanager
-    def runs(self, graph: str, *, of: str, share: float = 1.0) -> Iterator[None]:
-        """Adds what is done inside to `steps` or `evaluation`.
-
-        Args:
-          graph: names what is run.
-          of: which of the two.
-          share: how much of it; what is left counts as rest.
-        """
-        begin = time.monotonic()
-        yield
-        if graph in self._traced:
-            self._secs[of] += share * (time.monotonic() - begin)
-        self._traced.add(graph)
-
-    def to_dict(self) -> dict[str, float]:
-        """Returns seconds since the start: `steps`, `evaluation`, all `other`."""
-        other = time.monotonic() - self._start - sum(self._secs.values())
-        secs = self._secs | {"other": other}
-        return {part: round(value, 3) for part, value in secs.items()}
-
-
-class Fitter:
-    """Trains a network by epochs, and scores clips with it.
-
-    Where the recurrent layers are fixed, what they give of a clip is computed once
-    and kept: `forget` it when weights are set from outside.
+    Attributes:
+      model: the compiled network.
 
     Args:
-      network: as `learning.compiled` gave it; it is changed.
-      features: of all clips.
-      labels: of all clips, `[clips, num_labels]`.
-      training: batch size, excerpts and `backbone_rate` are used.
+      network: a tagger or classifier; compiled and changed.
+      features: frames of all clips.
+      labels: of all clips, `[clips, labels]`.
+      training: learning rate, batch size, excerpts.
       segment_frames: frames of the model's input.
-      clock: what the steps' time is added to.
     """
 
     def __init__(
@@ -89,249 +48,253 @@ class Fitter:
         features: pipeline.Features,
         labels: np.ndarray,
         training: params.Training,
-        *,
         segment_frames: int,
-        clock: Clock,
     ) -> None:
-        self._network, self._features, self._labels = network, features, labels
+        self.model, self._features, self._labels = network, features, labels
         self._training, self._segment_frames = training, segment_frames
-        self._clock = clock
-        self._below: learning.Scorer | None = None
-        self._trained = network
-        self._vectors: dict[bytes, _Vectors] = {}  # By the rows they are of.
-        self._of_all: dict[str, _Vectors] = {}  # By the name of the layers.
-        self._layers = ""
-        if not training.backbone_rate:
-            below, self._trained = networks.divided(network)
-            learning.compile_with(self._trained, network.optimizer, network.loss)
-            self._below = learning.scorer(below)
-        self._scores = learning.scorer(self._trained)
-        self._all_steps = learning.all_steps(self._trained)
+        rate, norm = training.learning_rate, training.clip_norm
+        self._new_optimizer = _compile(network, rate, norm)
 
-    def forget(self, *, layers: str = "") -> None:
-        """Lets go of what was computed with weights that were there before.
-
-        Args:
-          layers: a name of the fixed layers that are there next, if they were there
-            before or will be again: what they give of all clips is computed once.
-        """
-        self._vectors.clear()
-        self._layers = layers
-
-    def choose_pull(
-        self,
-        rows: np.ndarray,
-        table: datasets.Dataset,
-        *,
-        seed: int,
-        on_epoch: head_pull.OnEpoch = lambda done, total: None,
+    def begin(
+        self, rows: np.ndarray, seed: int, initial: keras.Model | None = None
     ) -> None:
-        """Sets the optimizer's `head_pull` by inner folds, where that is to be done.
-
-        That is where `head_pulls` are given, the recurrent layers are fixed, and the
-        head begins with weights of tags; one that begins at zero has no opinion.
+        """Prepares for training on some clips.
 
         Args:
           rows: the clips to train on.
-          table: of all clips.
-          seed: of the run or fold.
-          on_epoch: whom to tell, with the epochs of the inner heads done and all.
+          seed: random seed of order and excerpts.
+          initial: an equal network to copy weights and dropout seeds from.
         """
-        begins = self._network.get_layer(networks.HEAD).get_weights()
-        if not (self._below and self._training.head_pulls and begins[0].any()):
-            return
-        vectors, segments = self._read(rows, of="steps")
-        opinion = self.predict(rows, trained_on=True)
-        with self._clock.runs("choice", of="steps"):
-            pull = self._chooser.choose(
-                vectors,
-                segments,
-                table.select(rows),
-                begins=begins,
-                opinion=opinion,
-                seed=seed,
-                on_epoch=on_epoch,
-            )
-        if pull is not None:
-            self._network.optimizer.head_pull.assign(pull)
+        self._rows, self._seed = rows, seed
+        _assign(self.model.optimizer.variables, self._new_optimizer)
+        if initial is not None:
+            _assign(self.model.variables, initial.variables)
 
-    @functools.cached_property
-    def _chooser(self) -> head_pull.Chooser:
-        return head_pull.Chooser(self._trained, self._training)
-
-    def epoch(
-        self,
-        rows: np.ndarray,
-        *,
-        seed: int,
-        number: int,
-        on_step: OnStep = lambda done, total: None,
-    ) -> dict[str, float]:
-        """Trains on every row once.
-
-        Args:
-          rows: the clips to train on.
-          seed: of the run or fold.
-          number: of the epoch, from 1.
-          on_step: whom to tell.
-
-        Returns:
-          `loss` and `accuracy`, means over the epoch.
-
-        Raises:
-          ValueError: if the loss is not finite.
-        """
-        network = self._trained
-        networks.reseed(self._network, learning.mix(seed, number), network.layers)
-        num_steps = pipeline.num_batches(rows, self._training.batch_size)
-        batches = self._batches(rows, seed, number)
-        logs: list[dict[str, Any]] = []
-        if self._below:
-            # A step of the head alone takes less time than to call it.
-            together = [np.stack(arrays) for arrays in zip(*batches, strict=True)]
-            network.reset_metrics()
-            with self._clock.runs("step", of="steps"):
-                steps = self._all_steps(*together)
-                logs.append({name: value.numpy() for name, value in steps.items()})
-            on_step(num_steps, num_steps)
-        else:
-            # Not `fit`, which takes longer between the epochs than a small one takes.
-            for done, batch in enumerate(batches, start=1):
-                network.reset_metrics()  # Some versions of Keras do so by themselves.
-                with self._clock.runs("step", of="steps"):
-                    logs.append(network.train_on_batch(*batch, return_dict=True))
-                on_step(done, num_steps)
-        means = {
-            name: float(np.mean([step[name] for step in logs]))
-            for name in ("loss", "accuracy")
-        }
-        if not np.isfinite(means["loss"]):
-            raise ValueError(
-                f"the loss of epoch {number} is {means['loss']}: lower "
-                "--learning_rate, in another --run_dir"
-            )
-        return means
-
-    def _batches(
-        self, rows: np.ndarray, seed: int, number: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        features, labels = self._features, self._labels
-        segment_frames = self._segment_frames
-        crop_frames = self._training.crop_frames
-        if self._below:
-            (features, _), labels = self._read(rows, of="steps"), labels[rows]
-            rows, segment_frames, crop_frames = np.arange(len(rows)), 1, 0
+    def fit(self, epochs: int, callbacks: Callbacks, initial_epoch: int = 0) -> Any:
+        """Trains up to epoch `epochs`; returns the metrics by name."""
+        size = self._training.batch_size
+        num_frames = self._training.crop_frames or self._segment_frames
         batches = pipeline.training_batches(
-            features,
-            labels,
-            rows,
-            batch_size=self._training.batch_size,
-            segment_frames=segment_frames,
-            crop_frames=crop_frames,
-            seed=seed,
-            epoch=number,
-        )
-        return ((x[:, 0] if self._below else x, y) for x, y in batches)
-
-    def predict(self, rows: np.ndarray, *, trained_on: bool = False) -> np.ndarray:
-        """Scores clips, as `fitting.predict` does: float32 `[rows, labels]`.
-
-        Args:
-          rows: which clips.
-          trained_on: whether the steps of an epoch take them too; the time in fixed
-            layers is then counted as a step's.
-        """
-        of = "steps" if trained_on else "evaluation"
-        if self._below:
-            vectors, segments = self._read(rows, of=of)
-            batches = iter([vectors.frames])
-        else:
-            batches, segments = self._pieces(rows)
-        with self._clock.runs("scores", of=of):
-            return _mean_scores(self._scores, batches, segments)
-
-    def _pieces(
-        self, rows: np.ndarray
-    ) -> tuple[Iterator[np.ndarray], pipeline.Segments]:
-        return pipeline.evaluation_batches(
             self._features,
-            rows,
-            batch_size=_BATCH,
-            segment_frames=self._segment_frames,
+            self._labels,
+            self._rows,
+            pipeline.Batching(size, num_frames, self._seed),
+            first_epoch=initial_epoch + 1,
         )
+        return self.model.fit(
+            batches,
+            steps_per_epoch=pipeline.num_batches(self._rows, size),
+            initial_epoch=initial_epoch,
+            epochs=epochs,
+            callbacks=[_require_finite, *callbacks],
+            verbose=0,
+        ).history
 
-    def _read(self, rows: np.ndarray, *, of: str) -> _Vectors:
-        """Returns what fixed layers give of the rows: a frame for each segment."""
-        key = np.asarray(rows, np.int64).tobytes()
-        if key not in self._vectors:
-            if self._layers:
-                self._vectors[key] = self._pick(rows, of=of)
-            else:
-                self._vectors[key] = self._compute(rows, of=of)
-        return self._vectors[key]
-
-    def _compute(self, rows: np.ndarray, *, of: str, share: float = 1.0) -> _Vectors:
-        assert self._below
-        batches, segments = self._pieces(rows)
-        read = []
-        for frames in batches:
-            # What the steps of all epochs would do again and again.
-            with self._clock.runs("vectors", of=of, share=share):
-                read.append(self._below(frames).numpy())
-        return _one_a_segment(np.concatenate(read), segments), segments
-
-    def _pick(self, rows: np.ndarray, *, of: str) -> _Vectors:
-        # All clips in the same batches, whichever are asked for first: a product of
-        # matrices may differ in its last bit with the size of a batch.
-        if self._layers not in self._of_all:
-            everything = np.arange(len(self._features.starts))
-            share = len(rows) / len(everything)
-            self._of_all[self._layers] = self._compute(everything, of=of, share=share)
-        vectors, segments = self._of_all[self._layers]
-        picked = [np.flatnonzero(segments.clips == row) for row in rows]
-        clips = np.repeat(np.arange(len(rows)), list(map(len, picked)))
-        chosen = np.concatenate(picked)
-        segments = pipeline.Segments(clips, segments.frames[chosen])
-        return _one_a_segment(vectors.frames[chosen], segments), segments
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the scores of clips, float32 `[rows, labels]`."""
+        return scores(self.model, self._features, rows, self._segment_frames)
 
 
-def _one_a_segment(
-    vectors: np.ndarray, segments: pipeline.Segments
-) -> pipeline.Features:
-    """Returns vectors as clips of as many segments of one frame."""
-    counts = np.bincount(segments.clips)
-    starts = np.cumsum(counts) - counts
-    return pipeline.Features(vectors, starts, tuple((1,) * count for count in counts))
+class LinearProbe:
+    """Trains a softmax regression on the vectors of a frozen backbone.
+
+    The vectors of all clips are computed once, and standardised on the clips to train
+    on. An epoch is one step on all of them.
+
+    Attributes:
+      model: the compiled head.
+
+    Args:
+      network: a tagger or classifier; only its backbone is used.
+      features: frames of all clips.
+      labels: of all clips, `[clips, genres]`.
+      training: learning rate and penalty of the head.
+      segment_frames: frames of the network's input.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        features: pipeline.Features,
+        labels: np.ndarray,
+        training: params.FineTuning,
+        segment_frames: int,
+    ) -> None:
+        self._vectors, self._segments = _predict(
+            transfer.backbone(network), features, np.arange(len(labels)), segment_frames
+        )
+        self._labels, num_genres = labels, labels.shape[1]
+        num_inputs = self._vectors.shape[1]
+        self.model = transfer.probe(num_inputs, num_genres, training.head_l2)
+        self._new_optimizer = _compile(self.model, training.head_learning_rate)
+
+    def begin(self, rows: np.ndarray) -> None:
+        """Prepares for training on some clips, with a head of zeros."""
+        clips, frames = self._segments
+        weights = frames / np.bincount(clips, frames)[clips]  # Clips count the same.
+        weights *= np.isin(clips, rows)
+        self._mean = np.average(self._vectors, axis=0, weights=weights)
+        centred = self._vectors - self._mean
+        variance = np.average(centred**2, axis=0, weights=weights)
+        floor = networks.Standardize.MIN_STDDEV
+        self._stddev = np.maximum(np.sqrt(variance), floor)
+        self._inputs = (centred / self._stddev).astype(np.float32)
+        self._weights = (weights / len(rows)).astype(np.float32)
+        _assign(self.model.optimizer.variables, self._new_optimizer)
+        self.model.set_weights([np.zeros(w.shape) for w in self.model.weights])
+
+    def fit(self, epochs: int, callbacks: Callbacks) -> Any:
+        """Trains for some epochs; returns the metrics by name."""
+        picked = self._weights > 0
+        labels = self._labels[self._segments.clips[picked]].astype(np.float32)
+        weights = self._weights[picked] * picked.sum()
+        batch = self._inputs[picked], labels, weights
+        # `batch` leaves the number of rows open, so that folds share one graph.
+        batches = tf.data.Dataset.from_tensor_slices(batch).batch(len(labels))
+        return self.model.fit(
+            batches.cache().repeat(),
+            steps_per_epoch=1,
+            epochs=epochs,
+            callbacks=[_require_finite, *callbacks],
+            verbose=0,
+        ).history
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the scores of clips, float32 `[rows, genres]`."""
+        found = self.model(self._inputs, training=False).numpy()
+        return pipeline.mean_scores(found, self._segments)[rows]
+
+    def give_head(self, network: keras.Model) -> None:
+        """Sets the head of a network with the same backbone."""
+        transfer.set_head(network, self.model, self._mean, self._stddev)
 
 
-def predict(
+Stage = WholeNetwork | LinearProbe
+
+
+def validation(stage: Stage, data: run_folder.Data, measure: Measure) -> Callbacks:
+    """Returns callbacks that add `val_loss` and the metrics of `measure` to the logs.
+
+    Keras validates by batches of segments; a clip's score is the mean over its
+    segments, and an AUC needs all clips at once.
+    """
+    rows = data.parts["valid"]
+    labels, loss = data.table.labels[rows], keras.losses.get(stage.model.loss)
+
+    def add(epoch: int, logs: dict[str, float]) -> None:
+        found = stage.scores(rows)
+        logs["val_loss"] = float(np.mean(loss(labels.astype(np.float32), found)))
+        metrics = measure(labels, found).items()
+        logs |= {f"val_{k}": value for k, value in metrics if isinstance(value, float)}
+
+    return [keras.callbacks.LambdaCallback(on_epoch_end=add)] if len(rows) else []
+
+
+def fit_best(
+    stage: Stage, epochs: int, callbacks: Callbacks, *, valid: bool
+) -> tuple[run_folder.History, int]:
+    """Trains, and keeps the best epoch if `callbacks` validate, or else the last.
+
+    Returns:
+      A row for each epoch, and the number (from 1) of the epoch that is kept.
+    """
+    best = keras.callbacks.EarlyStopping(
+        "val_accuracy", patience=epochs, mode="max", restore_best_weights=True
+    )
+    columns = stage.fit(epochs, [*callbacks, best] if valid else callbacks)
+    rows = zip(*columns.values(), strict=True)
+    history = [dict(zip(columns, values, strict=True)) for values in rows]
+    return history, best.best_epoch + 1 if valid else epochs
+
+
+def train_in_folder(
+    run: run_folder.Run,
+    stage: WholeNetwork,
+    training: params.Training,
+    callbacks: Callbacks,
+) -> None:
+    """Trains until the run has ended, from where its folder stands; keeps the best.
+
+    `keras.callbacks.BackupAndRestore` saves no dropout seeds, and would repeat an
+    epoch that is in the history.
+    """
+
+    def commit(epoch: int, logs: dict[str, float]) -> None:
+        run.commit(stage.model, logs)
+        stage.model.stop_training = run.has_ended(training)
+
+    if len(run.history) > run.first:
+        run.restore(stage.model, len(run.history))
+    if not run.has_ended(training):
+        committing = keras.callbacks.LambdaCallback(on_epoch_end=commit)
+        stage.fit(
+            run.first + training.max_epochs,
+            [*callbacks, committing, *run.tensorboard()],
+            initial_epoch=len(run.history),
+        )
+    run.restore(stage.model, run.best_epoch)
+
+
+def scores(
     network: keras.Model,
     features: pipeline.Features,
     rows: np.ndarray,
-    *,
     segment_frames: int,
 ) -> np.ndarray:
-    """Scores clips, each the mean over its segments.
+    """Returns the scores of clips, each the mean over its segments.
 
     Args:
       network: a tagger or classifier.
-      features: where the clips are.
-      rows: which clips.
-      segment_frames: frames the network sees at once.
+      features: frames of all clips.
+      rows: the clips to score.
+      segment_frames: frames of the network's input.
 
     Returns:
       float32 `[rows, labels]`.
     """
+    return pipeline.mean_scores(*_predict(network, features, rows, segment_frames))
+
+
+def _predict(
+    network: keras.Model,
+    features: pipeline.Features,
+    rows: np.ndarray,
+    segment_frames: int,
+) -> tuple[np.ndarray, pipeline.Segments]:
     batches, segments = pipeline.evaluation_batches(
-        features, rows, batch_size=_BATCH, segment_frames=segment_frames
+        features, rows, batch_size=_BATCH_SIZE, segment_frames=segment_frames
     )
-    return _mean_scores(learning.scorer(network), batches, segments)
+    steps = -(-len(segments.clips) // _BATCH_SIZE)
+    return network.predict(batches, steps=steps, verbose=0), segments
 
 
-def _mean_scores(
-    scorer: learning.Scorer,
-    batches: Iterator[np.ndarray],
-    segments: pipeline.Segments,
-) -> np.ndarray:
-    scores = [scorer(batch).numpy() for batch in batches]
-    return pipeline.mean_scores(np.concatenate(scores), segments)
+def _compile(model: keras.Model, rate: float, clip_norm: float = 0) -> list[Any]:
+    """Compiles a model and returns the variables of its new optimizer."""
+    activation = model.get_layer(networks.HEAD).activation
+    is_genre = activation is keras.activations.softmax
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=clip_norm or None)
+    model.compile(
+        optimizer,
+        "categorical_crossentropy" if is_genre else "binary_crossentropy",
+        metrics=["accuracy"] if is_genre else [],  # Of tags it says nothing.
+        jit_compile=False,  # On a CPU, XLA is slower for a recurrence.
+    )
+    optimizer.build(model.trainable_variables)
+    return [variable.numpy() for variable in optimizer.variables]
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _check_loss(epoch: int, logs: Mapping[str, float]) -> None:
+    if not np.isfinite(logs["loss"]):
+        raise ValueError(
+            f"the loss of epoch {epoch + 1} is {logs['loss']}: lower --learning_rate, "
+            "and give another --run_dir"
+        )
+
+
+# `keras.callbacks.TerminateOnNaN` would end training as if all were well.
+_require_finite = keras.callbacks.LambdaCallback(on_epoch_end=_check_loss)

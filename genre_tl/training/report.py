@@ -13,7 +13,7 @@ import numpy as np
 
 from genre_tl import files
 from genre_tl.evaluation import intervals, metrics, plots
-from genre_tl.training import records, run_folder, training
+from genre_tl.training import cross_validation, run_folder
 
 _NAMES = {
     "transfer": "transfer",
@@ -27,7 +27,9 @@ Published for all of GTZAN and MagnaTagATune, ten times 10-fold: 95.8 % with tra
 93.5 % from random initialisation (Song et al., 2017)."""
 
 
-def write(record: records.Record, *, start: files.PathLike | None = None) -> str:
+def write(
+    record: cross_validation.Record, *, start: files.PathLike | None = None
+) -> str:
     """Writes `report.md`, `report.json` and pictures into the record's folder.
 
     Args:
@@ -59,7 +61,7 @@ def write(record: records.Record, *, start: files.PathLike | None = None) -> str
     return "\n\n".join([*table, written, _in_words(results)])
 
 
-def summary(record: records.Record) -> dict[str, Any]:
+def summary(record: cross_validation.Record) -> dict[str, Any]:
     """Returns the results of all finished folds, ready for JSON.
 
     Accuracies are from 0 to 1, over all test predictions of a model. Differences are
@@ -84,7 +86,7 @@ def summary(record: records.Record) -> dict[str, Any]:
 
 
 def _of_model(
-    record: records.Record, lines: Sequence[Mapping[str, Any]]
+    record: cross_validation.Record, lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     data, vocabulary = record.settings["data"], record.settings["vocabulary"]
     test = np.concatenate([line["test"] for line in lines])
@@ -113,7 +115,7 @@ def _of_model(
 
 
 def _difference(
-    record: records.Record,
+    record: cross_validation.Record,
     ours: Sequence[Mapping[str, Any]],
     theirs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
@@ -132,7 +134,9 @@ def _difference(
     }
 
 
-def _is_right(record: records.Record, lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _is_right(
+    record: cross_validation.Record, lines: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
     """Returns `[repeats, clips]`: 1, 0, or NaN for a clip that was not tested."""
     classes = np.array(record.settings["data"]["classes"])
     num_repeats = max(line["repeat"] for line in record.lines) + 1
@@ -143,7 +147,7 @@ def _is_right(record: records.Record, lines: Sequence[Mapping[str, Any]]) -> np.
     return is_right
 
 
-def _head(record: records.Record) -> str:
+def _head(record: cross_validation.Record) -> str:
     data, plan = record.settings["data"], record.settings["plan"]
     num_repeats = len({line["repeat"] for line in record.lines})
     folds = (
@@ -187,9 +191,11 @@ def _row(name: str, figures: Mapping[str, Any], form: str) -> str:
     return f"| {name} | {value} | {interval} | {figures['num_folds']} |"
 
 
-def _warnings(record: records.Record, results: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(
+    record: cross_validation.Record, results: Mapping[str, Any]
+) -> Iterator[str]:
     start, data = record.settings["start"], record.settings["data"]
-    seen = training.num_seen(start, data["name"], data["paths"]) if start else 0
+    seen = start["num_seen"] if start else 0
     if seen and "transfer" in results["models"]:
         yield (
             f"**Warning: {seen} of these {len(data['paths'])} clips were used in "
@@ -213,7 +219,9 @@ def _warnings(record: records.Record, results: Mapping[str, Any]) -> Iterator[st
         )
 
 
-def _curves(record: records.Record, results: Mapping[str, Any]) -> Iterator[str]:
+def _curves(
+    record: cross_validation.Record, results: Mapping[str, Any]
+) -> Iterator[str]:
     kind = "test" if record.settings["plan"]["curves"] else "val"
     curves = {
         _NAMES[model]: of_model[f"{kind}_accuracy_by_epoch"]
@@ -243,7 +251,9 @@ def _speed(curves: Mapping[str, Sequence[float]]) -> Iterator[str]:
     )
 
 
-def _by_genre(record: records.Record, results: Mapping[str, Any]) -> Iterator[str]:
+def _by_genre(
+    record: cross_validation.Record, results: Mapping[str, Any]
+) -> Iterator[str]:
     vocabulary, models = record.settings["vocabulary"], results["models"]
     rows = [f"| recall | {' | '.join(models)} |", "| --- |" + " --- |" * len(models)]
     for genre in vocabulary:
@@ -259,7 +269,7 @@ def _by_genre(record: records.Record, results: Mapping[str, Any]) -> Iterator[st
         yield f"![{model}]({name})"
 
 
-def _source(record: records.Record, start: pathlib.Path) -> Iterator[str]:
+def _source(record: cross_validation.Record, start: pathlib.Path) -> Iterator[str]:
     run, history = run_folder.read_run(start), run_folder.read_history(start)
     columns = {name: [row[name] for row in history] for name in history[0]}
     path = record.folder / "pretraining.png"
@@ -278,7 +288,7 @@ tags with at least {valid["min_positives"]} positive clips: AUC-ROC
         yield f"AUC-ROC by tag: {', '.join(f'{tag} {x:.2f}' for tag, x in tags)}."
 
 
-def _method(record: records.Record) -> str:
+def _method(record: cross_validation.Record) -> str:
     chosen = {
         "paper": "train for a fixed number of epochs",
         "strict": "keep the epoch that is best on inner validation clips",

@@ -1,44 +1,37 @@
-"""One training run: its folder, its epochs, how it goes on after a stop.
+"""The folder of a training run: identity, history, checkpoints, results.
 
-A run lives in a folder:
-
-  run.json      what was run: kind, preset, seed, data, split, command, versions;
-                at the end also the metrics, how strongly the head was pulled,
-                and since the last start the seconds in training steps, in
-                scoring and all others
-  history.csv   a row for each finished epoch
-  curves.png    the same as a picture
-  logs/         for TensorBoard
-  checkpoints/  last and best epoch, until the run has finished
-  model.keras   the model to keep; its presence says that the run has finished
-
-Every epoch depends on the seed, its number and the weights before it alone, so a
-run that was killed and started again ends like one that was not. How strongly the
-head is pulled is chosen once, for the epochs that were wanted when the run began.
+run.json      kind, preset, seed, data, command, versions; at the end the metrics
+history.csv   a row for each finished epoch
+curves.png    the same as a picture
+logs/         for TensorBoard, if it is installed
+checkpoints/  last and best epoch, until the run has finished
+model.keras   the best model; its presence marks the run as finished
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import json
-import os
+import math
 import pathlib
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import genre_tl
 from genre_tl import files, params
@@ -46,272 +39,236 @@ from genre_tl.data import datasets
 from genre_tl.evaluation import plots
 from genre_tl.features import pipeline
 from genre_tl.model import networks
-from genre_tl.training import fitting, learning
 
 History = list[dict[str, float]]
-Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 
 _MONITORS = {"pretrain": "val_macro_auc_roc", "finetune": "val_accuracy"}
-_LOSSES = {"pretrain": "binary_crossentropy", "finetune": "categorical_crossentropy"}
 _PACKAGES = ("tensorflow", "keras", "kymatio", "numpy", "scikit-learn")
+# A run may be resumed with other values of these.
+_ENDS = ("max_epochs", "patience_epochs", "min_delta")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """What a run reads: features of a table's clips, and who is for what.
+    """Features and labels of a collection, and its division.
 
     Attributes:
       features: frames of every row of the table.
       table: paths and labels.
-      train: rows to learn from; standardisation comes from them too, but for fixed
-        layers that were taken over.
-      valid: rows to choose the epoch by; may be empty.
-      test: rows read once, when training has ended; may be empty.
-      split: what to call this division in reports.
+      split: name of the division, for reports.
+      parts: rows `train`, `valid` (choose the epoch) and `test` (scored once, at the
+        end); the last two may be empty. Without parts there are only folds.
     """
 
     features: pipeline.Features
     table: datasets.Dataset
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
-    split: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How a run tells what it does; each is called with plain numbers.
-
-    Attributes:
-      on_step: after a training step, or after all of an epoch where the recurrent
-        layers are fixed: epoch from 1, steps done in it, steps. Epoch 0 is what comes
-        before, where inner folds choose how strongly the head is pulled.
-      on_epoch: after an epoch: its row of the history and its seconds.
-    """
-
-    on_step: Callable[[int, int, int], None] = lambda epoch, done, total: None
-    on_epoch: Callable[[Mapping[str, float], float], None] = lambda row, secs: None
+    split: str = "folds"
+    parts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Run:
-    """One run folder, from its first epoch or from where it stopped.
+    """One run folder: new, or to be resumed.
+
+    Attributes:
+      record: content of run.json.
+      history: the finished epochs.
+      first: how many of them belong to a stage that is repeated, not resumed.
 
     Args:
-      kind: `pretrain` or `finetune`.
-      run_dir: the folder; made if absent.
-      data: what to learn from and to measure on.
-      preset: the part named as `kind` is used, and the segment's length.
-      seed: of dropout, order and excerpts.
-      facts: what else tells this run from another; fit for JSON.
+      folder: an existing folder.
+      identity: see `identity`.
 
     Raises:
-      ValueError: if the folder holds another run.
+      ValueError: if the folder holds another run, or a file is damaged.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        run_dir: str | os.PathLike[str],
-        data: Data,
-        preset: params.Preset,
-        *,
-        seed: int,
-        facts: Mapping[str, Any],
-    ) -> None:
-        self._kind, self._data, self._seed = kind, data, seed
-        self._training: params.Training = getattr(preset, kind)
-        self._segment_frames = preset.frontend.segment_frames
-        self._monitor = _MONITORS[kind]
-        self._folder = pathlib.Path(run_dir)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._checkpoints = self._folder / "checkpoints"
-        self._record = self._open(
-            {
-                "kind": kind,
-                "preset": preset.to_dict(),
-                "seed": seed,
-                **facts,
-                "data": _describe(data),
-                "vocabulary": list(data.table.vocabulary),
-            }
-        )
-        self._history = read_history(self._folder)
-        self._clock = fitting.Clock()
-
-    def _open(self, identity: dict[str, Any]) -> dict[str, Any]:
-        # A folder goes on with the run it was made for, and with no other. Only
-        # how long it lasts may be changed on the way.
-        path = self._folder / "run.json"
+    def __init__(self, folder: files.PathLike, identity: Mapping[str, Any]) -> None:
+        self.folder, self.first = pathlib.Path(folder), 0
+        self._monitor = _MONITORS[identity["kind"]]
+        self._checkpoints = self.folder / "checkpoints"
+        path = self.folder / "run.json"
         if path.is_file():
-            record = json.loads(path.read_text("utf-8"))
-            wanted, found = (self._lasting(each) for each in (identity, record))
-            if "labels" not in found["data"]:  # Runs of before it was kept.
-                del wanted["data"]["labels"]
-            differing = sorted(k for k in wanted if found.get(k) != wanted[k])
-            if differing:
-                raise ValueError(
-                    f"{self._folder}: holds a run with other {', '.join(differing)}; "
-                    "give another --run_dir, or remove this folder"
-                )
-            return record if self._has_finished() else record | identity
-        record = identity | {
-            "command": shlex.join(sys.argv),
-            "versions": versions(),
-            "revision": revision(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        write_json(path, record)
-        return record
+            found = read_json(path)
+            check_same(self.folder, _fixed(found), _fixed(identity), "run")
+            self.record = found if self.is_finished else found | identity
+        else:
+            self.record = {**identity, **provenance()}
+            files.write_json(path, self.record)
+        self.history = read_history(self.folder)
 
-    def _lasting(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        # What a run cannot change on its way; the other training is no part of it.
-        ends = ("max_epochs", "patience_epochs", "min_delta")
-        whole = params.Preset.from_dict(record["preset"]).to_dict()
-        preset = {k: whole[k] for k in ("frontend", "model", self._kind)}
-        preset[self._kind] = {
-            k: value for k, value in preset[self._kind].items() if k not in ends
-        }
-        return dict(record) | {"preset": preset, "data": dict(record["data"])}
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model has been written."""
+        return (self.folder / "model.keras").is_file()
 
-    def _has_finished(self) -> bool:
-        return (self._folder / "model.keras").is_file()
+    @property
+    def best_epoch(self) -> int:
+        """Number (from 1) of the epoch to keep."""
+        return self.first + best_epoch(self.history[self.first :], self._monitor)
 
-    def train(
-        self,
-        new_network: Callable[[], keras.Model],
-        measure: Measure,
-        progress: Progress | None,
-    ) -> dict[str, Any]:
-        """Trains until the run has ended, and returns what `run.json` holds.
-
-        Args:
-          new_network: makes the model to begin with.
-          measure: labels and scores, both `[clips, labels]`, to figures.
-          progress: whom to tell.
-        """
-        if self._has_finished():
-            return self._record
-        progress = progress or Progress()
-        self._checkpoints.mkdir(exist_ok=True)
-        network = learning.compiled(new_network(), self._training, _LOSSES[self._kind])
-        if self._history:
-            learning.restore_state(network, self._checkpoint(len(self._history)))
-        fitter = self._fitter(network)
-        if not self._history:
-            fitter.choose_pull(
-                self._data.train,
-                self._data.table,
-                seed=self._seed,
-                on_epoch=functools.partial(progress.on_step, 0),
-            )
-        with tf.summary.create_file_writer(str(self._folder / "logs")).as_default():
-            while not self._has_ended():
-                start = time.monotonic()
-                row = self._epoch(fitter, measure, progress)
-                self._commit(network, row)
-                for name, value in row.items():
-                    tf.summary.scalar(name, value, step=len(self._history))
-                progress.on_epoch(row, time.monotonic() - start)
-        return self._finish(network, fitter, measure)
-
-    def _fitter(self, network: keras.Model) -> fitting.Fitter:
-        return fitting.Fitter(
-            network,
-            self._data.features,
-            self._data.table.labels,
-            self._training,
-            segment_frames=self._segment_frames,
-            clock=self._clock,
+    def has_ended(self, training: params.Training) -> bool:
+        """Whether no further epoch is due."""
+        history, patience = self.history[self.first :], training.patience_epochs
+        return len(history) >= training.max_epochs or is_stable(
+            history, self._monitor, patience, training.min_delta
         )
+
+    def commit(self, model: keras.Model, row: Mapping[str, float]) -> None:
+        """Saves the state of a compiled model after an epoch, then the history."""
+        self.history.append(dict(row))
+        epoch = len(self.history)
+        self._checkpoints.mkdir(exist_ok=True)
+        with files.whole(self._checkpoint(epoch)) as path, path.open("wb") as file:
+            np.savez(file, *(variable.numpy() for variable in _variables(model)))
+        # The history says that an epoch is done, so it is written after its state.
+        self.write_history()
+        kept = self._checkpoint(epoch), self._checkpoint(self.best_epoch)
+        for path in set(self._checkpoints.glob("epoch-*.npz")).difference(kept):
+            path.unlink()
+
+    def restore(self, model: keras.Model, epoch: int) -> None:
+        """Sets all variables of a compiled model as after an epoch.
+
+        Raises:
+          ValueError: if the checkpoint is damaged or missing.
+        """
+        path = self._checkpoint(epoch)
+        try:
+            with np.load(path) as file:
+                values = [file[name] for name in file.files]
+            for variable, value in zip(_variables(model), values, strict=True):
+                variable.assign(value)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            remedy = f"remove {self.folder}, or give another --run_dir"
+            raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
 
     def _checkpoint(self, epoch: int) -> pathlib.Path:
         return self._checkpoints / f"epoch-{epoch:04d}.npz"
 
-    def _has_ended(self) -> bool:
-        return len(self._history) >= self._training.max_epochs or is_stable(
-            self._history,
-            self._monitor,
-            patience_epochs=self._training.patience_epochs,
-            min_delta=self._training.min_delta,
+    def write_history(self) -> None:
+        """Writes history.csv atomically, unlike `keras.callbacks.CSVLogger`."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["epoch", *self.history[-1]], lineterminator="\n")
+        writer.writeheader()
+        for epoch, row in enumerate(self.history, start=1):
+            writer.writerow({"epoch": epoch} | row)
+        files.write_text(self.folder / "history.csv", text.getvalue())
+
+    def tensorboard(self) -> list[keras.callbacks.Callback]:
+        """Returns Keras's callback for TensorBoard, if TensorBoard is installed."""
+        if importlib.util.find_spec("tensorboard") is None:
+            return []
+        return [keras.callbacks.TensorBoard(self.folder / "logs", write_graph=False)]
+
+    def finish(self, network: keras.Model, metrics: Mapping[str, Any]) -> None:
+        """Writes curves, metrics and, last, the model; removes the checkpoints."""
+        columns = {name: [r[name] for r in self.history] for name in self.history[-1]}
+        picture = self.folder / "curves.png"
+        plots.learning_curves(columns, picture, title=self.folder.name)
+        epochs = {"epochs": len(self.history), "best_epoch": self.best_epoch}
+        self.record |= epochs | {"metrics": dict(metrics)}
+        files.write_json(self.folder / "run.json", self.record)
+        networks.save(network, self.folder / "model.keras")
+        shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+@contextlib.contextmanager
+def opened(folder: files.PathLike, identity: Mapping[str, Any]) -> Iterator[Run]:
+    """Yields the run of a folder, made if absent and locked for other processes."""
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    with files.lock(folder):
+        yield Run(folder, identity)
+
+
+def identity(
+    kind: str, data: Data, preset: params.Preset, seed: int, **facts: Any
+) -> dict[str, Any]:
+    """Returns what distinguishes a run from others, fit for JSON.
+
+    Args:
+      kind: `pretrain` or `finetune`.
+      data: of the run.
+      preset: of the run; of its training only the part that `kind` names counts.
+      seed: random seed.
+      **facts: what else distinguishes it.
+    """
+    paths, digests = data.table.paths, data.features.digests
+    parts = {part: [paths[row] for row in rows] for part, rows in data.parts.items()}
+    seen = [row for part in ("train", "valid") for row in data.parts[part]]
+    return {
+        "kind": kind,
+        "preset": preset.to_dict(),
+        "seed": seed,
+        **facts,
+        "data": describe(data) | parts | {"seen": sorted({digests[r] for r in seen})},
+        "vocabulary": list(data.table.vocabulary),
+    }
+
+
+def describe(data: Data) -> dict[str, Any]:
+    """Returns what identifies audio, labels and division, fit for JSON."""
+    table, features = data.table, data.features
+    labels = hashlib.sha256(np.packbits(table.labels > 0).tobytes())
+    return {
+        "name": table.name,
+        "split": data.split,
+        "num_clips": len(table.paths),
+        "num_labels": len(table.vocabulary),
+        "labels": labels.hexdigest(),
+        "audio": hashlib.sha256("".join(features.digests).encode()).hexdigest(),
+        "max_secs": features.max_secs,
+    }
+
+
+def _fixed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of an identity that resuming must not change."""
+    kind, preset = record["kind"], record["preset"]
+    training = {k: v for k, v in preset[kind].items() if k not in _ENDS}
+    parts = {k: preset[k] for k in ("frontend", "model")} | {kind: training}
+    names = ("kind", "seed", "min_positives", "start", "data", "vocabulary")
+    return {k: record[k] for k in names if k in record} | {"preset": parts}
+
+
+def check_same(
+    folder: pathlib.Path, found: Mapping[str, Any], wanted: Mapping[str, Any], what: str
+) -> None:
+    """Raises a ValueError with the differences of two identities, if any."""
+    differing = list(differences(found, wanted))[:5]
+    if differing:
+        raise ValueError(
+            f"{folder}: holds another {what}: {'; '.join(differing)}. Give another "
+            "folder, or remove this one"
         )
 
-    def _epoch(
-        self,
-        fitter: fitting.Fitter,
-        measure: Measure,
-        progress: Progress,
-    ) -> dict[str, float]:
-        number = len(self._history) + 1
-        try:
-            row = fitter.epoch(
-                self._data.train,
-                seed=self._seed,
-                number=number,
-                on_step=functools.partial(progress.on_step, number),
-            )
-        except ValueError as error:
-            raise ValueError(f"{self._folder}: {error}") from error
-        row = {"epoch": float(number)} | row
-        if self._kind == "pretrain":
-            del row["accuracy"]  # Of tags it says nothing.
-        if len(self._data.valid):
-            row |= self._validate(fitter, measure)
-        return row
 
-    def _validate(self, fitter: fitting.Fitter, measure: Measure) -> dict[str, float]:
-        labels = self._data.table.labels[self._data.valid]
-        scores = fitter.predict(self._data.valid)
-        losses = keras.losses.get(_LOSSES[self._kind])(
-            labels.astype(np.float32), scores
-        )
-        row = {"val_loss": float(np.mean(losses))}
-        figures = measure(labels, scores)
-        return row | {
-            f"val_{name}": value
-            for name, value in figures.items()
-            if isinstance(value, float)
-        }
-
-    def _commit(self, network: keras.Model, row: dict[str, float]) -> None:
-        # The history is what says that an epoch is done, so it is written last.
-        epoch = len(self._history) + 1
-        learning.save_state(network, self._checkpoint(epoch))
-        self._history.append(row)
-        files.write_text(self._folder / "history.csv", _to_csv(self._history))
-        kept = {epoch, best_epoch(self._history, self._monitor)}
-        for path in self._checkpoints.glob("epoch-*.npz"):
-            if path not in map(self._checkpoint, kept):
-                path.unlink()
-
-    def _finish(
-        self, network: keras.Model, fitter: fitting.Fitter, measure: Measure
-    ) -> dict[str, Any]:
-        epoch = best_epoch(self._history, self._monitor)
-        # Layers that are fixed are the same in each, and so is what they gave.
-        learning.restore_state(network, self._checkpoint(epoch))
-        columns = {name: [r[name] for r in self._history] for name in self._history[0]}
-        plots.learning_curves(
-            columns, self._folder / "curves.png", title=self._folder.name
-        )
-        self._record |= {"epochs": len(self._history), "best_epoch": epoch}
-        if self._kind == "finetune":
-            self._record["head_pull"] = learning.head_pull(network)
-        self._record["metrics"] = {
-            part: measure(self._data.table.labels[rows], fitter.predict(rows))
-            for part, rows in (("valid", self._data.valid), ("test", self._data.test))
-            if len(rows)
-        }
-        self._record["time"] = self._clock.to_dict()
-        write_json(self._folder / "run.json", self._record)
-        networks.save(networks.uncompiled(network), self._folder / "model.keras")
-        for path in self._checkpoints.iterdir():
-            path.unlink()
-        self._checkpoints.rmdir()
-        return self._record
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    """Yields differences of nested mappings, such as `seed is 1 there, 2 here`."""
+    for key in {**found, **wanted}:
+        one, other, name = found.get(key), wanted.get(key), f"{prefix}{key}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from differences(one, other, f"{name}.")
+        elif one != other:
+            is_short = all(len(str(value)) <= 40 for value in (one, other))
+            yield name + (f" is {one} there, {other} here" * is_short or " differs")
 
 
-def read_run(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what `run.json` of a finished run holds.
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object; raises a ValueError with a remedy if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        remedy = f"remove {path.parent} and start again"
+        raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
+
+
+def read_run(run_dir: files.PathLike) -> dict[str, Any]:
+    """Returns the content of run.json of a finished run.
 
     Raises:
       FileNotFoundError: if there is no run, or it has not finished.
@@ -324,88 +281,70 @@ def read_run(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
                 f"{folder / name}: missing, so there is no finished run in {folder}; "
                 "start or resume the training that writes it"
             )
+    return read_json(folder / "run.json")
+
+
+def read_history(run_dir: files.PathLike) -> History:
+    """Returns the finished epochs of a run; raises ValueError if damaged."""
+    path = pathlib.Path(run_dir) / "history.csv"
+    if not path.is_file():
+        return []
     try:
-        return json.loads((folder / "run.json").read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / 'run.json'}: damaged: {error}") from error
+        rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
+        history = [
+            {k: float(v) for k, v in row.items() if k != "epoch"} for row in rows
+        ]
+        if not history:
+            raise ValueError("no epoch")
+    except (ValueError, TypeError) as error:
+        remedy = f"remove {path.parent} and start again"
+        raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
+    return history
 
 
 def best_epoch(history: History, monitor: str) -> int:
-    """Returns the number (from 1) of the epoch to keep.
+    """Returns the number (from 1) of the first epoch with the highest `monitor`.
 
-    The first of the highest values of `monitor`; the last epoch where it was not
-    measured.
+    That is the last epoch where `monitor` was not measured.
     """
-    values = [row.get(monitor, float("nan")) for row in history]
-    if np.isnan(values).all():
-        return len(history)
-    return int(np.nanargmax(values)) + 1
+    values = [row.get(monitor, math.nan) for row in history]
+    return len(history) if np.isnan(values).all() else int(np.nanargmax(values)) + 1
 
 
 def is_stable(
-    history: History, monitor: str, *, patience_epochs: int, min_delta: float
+    history: History, monitor: str, patience_epochs: int, min_delta: float
 ) -> bool:
-    """Whether `monitor` has gained less than `min_delta` for `patience_epochs`."""
-    best, since = -np.inf, 0
+    """Whether `monitor` has gained less than `min_delta` for `patience_epochs`.
+
+    `keras.callbacks.EarlyStopping` does not see the epochs before a restart.
+    """
+    best, since = -math.inf, 0
     for row in history:
-        value = row.get(monitor, float("nan"))
+        value = row.get(monitor, math.nan)
         since = 0 if value > best + min_delta else since + 1
         best = max(best, value) if since == 0 else best
     return 0 < patience_epochs <= since
 
 
-def _describe(data: Data) -> dict[str, Any]:
-    paths = data.table.paths
-    labels = hashlib.sha256(np.packbits(data.table.labels > 0).tobytes())
+def provenance() -> dict[str, Any]:
+    """Returns command, versions, revision and time, for a new run."""
+    versions = {"genre_tl": genre_tl.__version__, "python": platform.python_version()}
     return {
-        "name": data.table.name,
-        "split": data.split,
-        "num_clips": len(paths),
-        "num_labels": len(data.table.vocabulary),
-        "labels": labels.hexdigest(),
-        "train": [paths[row] for row in data.train],
-        "valid": [paths[row] for row in data.valid],
-        "test": [paths[row] for row in data.test],
+        "command": shlex.join(sys.argv),
+        "versions": versions | {x: importlib.metadata.version(x) for x in _PACKAGES},
+        "revision": revision(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of this package and those that its results hang on."""
-    versions = {"genre_tl": genre_tl.__version__, "python": platform.python_version()}
-    return versions | {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
 def revision() -> str:
-    """Returns git's name of the sources; empty where they were installed."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    folder = pathlib.Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def read_history(run_dir: str | os.PathLike[str]) -> History:
-    """Returns the finished epochs of a run, none if there are none."""
-    path = pathlib.Path(run_dir) / "history.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _to_csv(history: Sequence[Mapping[str, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    files.write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Returns git's name of the sources; outside a clone, a digest of them."""
+    package = pathlib.Path(genre_tl.__file__).parent
+    if (package.parent / ".git").exists():
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.check_output(command, cwd=package, text=True).strip()
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return f"sources-{digest.hexdigest()[:12]}"

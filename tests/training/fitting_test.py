@@ -1,164 +1,153 @@
-import dataclasses
-import operator
+"""Stages of training: what an epoch does, and what they are refused."""
 
-import learning_test
+import keras
 import numpy as np
 import pytest
-import training_test
+from sklearn import linear_model, preprocessing
+from support import runs
 
-from genre_tl.model import networks
-from genre_tl.training import fitting, learning
+from genre_tl import params
+from genre_tl.features import pipeline
+from genre_tl.model import networks, transfer
+from genre_tl.training import fitting
 
-NUM_PATHS = training_test.NUM_PATHS
-DATA = training_test._data(False)
-
-
-def _fitter(network, training, clock=None, segment_frames=12):
-    return fitting.Fitter(
-        network,
-        DATA.features,
-        DATA.table.labels,
-        training,
-        segment_frames=segment_frames,
-        clock=clock or fitting.Clock(),
-    )
+DATA = runs.data()
+TRAIN, TEST = DATA.parts["train"], DATA.parts["test"]
 
 
-def test_fixed_layers_stay_and_scores_are_those_of_the_whole_network():
-    network, training = learning_test.compiled(
-        backbone_rate=0.0, head_pull=0.0, learning_rate=0.02
-    )
-    fixed = [w.numpy() for w in network.get_layer("gru_1").weights]
-    fitter = _fitter(network, training)
-    losses = [
-        fitter.epoch(DATA.train, seed=3, number=number)["loss"]
-        for number in range(1, 9)
-    ]
-    assert losses[-1] < losses[0]
-    for old, new in zip(fixed, network.get_layer("gru_1").weights, strict=True):
-        np.testing.assert_array_equal(old, new)
-    # Clips have up to four segments here, of 12 frames at most.
-    expected = fitting.predict(network, DATA.features, DATA.test, segment_frames=12)
-    np.testing.assert_allclose(fitter.predict(DATA.test), expected, atol=1e-6)
+def _classifier(seed=1, readout="all"):
+    model = params.Model(num_layers=1, num_units=4, dropout=0.3, readout=readout)
+    return networks.classifier(model, runs.NUM_PATHS, 3, seed=seed)
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_loss_and_accuracy_are_means_over_the_whole_epoch(rate):
-    network, training = learning_test.compiled(backbone_rate=rate, learning_rate=0.0)
-    for layer in network.layers:
-        if layer.name.startswith("dropout"):
-            layer.rate = 0.0
-    whole = dataclasses.replace(training, crop_frames=0, batch_size=4)
+def _whole(segment_frames=12, network=None, **changes):
+    recipe = runs.tuned(**changes).finetune
+    network = network or _classifier()
+    arguments = DATA.features, DATA.table.labels, recipe, segment_frames
+    return fitting.WholeNetwork(network, *arguments)
+
+
+def _probe(segment_frames=12, network=None, **changes):
+    recipe = runs.tuned(**changes).finetune
+    network = network or _classifier()
+    arguments = DATA.features, DATA.table.labels, recipe, segment_frames
+    return fitting.LinearProbe(network, *arguments)
+
+
+def test_loss_and_accuracy_are_means_over_the_clips():
+    stage = _whole(40, learning_rate=0.0, crop_frames=0, batch_size=4)
+    stage.model.get_layer("dropout_joined").rate = 0.0
     rows = np.arange(16)
-    # No clip is longer, so each is one segment, seen whole.
-    row = _fitter(network, whole, segment_frames=40).epoch(rows, seed=0, number=1)
-    scores = fitting.predict(network, DATA.features, rows, segment_frames=40)
-    classes = DATA.table.classes[rows]
+    stage.begin(rows, 0)
+    logs = stage.fit(1, [])
+    scores, classes = stage.scores(rows), DATA.table.classes[rows]
     losses = -np.log(scores[rows, classes])
-    assert np.ptp(losses.reshape(4, 4).mean(axis=1)) > 0.1
-    assert row["loss"] == pytest.approx(losses.mean(), rel=1e-4)
-    assert row["accuracy"] == np.mean(scores.argmax(axis=1) == classes)
+    assert logs["loss"][0] == pytest.approx(losses.mean(), rel=1e-4)
+    assert logs["accuracy"][0] == np.mean(scores.argmax(axis=1) == classes)
 
 
-def test_what_was_read_with_other_weights_is_forgotten_when_asked():
-    network, training = learning_test.compiled(backbone_rate=0.0)
-    fitter = _fitter(network, training)
-    before = fitter.predict(DATA.test)
-    networks.standardize(network, np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0))
-    fitter.forget()
-    expected = fitting.predict(network, DATA.features, DATA.test, segment_frames=12)
-    np.testing.assert_allclose(fitter.predict(DATA.test), expected, atol=1e-6)
-    assert np.abs(expected - before).max() > 1e-3
+def test_metrics_that_callbacks_add_reach_later_callbacks_and_the_history():
+    # Keras hands the same dictionary to all callbacks, and its history comes last.
+    seen = []
+
+    def add(epoch, logs):
+        logs["val_accuracy"] = 0.25
+
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_end=add),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: seen.append(logs)),
+    ]
+    stage = _probe()
+    stage.begin(TRAIN)
+    assert stage.fit(2, callbacks)["val_accuracy"] == [0.25, 0.25]
+    assert [logs["val_accuracy"] for logs in seen] == [0.25, 0.25]
 
 
-def test_layers_that_come_again_by_name_are_not_passed_through_again():
-    network, training = learning_test.compiled(backbone_rate=0.0)
-    fitter, rows = _fitter(network, training), DATA.test[::-1]
-    random = np.random.default_rng(0)
+@pytest.mark.parametrize("stage", [_whole(), _probe()])
+def test_a_stage_begun_again_repeats_its_result(stage):
+    def run(rows):
+        more = () if isinstance(stage, fitting.LinearProbe) else (3, _classifier())
+        stage.begin(rows, *more)
+        return stage.fit(2, []), stage.scores(TEST)
 
-    def expected():
-        return fitting.predict(network, DATA.features, rows, segment_frames=12)
-
-    layer = network.get_layer("gru_1")
-    known, other = layer.get_weights(), [w + 0.1 for w in layer.get_weights()]
-    for weights, layers in ((known, "known"), (other, ""), (known, "known")):
-        layer.set_weights(weights)
-        # The head has statistics and weights of its own each time.
-        mean = random.normal(size=NUM_PATHS)
-        networks.standardize(network, mean, np.ones(NUM_PATHS), is_for_layers=False)
-        network.get_layer("head").kernel.assign_add(
-            random.normal(size=[NUM_PATHS + 16, 3])
-        )
-        fitter.forget(layers=layers)
-        np.testing.assert_allclose(fitter.predict(rows), expected(), atol=1e-6)
-    layer.set_weights(other)
-    fitter.forget(layers="known")
-    assert np.abs(fitter.predict(rows) - expected()).max() > 1e-3
+    history, scores = run(TRAIN)
+    assert run(TRAIN[:9])[0] != history
+    again, same = run(TRAIN)
+    assert again == history
+    np.testing.assert_array_equal(same, scores)
 
 
-def test_an_epoch_of_the_head_in_one_call_is_its_steps_one_by_one():
-    settings = {"backbone_rate": 0.0, "head_pull": 3.0, "states_rate": 0.5}
-    one, training = learning_test.compiled(**settings)
-    other, _ = learning_test.compiled(**settings)
-    told = []
-    for number in (1, 2):
-        _fitter(one, training).epoch(
-            DATA.train, seed=5, number=number, on_step=lambda *done: told.append(done)
-        )
-        # By hand, with the same batches and the same dropout.
-        fitter = _fitter(other, training)
-        networks.reseed(other, learning.mix(5, number), fitter._trained.layers)
-        batches = list(fitter._batches(DATA.train, 5, number))
-        for batch in batches:
-            fitter._trained.train_on_batch(*batch)
-    assert told == [(len(batches), len(batches))] * 2 and len(batches) > 1
-    assert int(one.optimizer.iterations) == 2 * len(batches)
-    assert one.get_layer("dropout_1").rate > 0
-    for attribute in ("variables", "optimizer.variables"):
-        ours, theirs = (operator.attrgetter(attribute)(n) for n in (one, other))
-        for mine, yours in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(mine, yours, rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("make", [_whole, _probe])
+def test_clips_of_all_counts_share_one_traced_graph(make):
+    stage = make()
+    step, traced = stage.model.train_step, []
+
+    def train_step(data):
+        traced.append(data)
+        return step(data)
+
+    stage.model.train_step = train_step
+    for rows in (TRAIN, TRAIN[:9], TRAIN[:14]):
+        stage.begin(rows, *(() if make is _probe else (3, _classifier())))
+        stage.fit(2, [])
+    # Keras runs a step once without a graph, to build what a model still lacks.
+    assert len(traced) <= 2
+    count, rows = len(traced), TRAIN[:5]
+    stage.begin(rows, *(() if make is _probe else (3, _classifier())))
+    stage.fit(2, [])
+    assert len(traced) == count
 
 
-def test_a_clock_leaves_out_the_call_that_traces():
-    clock = fitting.Clock()
-    for graph, of in (("step", "steps"), ("scores", "evaluation")):
-        with clock.runs(graph, of=of):
-            training_test.time.sleep(0.05)
-        assert clock.to_dict()[of] == 0.0
-    assert clock.to_dict()["other"] >= 0.1
-    with clock.runs("step", of="steps"):
-        training_test.time.sleep(0.05)
-    with clock.runs("step", of="evaluation"):
-        training_test.time.sleep(0.1)
-    with clock.runs("step", of="evaluation", share=0.0):
-        training_test.time.sleep(0.05)
-    secs = clock.to_dict()
-    assert secs["evaluation"] < 0.15 and secs["other"] >= 0.15
-    assert secs["steps"] >= 0.05 and secs["evaluation"] >= 0.1
-    clock.restart()
-    small = pytest.approx(0, abs=0.05)
-    assert clock.to_dict() == {"steps": 0.0, "evaluation": 0.0, "other": small}
+@pytest.mark.parametrize("readout", params.READOUTS)
+@pytest.mark.parametrize("segment_frames", [40, 12])
+def test_a_network_with_the_head_of_a_probe_scores_alike(readout, segment_frames):
+    network = _classifier(readout=readout)
+    probe = _probe(segment_frames, network)
+    probe.begin(TRAIN)
+    probe.fit(20, [])
+    probe.give_head(network)
+    expected = fitting.scores(network, DATA.features, TEST, segment_frames)
+    np.testing.assert_allclose(probe.scores(TEST), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "begins", "is_chosen"),
-    [
-        ({"backbone_rate": 0.0, "head_pulls": (40.0,)}, 1.0, True),
-        ({"backbone_rate": 0.0, "head_pulls": (40.0,)}, 0.0, False),
-        ({"backbone_rate": 0.0, "head_pulls": ()}, 1.0, False),
-        ({"backbone_rate": 1.0, "head_pulls": (40.0,)}, 1.0, False),
-    ],
-)
-def test_a_pull_is_chosen_for_a_head_with_an_opinion_over_fixed_layers(
-    changes, begins, is_chosen
-):
-    network, training = learning_test.compiled(head_pull=5.0, **changes)
-    head = network.get_layer("head")
-    head.set_weights([begins * weight for weight in head.get_weights()])
-    fitter = _fitter(network, training)
-    weights = [w.numpy() for w in network.weights]
-    fitter.choose_pull(DATA.train, DATA.table, seed=1)
-    assert learning.head_pull(network) == (40.0 if is_chosen else 5.0)
-    for old, new in zip(weights, network.weights, strict=True):
-        np.testing.assert_array_equal(old, new)
+def test_a_probe_converges_to_logistic_regression():
+    network, l2 = _classifier(), 0.01
+    probe = _probe(40, network, head_learning_rate=0.05, head_l2=l2)
+    probe.begin(TRAIN)
+    probe.fit(500, [])
+    batches, _ = pipeline.evaluation_batches(
+        DATA.features, np.arange(runs.NUM_CLIPS), batch_size=99, segment_frames=40
+    )
+    vectors = transfer.backbone(network).predict(batches, verbose=0)
+    scaler = preprocessing.StandardScaler().fit(vectors[TRAIN])
+    # scikit-learn adds half the squared weights to C times the sum of losses.
+    expected = linear_model.LogisticRegression(C=0.5 / l2 / len(TRAIN), max_iter=9999)
+    expected.fit(scaler.transform(vectors[TRAIN]), DATA.table.classes[TRAIN])
+    probabilities = expected.predict_proba(scaler.transform(vectors[TEST]))
+    np.testing.assert_allclose(probe.scores(TEST), probabilities, atol=0.01)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_a_remedy():
+    stage = _whole()
+    stage.model.get_layer("head").kernel.assign(np.full([10, 3], np.nan))
+    stage.begin(TRAIN, 0)
+    with pytest.raises(ValueError, match="loss of epoch .* lower --learning_rate"):
+        stage.fit(9, [])
+
+
+def test_the_best_validated_epoch_is_kept_or_else_the_last():
+    stage = _whole(learning_rate=0.1)
+    accuracies = iter([0.2, 0.7, 0.7, 0.1])
+    scores = []
+
+    def measure(epoch, logs):
+        logs["val_accuracy"] = next(accuracies)
+        scores.append(stage.scores(TEST))
+
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=measure)]
+    stage.begin(TRAIN, 0)
+    history, kept = fitting.fit_best(stage, 4, callbacks, valid=True)
+    assert (len(history), kept) == (4, 2)
+    np.testing.assert_array_equal(stage.scores(TEST), scores[1])
+    assert np.abs(scores[1] - scores[3]).max() > 0
+    assert fitting.fit_best(stage, 2, [], valid=False)[1] == 2

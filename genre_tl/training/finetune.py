@@ -1,0 +1,252 @@
+"""Fine-tuning: a genre classifier from a pre-trained tagger, or from random weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from genre_tl import files, params
+from genre_tl.data import datasets
+from genre_tl.evaluation import metrics
+from genre_tl.features import pipeline
+from genre_tl.model import networks, transfer
+from genre_tl.training import fitting, run_folder
+
+
+class Stages:
+    """The stages of fine-tuning on one collection, each compiled when it is needed.
+
+    Attributes:
+      recipe: `finetune` of the preset.
+      method: `finetune` without a pre-trained tagger, else that of the recipe.
+      head_epochs: epochs of training the head alone; 0 without a tagger.
+
+    Args:
+      data: frames and genres of all clips.
+      preset: frontend, model and `finetune` are used.
+      source: the pre-trained tagger; None for random weights.
+    """
+
+    def __init__(
+        self,
+        data: run_folder.Data,
+        preset: params.Preset,
+        source: keras.Model | None,
+    ) -> None:
+        self.recipe, self._model = preset.finetune, preset.model
+        self._features, self._table = data.features, data.table
+        self._segment_frames = preset.frontend.segment_frames
+        self._source = source
+        self.method = self.recipe.method if source else "finetune"
+        self.head_epochs = self.recipe.head_epochs if source else 0
+
+    @functools.cached_property
+    def head(self) -> fitting.LinearProbe:
+        """Trains the head on the frozen backbone of the tagger."""
+        return fitting.LinearProbe(
+            self._source,
+            self._features,
+            self._table.labels,
+            self.recipe,
+            self._segment_frames,
+        )
+
+    @functools.cached_property
+    def network(self) -> fitting.WholeNetwork:
+        """Trains the whole network."""
+        return fitting.WholeNetwork(
+            self._classifier(seed=0),
+            self._features,
+            self._table.labels,
+            self.recipe,
+            self._segment_frames,
+        )
+
+    def initial(
+        self, train: np.ndarray, seed: int, *, is_random: bool = False
+    ) -> keras.Model:
+        """Returns a classifier with the backbone of the tagger, if there is one.
+
+        Args:
+          train: rows for the statistics of the frames, if weights are random. A
+            pre-trained backbone keeps the statistics that it was trained with.
+          seed: random seed of weights and dropout.
+          is_random: whether to leave out the tagger.
+        """
+        network = self._classifier(seed)
+        if is_random or self._source is None:
+            statistics = pipeline.frame_statistics(self._features, train)
+            networks.standardize(network, *statistics)
+        else:
+            transfer.copy_backbone(self._source, network)
+        return network
+
+    def scores(self, network: keras.Model, rows: np.ndarray) -> np.ndarray:
+        """Returns the scores of clips by any network, float32 `[rows, genres]`."""
+        return fitting.scores(network, self._features, rows, self._segment_frames)
+
+    def _classifier(self, seed: int) -> keras.Model:
+        sizes = self._features.num_paths, len(self._table.vocabulary)
+        return networks.classifier(self._model, *sizes, seed=seed)
+
+
+def finetune(
+    run_dir: files.PathLike,
+    data: run_folder.Data,
+    preset: params.Preset,
+    *,
+    start: files.PathLike | None = None,
+    seed: int = 0,
+    callbacks: fitting.Callbacks = (),
+) -> dict[str, Any]:
+    """Trains a genre classifier, or resumes it.
+
+    Args:
+      run_dir: the run's folder; made if absent.
+      data: of a single-label table. With validation rows the best epoch is kept,
+        without them the last; test rows are scored once, at the end.
+      preset: frontend, model and `finetune` are used.
+      start: a finished pre-training run, for its backbone. Without it the whole
+        network is trained from random weights, whatever the method.
+      seed: random seed.
+      callbacks: Keras callbacks that show progress.
+
+    Returns:
+      The content of run.json.
+
+    Raises:
+      ValueError: if the folder holds another run or the data does not suit.
+      FileNotFoundError: if `start` has not finished.
+    """
+    if data.table.multi_label:
+        raise ValueError(f"{data.table.root}: fine-tuning takes genres, not tags")
+    facts = {"start": start and describe_start(start, preset)}
+    identity = run_folder.identity("finetune", data, preset, seed, **facts)
+    with run_folder.opened(run_dir, identity) as run:
+        if not run.is_finished:
+            source = None if start is None else load_start(start)
+            stages = Stages(data, preset, source)
+            network = _train(run, data, stages, seed, callbacks)
+            found = {
+                part: _measure(
+                    data.table, data.table.labels[rows], stages.scores(network, rows)
+                )
+                for part, rows in data.parts.items()
+                if part != "train" and len(rows)
+            }
+            run.finish(network, found)
+        return run.record
+
+
+def _train(
+    run: run_folder.Run,
+    data: run_folder.Data,
+    stages: Stages,
+    seed: int,
+    callbacks: fitting.Callbacks,
+) -> keras.Model:
+    """Runs the stages that are due and returns the best network."""
+    train, is_probe = data.parts["train"], stages.method == "probe"
+    network = stages.initial(train, seed)
+
+    def validated(stage: fitting.Stage) -> fitting.Callbacks:
+        measure = functools.partial(_measure, data.table)
+        return [*fitting.validation(stage, data, measure), *callbacks]
+
+    if is_probe or len(run.history) < stages.head_epochs:
+        # Training the head takes seconds, so it is not resumed but repeated.
+        head, valid = stages.head, len(data.parts["valid"]) > 0
+        head.begin(train)
+        run.history, _ = fitting.fit_best(
+            head, stages.head_epochs, validated(head), valid=valid
+        )
+        head.give_head(network)
+    if is_probe:
+        run.write_history()
+        return network
+    run.first = stages.head_epochs
+    stage = stages.network
+    stage.begin(train, seed, network)
+    fitting.train_in_folder(run, stage, stages.recipe, validated(stage))
+    return stage.model
+
+
+def _measure(
+    table: datasets.Dataset, labels: np.ndarray, scores: np.ndarray
+) -> dict[str, Any]:
+    classes = labels.argmax(axis=1)
+    return metrics.genre_metrics(classes, scores, table.vocabulary).to_dict()
+
+
+def evaluate(
+    run_dir: files.PathLike,
+    features: pipeline.Features,
+    table: datasets.Dataset,
+    rows: np.ndarray,
+) -> metrics.GenreMetrics:
+    """Returns the metrics of a finished classifier on clips of any genre collection.
+
+    Args:
+      run_dir: a fine-tuning run.
+      features: frames of the table's clips.
+      table: its genres must be among those of the classifier.
+      rows: the clips to score.
+
+    Raises:
+      ValueError: if the run is no classifier, lacks a genre, or `rows` is empty.
+      FileNotFoundError: if the run has not finished.
+    """
+    record = run_folder.read_run(run_dir)
+    if record["kind"] != "finetune":
+        raise ValueError(f"{run_dir}: a {record['kind']} run, not a genre classifier")
+    known = record["vocabulary"]
+    unknown = sorted(set(table.vocabulary) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{table.root}: {run_dir} knows {', '.join(known)}, but not "
+            f"{', '.join(unknown)}: rename or remove these folders"
+        )
+    segment_frames = record["preset"]["frontend"]["segment_frames"]
+    network = networks.load(pathlib.Path(run_dir) / "model.keras")
+    found = fitting.scores(network, features, rows, segment_frames)
+    classes = np.array([known.index(genre) for genre in table.vocabulary])
+    return metrics.genre_metrics(classes[table.classes[rows]], found, known)
+
+
+def load_start(start: files.PathLike) -> keras.Model:
+    """Returns the tagger of a finished pre-training run."""
+    return networks.load(pathlib.Path(start) / "model.keras")
+
+
+def describe_start(start: files.PathLike, preset: params.Preset) -> dict[str, Any]:
+    """Returns what distinguishes a pre-training run from others, fit for JSON.
+
+    Raises:
+      ValueError: if it is no pre-training run, or has another frontend or model.
+      FileNotFoundError: if it has not finished.
+    """
+    record = run_folder.read_run(start)
+    if record["kind"] != "pretrain":
+        raise ValueError(
+            f"{start}: a {record['kind']} run cannot be used with --start; give a "
+            "pre-training run"
+        )
+    wanted, parts = preset.to_dict(), ("frontend", "model")
+    found, wanted = ({k: x[k] for k in parts} for x in (record["preset"], wanted))
+    differing = "; ".join(run_folder.differences(found, wanted))
+    if differing:
+        raise ValueError(
+            f"{start}: was trained with other settings: {differing}. Give the --preset "
+            "and flags of that run"
+        )
+    content = (pathlib.Path(start) / "model.keras").read_bytes()
+    model = hashlib.sha256(content).hexdigest()
+    names = ("seed", "metrics", "best_epoch")
+    return {"model": model, "name": record["data"]["name"]} | {
+        name: record[name] for name in names
+    }

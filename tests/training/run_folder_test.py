@@ -1,0 +1,189 @@
+"""What a run folder holds, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import sys
+
+import pytest
+from support import runs
+
+import genre_tl
+from genre_tl import files, params
+from genre_tl.training import run_folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "pretrain"
+    return folder, runs.pretrained(folder)
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A run with one finished epoch."""
+    with pytest.raises(runs.Killed):
+        runs.pretrained(tmp_path, callbacks=runs.kill_at(2, 1))
+    return tmp_path
+
+
+def test_run_json_holds_identity_provenance_and_results(pretrained):
+    folder, record = pretrained
+    assert record == json.loads((folder / "run.json").read_text())
+    assert record["kind"] == "pretrain" and record["seed"] == 1
+    assert params.Preset.from_dict(record["preset"]) == runs.TINY
+    assert record["command"] and record["revision"]
+    assert record["versions"]["tensorflow"]
+    assert record["data"]["valid"] == [f"{n:02d}.wav" for n in range(15, 24)]
+    assert len(record["data"]["seen"]) == 24
+    assert set(record["metrics"]["valid"]["tag_auc_roc"]) == {"a", "b", "c"}
+    assert set(record["metrics"]["valid"]) >= {
+        "macro_auc_roc",
+        "micro_auc_roc",
+        "macro_pr_auc",
+        "micro_pr_auc",
+        "num_tags",
+    }
+
+
+def test_a_finished_run_leaves_curves_logs_and_model_alone(pretrained):
+    folder, _ = pretrained
+    assert (folder / "curves.png").stat().st_size > 1000
+    assert list((folder / "logs").rglob("events*"))
+    names = {"run.json", "history.csv", "curves.png", "logs", "model.keras"}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_every_epoch_has_a_row(pretrained):
+    folder, record = pretrained
+    history = run_folder.read_history(folder)
+    assert record["epochs"] == len(history) == 3
+    areas = [row["val_macro_auc_roc"] for row in history]
+    assert record["best_epoch"] == areas.index(max(areas)) + 1
+    assert (folder / "history.csv").read_text().startswith("epoch,loss,val_loss,")
+
+
+def test_the_command_splits_into_its_arguments(tmp_path, monkeypatch):
+    argv = ["tools/pretrain.py", "--data_dir=O'Brien's songs", os.fsdecode(b"\xff")]
+    monkeypatch.setattr(sys, "argv", argv)
+    identity = run_folder.identity("pretrain", runs.data(True), runs.TINY, 1)
+    run_folder.Run(tmp_path, identity)
+    command = json.loads((tmp_path / "run.json").read_text())["command"]
+    assert shlex.split(command) == argv
+
+
+def test_a_finished_run_is_not_run_again(pretrained):
+    folder, record = pretrained
+    before = (folder / "model.keras").stat().st_mtime_ns
+    assert runs.pretrained(folder) == record
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 9}, "seed is 1 there, 9 here"),
+        ({"min_positives": 2}, "min_positives is 1 there, 2 here"),
+        (
+            {"preset": dataclasses.replace(runs.TINY, model=params.Model())},
+            r"preset\.model\.num_layers is 1 there, 5 here; .*num_units is 16 there",
+        ),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused_with_the_differences(
+    pretrained, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        runs.pretrained(pretrained[0], **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_secs", 3.0), ("digests", ("0" * 64,) * runs.NUM_CLIPS)]
+)
+def test_other_audio_makes_another_run(pretrained, monkeypatch, name, value):
+    made = runs.data(True)
+    features = dataclasses.replace(made.features, **{name: value})
+    other = dataclasses.replace(made, features=features)
+    monkeypatch.setattr(runs, "data", lambda multi_label: other)
+    with pytest.raises(ValueError, match=r"data\.(max_secs|audio)"):
+        runs.pretrained(pretrained[0])
+
+
+def test_corrected_labels_make_another_run(pretrained, monkeypatch):
+    made = runs.data(True)
+    table = dataclasses.replace(made.table, labels=1 - made.table.labels)
+    other = dataclasses.replace(made, table=table)
+    monkeypatch.setattr(runs, "data", lambda multi_label: other)
+    with pytest.raises(ValueError, match=r"data\.labels differs"):
+        runs.pretrained(pretrained[0])
+
+
+def test_the_end_of_a_run_may_be_changed_on_resuming(interrupted):
+    sooner = dataclasses.replace(runs.TINY.pretrain, max_epochs=2)
+    preset = dataclasses.replace(runs.TINY, pretrain=sooner)
+    record = runs.pretrained(interrupted, preset=preset)
+    assert record["epochs"] == 2 == len(run_folder.read_history(interrupted))
+    assert record["preset"]["pretrain"]["max_epochs"] == 2
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    with files.lock(tmp_path), pytest.raises(ValueError, match="another process"):
+        runs.pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 5000])
+def test_a_damaged_checkpoint_is_named_with_a_remedy(interrupted, size):
+    checkpoint = interrupted / "checkpoints" / "epoch-0001.npz"
+    os.truncate(checkpoint, size)
+    with pytest.raises(ValueError, match=r"epoch-0001\.npz: damaged .*--run_dir"):
+        runs.pretrained(interrupted)
+    checkpoint.unlink()
+    with pytest.raises(ValueError, match=r"epoch-0001\.npz: damaged .*No such file"):
+        runs.pretrained(interrupted)
+
+
+@pytest.mark.parametrize("name", ["run.json", "history.csv"])
+@pytest.mark.parametrize("content", ["", "epoch,loss\n1,x", "[1"])
+def test_damaged_files_are_named_with_a_remedy(interrupted, name, content):
+    (interrupted / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name}: damaged .*; remove "):
+        runs.pretrained(interrupted)
+
+
+def test_a_run_that_has_not_finished_is_named(interrupted):
+    with pytest.raises(FileNotFoundError, match=r"model\.keras: missing"):
+        run_folder.read_run(interrupted)
+
+
+def test_an_installed_package_has_a_revision(tmp_path, monkeypatch):
+    package = tmp_path / "genre_tl"
+    shutil.copytree(
+        os.path.dirname(genre_tl.__file__),
+        package,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    monkeypatch.setattr(genre_tl, "__file__", str(package / "__init__.py"))
+    revision = run_folder.revision()
+    assert revision.startswith("sources-")
+    (package / "params.py").write_text("")
+    assert run_folder.revision() != revision
+
+
+def test_stable_means_no_gain_for_so_many_epochs():
+    def is_stable(*values, patience=2):
+        history = [{"m": value} for value in values]
+        return run_folder.is_stable(history, "m", patience, 0.01)
+
+    assert not is_stable(0.5, 0.6, 0.6)
+    assert is_stable(0.5, 0.6, 0.6, 0.6)
+    assert is_stable(0.5, 0.504, 0.508)
+    assert not is_stable(0.5, 0.508, 0.516)
+    assert not is_stable(*[0.5] * 50, patience=0)
+
+
+def test_the_first_of_the_best_epochs_is_kept_or_else_the_last():
+    history = [{"m": 0.5}, {"m": 0.7}, {"m": 0.7}, {"m": 0.6}]
+    assert run_folder.best_epoch(history, "m") == 2
+    assert run_folder.best_epoch([{"loss": 1.0}, {"loss": 0.5}], "m") == 2
