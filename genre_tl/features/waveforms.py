@@ -59,7 +59,7 @@ def waveform_batches(
     else:
         order = tf.data.Dataset.counter(1).flat_map(
             lambda epoch: slices(
-                tf.numpy_function(plan, [epoch], [tf.int64, tf.float64])
+                tuple(tf.numpy_function(plan, [epoch], [tf.int64, tf.float64]))
             )
         )
     return (
