@@ -8,10 +8,10 @@ STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints.txt 
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types wheel clean
+.PHONY: help demo test test-slow lint format types wheel clean
 
 help: ## show this help
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
 
 $(STAMP):
 	@test -x $(BIN)/python && $(BIN)/python -c '' || .ci/make_venv $(VENV)
@@ -49,6 +49,9 @@ demo: $(STAMP) ## all steps on synthesised music, from files to predictions (abo
 
 test: $(STAMP) ## run the tests (WORKERS=4: in four processes)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+
+test-slow: $(STAMP) ## run the tests that take minutes
+	@$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## check rules and format with ruff
 	@$(BIN)/python -m ruff check .
