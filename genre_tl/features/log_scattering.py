@@ -10,6 +10,8 @@ import tensorflow as tf
 from genre_tl import params, scattering
 from genre_tl.features import framing
 
+_ARGUMENTS = ("J", "Q", "T", "max_order", "log_floor")
+
 
 @keras.saving.register_keras_serializable(package="genre_tl")
 class LogScattering(keras.layers.Layer):
@@ -27,8 +29,10 @@ class LogScattering(keras.layers.Layer):
     Input: `[batch, samples]` at 16 kHz. Output: `[batch, frames, paths]`.
 
     Args:
-      J: log2 of averaging and hop, in samples.
+      J: log2 of the largest wavelet scale, in samples.
       Q: wavelets per octave.
+      T: samples that the low-pass averages; 2**J if None. Frames are the power of
+        two not above T apart.
       max_order: 1 or 2.
       log_floor: added before the logarithm; full scale is 1.
       **kwargs: of `keras.layers.Layer`.
@@ -38,24 +42,24 @@ class LogScattering(keras.layers.Layer):
         self,
         J: int = 13,
         Q: int = 8,
+        T: int | None = None,
         max_order: int = 2,
         log_floor: float = 1e-5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.J, self.Q = J, Q
+        self.J, self.Q, self.T = J, Q, T
         self.max_order, self.log_floor = max_order, log_floor
-        self.scattering = scattering.Scattering1D(
-            J, Q, max_order=max_order, dtype="float32"
-        )
+        self.scattering = scattering.Scattering1D(J, Q, T, max_order, dtype="float32")
         meta = self.scattering.meta()
         self._is_second = meta["order"] == 2
+        self._hop = params.Frontend(J, T=T).hop_samples
         self._parents = meta["n"][self._is_second, 0].astype(int)
 
     @classmethod
     def from_params(cls, frontend: params.Frontend) -> LogScattering:
         """Returns the layer of a preset's front end."""
-        return cls(frontend.J, frontend.Q, frontend.max_order, frontend.log_floor)
+        return cls(*(getattr(frontend, name) for name in _ARGUMENTS))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Plans the transform for a static number of samples."""
@@ -76,7 +80,7 @@ class LogScattering(keras.layers.Layer):
         """
         coefficients = self.scattering(waveform)
         frames = tf.transpose(self._log(coefficients), [0, 2, 1])
-        starts = tf.range(frames.shape[1]) * 2**self.J
+        starts = tf.range(frames.shape[1]) * self._hop
         is_valid = starts[:, tf.newaxis] < tf.maximum(lengths, 1)[:, None, None]
         return tf.where(is_valid, frames, tf.constant(framing.PAD_VALUE, frames.dtype))
 
@@ -100,5 +104,5 @@ class LogScattering(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
-        names = ("J", "Q", "max_order", "log_floor")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
+        return super().get_config() | arguments
