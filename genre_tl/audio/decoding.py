@@ -52,10 +52,10 @@ class _Reading:
     use_tfio: bool = False
 
     def __post_init__(self) -> None:
-        if self.piece_samples <= 0:
-            raise ValueError(f"piece_samples={self.piece_samples!r} must be positive")
-        if self.max_secs is not None and not self.max_secs > 0:
-            raise ValueError(f"max_secs={self.max_secs!r} must be positive or None")
+        for name in ("piece_samples", "max_secs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value!r} must be positive")
 
 
 def read(
@@ -127,41 +127,39 @@ def _pieces(index: int, path: str, reading: _Reading) -> Iterator[Clip]:
     if reading.max_secs is not None:
         most_samples = math.ceil(reading.max_secs * params.SAMPLE_RATE_HZ)
     try:
-        with _open(path, reading) as source:
-            blocks, rates_hz = source.blocks(), (source.rate_hz, params.SAMPLE_RATE_HZ)
-            for piece in resampling.stream(
-                blocks, *rates_hz, reading.piece_samples, most_samples
-            ):
+        with _open(path, reading.max_secs) as source:
+            decode = tensorflow_io_decoder.decode
+            blocks = source.blocks(decode(path, source) if reading.use_tfio else None)
+            rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
+            lengths = reading.piece_samples, most_samples
+            for piece in resampling.stream(blocks, *rates_hz, *lengths):
                 if held is not None:
-                    yield Clip(index, path, held, source.rate_hz, is_last=False)
+                    yield Clip(index, path, held, rate_hz, is_last=False)
                 held = piece
             if held is None:
                 raise ValueError("no audio after the header")
             collections.deque(blocks, maxlen=0)  # The rest may be damaged, too.
             note = source.note()
-        yield Clip(index, path, held, source.rate_hz, note)
+        yield Clip(index, path, held, rate_hz, note)
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        is_system_error = isinstance(error, OSError)
-        yield Clip(index, path, None, 0, error=reason, is_system_error=is_system_error)
+        is_system = isinstance(error, OSError)
+        yield Clip(index, path, None, 0, error=reason, is_system_error=is_system)
 
 
 @contextlib.contextmanager
-def _open(
-    path: str, reading: _Reading
-) -> Iterator[libsndfile.Source | tensorflow_io_decoder.Source]:
-    """Opens a file with the decoder that fits; another decoder belongs here."""
+def _open(path: str, max_secs: float | None) -> Iterator[libsndfile.Source]:
+    """Opens a file with the decoder for it. Other decoders belong here."""
     # For folders, `open` has the better message.
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise ValueError("empty file")
-        with libsndfile.opened(file, reading.max_secs) as source:
+        with libsndfile.opened(file, max_secs) as source:
             lowest, highest = resampling.MIN_RATE_HZ, resampling.MAX_RATE_HZ
             if not lowest <= source.rate_hz <= highest:
                 raise ValueError(
                     f"sample rate {source.rate_hz} Hz is outside 1-768 kHz"
                 )
-            decode = tensorflow_io_decoder.decode
-            yield (reading.use_tfio and decode(path, source)) or source
+            yield source

@@ -53,12 +53,18 @@ class Source:
         secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
         self.num_wanted = math.ceil(min(num_samples, secs * self.rate_hz))
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def blocks(self, decoded: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Yields float32 `[samples]`, channels averaged, as far as they can be decoded.
+
+        Args:
+          decoded: all samples, if another decoder has decoded them already.
 
         Raises:
           ValueError: if a sample is NaN or infinite.
         """
+        if decoded is not None:
+            self._num_read = len(decoded)
+            yield decoded
         is_complete = True
         while is_complete and self._num_read < self.num_wanted:
             size = min(self.num_wanted - self._num_read, _BLOCK_SAMPLES)

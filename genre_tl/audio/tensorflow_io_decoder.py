@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,29 +19,14 @@ from genre_tl.audio import libsndfile
 _MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves as much as a header promises
 
 
-class Source:
-    """A decoded file, with the attributes and methods of `libsndfile.Source`."""
-
-    def __init__(self, samples: np.ndarray, rate_hz: int) -> None:
-        self._samples, self.rate_hz = samples, rate_hz
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yields all samples, float32 `[samples]`."""
-        yield self._samples
-
-    def note(self) -> str:
-        """Returns "": a file with anything odd about it has no `Source`."""
-        return ""
-
-
-def decode(path: str, source: libsndfile.Source) -> Source | None:
+def decode(path: str, source: libsndfile.Source) -> np.ndarray | None:
     """Decodes a file that libsndfile has opened.
 
-    tensorflow-io returns no sample rate and no dependable length. It decodes files
-    only that are wanted to their end, with the rate and length that libsndfile finds.
+    tensorflow-io returns neither a sample rate nor a dependable length. It decodes
+    only files that are wanted whole, and must return the length that libsndfile finds.
 
     Returns:
-      None if tensorflow-io does not load or cannot decode the file.
+      float32 `[samples]`, or None if tensorflow-io does not load or cannot decode it.
     """
     decoder, num_samples = _decoders().get(source.kind), source.num_samples
     is_sane = 0 < num_samples < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
@@ -52,9 +37,8 @@ def decode(path: str, source: libsndfile.Source) -> Source | None:
         samples = decoder(tf.io.read_file(path)).numpy().mean(axis=1)
     except tf.errors.OpError:
         return None
-    if len(samples) != num_samples or not np.isfinite(samples).all():
-        return None
-    return Source(samples, source.rate_hz)
+    is_complete = len(samples) == num_samples and np.isfinite(samples).all()
+    return samples if is_complete else None
 
 
 @functools.cache

@@ -76,12 +76,8 @@ def is_sample(waveform: tf.Tensor) -> tf.Tensor:
 
 
 def _text(*parts: Any) -> tf.Tensor:
-    return tf.strings.join(
-        [
-            part if isinstance(part, str) else tf.strings.as_string(part)
-            for part in parts
-        ]
-    )
+    number = tf.strings.as_string
+    return tf.strings.join([x if isinstance(x, str) else number(x) for x in parts])
 
 
 def _require_valid(reasons: tf.Tensor, name: str, numbers: tf.Tensor) -> tf.Operation:
@@ -106,71 +102,70 @@ def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
       the audio, number of frames; and what is wrong with the file, or "".
     """
     length = tf.cast(tf.strings.length(data, unit="BYTE"), tf.int64)
-    (fmt, fmt_size), (start, data_size) = _find_chunks(data, length)
+    (fmt, fmt_size), (start, data_size) = map(
+        tf.unstack, tf.unstack(_find_chunks(data, length))
+    )
     fields = _bytes(data, fmt, 40)
     tag, channels = _number(fields, 0, 2), _number(fields, 2, 2)
     rate, align, bits = (_number(fields, *at) for at in ((4, 4), (12, 2), (14, 2)))
     is_extensible = tf.equal(tag, _EXTENSIBLE) & (fmt_size >= 40)
     guid = tf.reduce_all(tf.equal(fields[26:], tf.constant(list(_GUID), tf.int64)))
     codec = tf.where(is_extensible & guid, _number(fields, 24, 2), tag)
-    sizes = tf.where(tf.equal(codec, _PCM), [8, 16, 24, 32], [32, 64, 32, 64])
+    is_pcm, is_float = tf.equal(codec, _PCM), tf.equal(codec, _FLOAT)
+    sizes = tf.cast(tf.where(is_pcm, [8, 16, 24, 32], [32, 64, 32, 64]), tf.int64)
+    code = tf.where(is_pcm, bits // 8 - 1, 3 + bits // 32)
     num_frames = data_size // tf.maximum(align, 1)
-    code = tf.where(tf.equal(codec, _PCM), bits // 8 - 1, 3 + bits // 32)
     is_riff = _is(data, 0, b"RIFF") | _is(data, 0, b"RF64")
-    is_known = tf.equal(codec, _PCM) | tf.equal(codec, _FLOAT)
     is_rate = (rate >= resampling.MIN_RATE_HZ) & (rate <= resampling.MAX_RATE_HZ)
-    is_size = tf.reduce_any(tf.equal(bits, tf.cast(sizes, tf.int64)))
-    reasons = [
+    problem = _first_problem(
         (length > 0, "empty file"),
         (is_riff & _is(data, 8, b"WAVE"), "no RIFF/WAVE header: send a WAV file"),
         (fmt >= 0, "no fmt chunk: the header is cut off or damaged"),
         (fmt_size >= 16, "fmt chunk too short"),
-        (is_known, _text("codec ", codec, " is neither PCM nor float")),
+        (is_pcm | is_float, _text("codec ", codec, " is neither PCM nor float")),
         (channels > 0, "0 channels"),
         (is_rate, _text("sample rate ", rate, " Hz is outside 1-768 kHz")),
-        (is_size, _text(bits, " bits per sample are not supported")),
-        (
-            tf.equal(align, channels * bits // 8),
-            _text("block size ", align, " does not match ", channels, " channels"),
-        ),
+        (tf.reduce_any(tf.equal(bits, sizes)), _text("unsupported: ", bits, " bits")),
+        (tf.equal(align, channels * bits // 8), _text("wrong block size ", align)),
         (start >= 0, "cut off or damaged before any audio"),
         (num_frames > 0, "no audio after the header"),
-    ]
-    reason = tf.constant("")
-    for is_right, text in reversed(reasons):
-        reason = tf.where(is_right, reason, text)
-    return tf.stack([code, channels, rate, align, start, num_frames]), reason
+    )
+    return tf.stack([code, channels, rate, align, start, num_frames]), problem
 
 
-def _find_chunks(
-    data: tf.Tensor, length: tf.Tensor
-) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns position and size of the first `fmt ` and `data` chunk, or -1 and 0."""
-    none = tf.constant([-1, 0], tf.int64)
+def _first_problem(*checks: tuple[tf.Tensor, Any]) -> tf.Tensor:
+    problem = tf.constant("")
+    for is_right, text in reversed(checks):
+        problem = tf.where(is_right, problem, text)
+    return problem
+
+
+def _find_chunks(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Returns position and size of the first `fmt ` and `data` chunk, int64 `[2, 2]`.
+
+    The position of a missing chunk is -1.
+    """
     large = _large_size(data, length)
 
-    def is_looking(
-        count: tf.Tensor, at: tf.Tensor, fmt: tf.Tensor, sound: tf.Tensor
-    ) -> tf.Tensor:
-        is_missing = (fmt[0] < 0) | (sound[0] < 0)
+    def is_looking(count: tf.Tensor, at: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+        is_missing = tf.reduce_any(found[:, 0] < 0)
         return is_missing & (at + 8 <= length) & (count < _MAX_CHUNKS)
 
     def look(
-        count: tf.Tensor, at: tf.Tensor, fmt: tf.Tensor, sound: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
+        count: tf.Tensor, at: tf.Tensor, found: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         size, body = _number(_bytes(data, at + 4, 4), 0, 4), at + 8
-        is_fmt = _is(data, at, b"fmt ") & (fmt[0] < 0)
-        is_sound = _is(data, at, b"data") & (sound[0] < 0)
+        is_new = tf.equal(_piece(data, at, 4), [b"fmt ", b"data"]) & (found[:, 0] < 0)
         # Writers to a pipe state 0, or the largest number, for "all".
-        size = tf.where(is_sound & tf.equal(size, 0), length, size)
-        size = tf.where(is_sound & tf.equal(size, _IN_DS64), large, size)
-        found = tf.stack([body, tf.minimum(size, length - body)])
-        fmt, sound = tf.where(is_fmt, found, fmt), tf.where(is_sound, found, sound)
-        return count + 1, body + size + size % 2, fmt, sound
+        size = tf.where(is_new[1] & tf.equal(size, 0), length, size)
+        size = tf.where(is_new[1] & tf.equal(size, _IN_DS64), large, size)
+        chunk = tf.stack([body, tf.minimum(size, length - body)])
+        found = tf.where(is_new[:, tf.newaxis], chunk, found)
+        return count + 1, body + size + size % 2, found
 
-    start = (0, tf.constant(12, tf.int64), none, none)
-    _, _, fmt, sound = tf.while_loop(is_looking, look, start)
-    return (fmt[0], fmt[1]), (sound[0], sound[1])
+    none = tf.constant([[-1, 0], [-1, 0]], tf.int64)
+    start = (0, tf.constant(12, tf.int64), none)
+    return tf.while_loop(is_looking, look, start)[2]
 
 
 def _large_size(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
