@@ -15,6 +15,8 @@ from genre_tl import files
 from genre_tl.evaluation import intervals, metrics, plots
 from genre_tl.training import cross_validation, run_folder
 
+Record = cross_validation.Record
+
 _NAMES = {
     "transfer": "transfer",
     "probe": "linear probe",
@@ -27,9 +29,7 @@ Published for all of GTZAN and MagnaTagATune, ten times 10-fold: 95.8 % with tra
 93.5 % from random initialisation (Song et al., 2017)."""
 
 
-def write(
-    record: cross_validation.Record, *, start: files.PathLike | None = None
-) -> str:
+def write(record: Record, *, start: files.PathLike | None = None) -> str:
     """Writes `report.md`, `report.json` and pictures into the record's folder.
 
     Args:
@@ -61,7 +61,7 @@ def write(
     return "\n\n".join([*table, written, _in_words(results)])
 
 
-def summary(record: cross_validation.Record) -> dict[str, Any]:
+def summary(record: Record) -> dict[str, Any]:
     """Returns the results of all finished folds, ready for JSON.
 
     Accuracies are from 0 to 1, over all test predictions of a model. Differences are
@@ -85,9 +85,7 @@ def summary(record: cross_validation.Record) -> dict[str, Any]:
     }
 
 
-def _of_model(
-    record: cross_validation.Record, lines: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _of_model(record: Record, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     data, vocabulary = record.settings["data"], record.settings["vocabulary"]
     test = np.concatenate([line["test"] for line in lines])
     predicted = np.concatenate([line["predicted"] for line in lines])
@@ -115,7 +113,7 @@ def _of_model(
 
 
 def _difference(
-    record: cross_validation.Record,
+    record: Record,
     ours: Sequence[Mapping[str, Any]],
     theirs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
@@ -134,9 +132,7 @@ def _difference(
     }
 
 
-def _is_right(
-    record: cross_validation.Record, lines: Sequence[Mapping[str, Any]]
-) -> np.ndarray:
+def _is_right(record: Record, lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Returns `[repeats, clips]`: 1, 0, or NaN for a clip that was not tested."""
     classes = np.array(record.settings["data"]["classes"])
     num_repeats = max(line["repeat"] for line in record.lines) + 1
@@ -147,7 +143,7 @@ def _is_right(
     return is_right
 
 
-def _head(record: cross_validation.Record) -> str:
+def _head(record: Record) -> str:
     data, plan = record.settings["data"], record.settings["plan"]
     num_repeats = len({line["repeat"] for line in record.lines})
     folds = (
@@ -191,16 +187,14 @@ def _row(name: str, figures: Mapping[str, Any], form: str) -> str:
     return f"| {name} | {value} | {interval} | {figures['num_folds']} |"
 
 
-def _warnings(
-    record: cross_validation.Record, results: Mapping[str, Any]
-) -> Iterator[str]:
+def _warnings(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     start, data = record.settings["start"], record.settings["data"]
     seen = start["num_seen"] if start else 0
-    if seen and "transfer" in results["models"]:
+    if seen and not {"transfer", "probe"}.isdisjoint(results["models"]):
         yield (
             f"**Warning: {seen} of these {len(data['paths'])} clips were used in "
-            "pre-training: results of transfer will be optimistic.** Pre-train without "
-            "them."
+            "pre-training: results of transfer and probe will be optimistic.** "
+            "Pre-train without them."
         )
     difference = results["differences"].get("transfer - random")
     if difference is None or round(100 * difference["value"], 1) >= 0:
@@ -219,9 +213,7 @@ def _warnings(
         )
 
 
-def _curves(
-    record: cross_validation.Record, results: Mapping[str, Any]
-) -> Iterator[str]:
+def _curves(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     kind = "test" if record.settings["plan"]["curves"] else "val"
     curves = {
         _NAMES[model]: of_model[f"{kind}_accuracy_by_epoch"]
@@ -251,9 +243,7 @@ def _speed(curves: Mapping[str, Sequence[float]]) -> Iterator[str]:
     )
 
 
-def _by_genre(
-    record: cross_validation.Record, results: Mapping[str, Any]
-) -> Iterator[str]:
+def _by_genre(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     vocabulary, models = record.settings["vocabulary"], results["models"]
     rows = [f"| recall | {' | '.join(models)} |", "| --- |" + " --- |" * len(models)]
     for genre in vocabulary:
@@ -269,7 +259,7 @@ def _by_genre(
         yield f"![{model}]({name})"
 
 
-def _source(record: cross_validation.Record, start: pathlib.Path) -> Iterator[str]:
+def _source(record: Record, start: pathlib.Path) -> Iterator[str]:
     run, history = run_folder.read_run(start), run_folder.read_history(start)
     columns = {name: [row[name] for row in history] for name in history[0]}
     path = record.folder / "pretraining.png"
@@ -288,7 +278,7 @@ tags with at least {valid["min_positives"]} positive clips: AUC-ROC
         yield f"AUC-ROC by tag: {', '.join(f'{tag} {x:.2f}' for tag, x in tags)}."
 
 
-def _method(record: cross_validation.Record) -> str:
+def _method(record: Record) -> str:
     chosen = {
         "paper": "train for a fixed number of epochs",
         "strict": "keep the epoch that is best on inner validation clips",

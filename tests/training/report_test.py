@@ -173,12 +173,12 @@ def test_a_published_split_is_named_with_its_seeds(tmp_path):
     assert "about 8 of 10 right; weakest: b (0 of 1)." in text
 
 
-@pytest.mark.parametrize("name", ["x", "y"])
-def test_clips_that_pretraining_has_used_are_reported(tmp_path, name):
-    source = {"data": {"name": name, "train": ["0", "1"], "valid": ["4", "5"]}}
-    shown = report.write(record(tmp_path, WORSE, start=source))
-    assert ("2 of these 4 clips were used in pre-training" in shown) == (name == "x")
-    shown = report.write(record(tmp_path / "svm", [("svm", 0, [0, 1])], start=source))
+@pytest.mark.parametrize("num_seen", [0, 2])
+def test_clips_that_pretraining_has_used_are_reported(tmp_path, num_seen):
+    start = {"num_seen": num_seen}
+    shown = report.write(record(tmp_path, WORSE, start=start))
+    assert ("2 of these 4 clips were used in pre-training" in shown) == (num_seen > 0)
+    shown = report.write(record(tmp_path / "svm", [("svm", 0, [0, 1])], start=start))
     assert "were used in pre-training" not in shown
 
 
