@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
 
 FLAGS = flags.FLAGS
 
-_NUM_SHOWN = 5
-
 
 class _PathParser(flags.ArgumentParser):
     """Expands `~`, which shells leave alone in `--data_dir=~/music`."""
@@ -39,8 +37,7 @@ define_path(
     "table",
     None,
     "CSV of the clips: columns path, label (a genre) or labels (tags separated by ;), "
-    "and optionally group. Relative paths start from --data_dir, or from the table's "
-    "folder.",
+    "optionally group. Paths are relative to --data_dir or the table's folder.",
 )
 flags.DEFINE_enum(
     "dataset",
@@ -51,15 +48,10 @@ flags.DEFINE_enum(
 define_path(
     "features_dir",
     None,
-    "Feature store of the collection; missing features are extracted first. By "
-    "default features/<name of --data_dir or --table>.",
+    "Feature store. By default features/<name of --data_dir or --table>.",
 )
 flags.DEFINE_float(
-    "max_secs",
-    None,
-    "Use only the first seconds of each file; 0 or unset uses all. A feature store "
-    "has one value.",
-    lower_bound=0.0,
+    "max_secs", None, "Use only the first seconds of each file; 0 uses all.", 0.0
 )
 
 
@@ -76,58 +68,46 @@ def table() -> datasets.Dataset:
 
 def store_dir() -> pathlib.Path:
     """Returns the folder of the feature store."""
-    if FLAGS.features_dir:
-        return pathlib.Path(FLAGS.features_dir)
-    if FLAGS.table:
-        return pathlib.Path("features", pathlib.Path(FLAGS.table).stem)
-    return pathlib.Path("features", pathlib.Path(FLAGS.data_dir).resolve().name)
+    source = pathlib.Path(FLAGS.table or FLAGS.data_dir)
+    name = source.stem if FLAGS.table else source.resolve().name
+    return pathlib.Path(FLAGS.features_dir or f"features/{name}")
 
 
 def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
     """Brings the feature store up to date and prints a summary."""
     from genre_tl.features import pipeline
 
-    for reason, paths in _by_reason(table.skipped):
-        more = f" and {len(paths) - 1} more" if paths[1:] else ""
-        print(f"  skipped: {paths[0]}{more}: {reason}")
-    summary = pipeline.extract(
-        table,
-        store_dir(),
-        frontend,
-        max_secs=FLAGS.max_secs or None,
-        on_progress=terminal.meter("features"),
-    )
-    print(f"{store_dir()}: {summary}")
-    for kind, files in (("failed", summary.failures), ("used, but", summary.notes)):
-        for path, reason in files[:_NUM_SHOWN]:
-            print(f"  {kind}: {path}: {reason}")
-        if len(files) > _NUM_SHOWN:
-            print(f"  ... and {len(files) - _NUM_SHOWN} more")
+    _print_reasons("skipped", table.skipped)
+    secs, show = FLAGS.max_secs or None, terminal.meter("features")
+    folder = store_dir()
+    summary = pipeline.extract(table, folder, frontend, max_secs=secs, on_progress=show)
+    print(f"{folder}: {summary}")
+    _print_reasons("failed", summary.failures)
+    _print_reasons("used, but", summary.notes)
     if summary.failures or summary.notes:
-        print(f"All of them are listed in {store_dir() / 'index.csv'}")
+        print(f"All of them are listed in {folder / 'index.csv'}")
     return summary
 
 
-def _by_reason(skipped: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Returns the skipped paths of each reason, the most frequent reason first."""
+def _print_reasons(outcome: str, files: Sequence[tuple[str, str]]) -> None:
+    """Prints the most frequent reasons, each with the first of its files."""
     paths: dict[str, list[str]] = {}
-    for path, reason in skipped:
+    for path, reason in files:
         paths.setdefault(reason, []).append(path)
-    return sorted(paths.items(), key=lambda item: -len(item[1]))
+    for reason in sorted(paths, key=lambda x: -len(paths[x]))[:5]:
+        more = f" and {len(paths[reason]) - 1} more" * (len(paths[reason]) > 1)
+        print(f"  {outcome}: {paths[reason][0]}{more}: {reason}")
 
 
 def features(
     table: datasets.Dataset, frontend: params.Frontend
 ) -> tuple[pipeline.Features, datasets.Dataset]:
-    """Brings the feature store up to date and loads it.
+    """Returns the collection's features, and the table of the clips that have some.
 
-    Returns:
-      The features, and the table of the clips that have some. Clips of identical
-      audio are in one group.
+    Missing features are extracted first. Clips of identical audio become one group.
     """
     from genre_tl.features import pipeline
 
     extract(table, frontend)
     found, table = pipeline.load(store_dir(), table, frontend)
-    # Clips of identical audio share their frames.
     return found, table.merge_groups(found.digests)

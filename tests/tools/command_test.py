@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
+FOLDER = pathlib.Path(__file__).parents[2] / "tools"
 PROGRAM = '''
 """Does what the test says.
 
@@ -107,6 +109,19 @@ def test_help_has_the_docstring_and_the_flags_with_type_and_default(run):
     ):
         assert text in out
     assert "run_with_pdb" not in out
+
+
+TOOLS = {path.stem: path.read_text() for path in FOLDER.glob("*.py")}
+
+
+@pytest.mark.parametrize("name", [x for x in TOOLS if "\ndef cli(" in TOOLS[x]])
+def test_help_of_a_tool_lists_all_its_flags_and_fits_a_terminal(name):
+    command = [sys.executable, "-m", f"tools.{name}", "--help"]
+    text = subprocess.check_output(command, cwd=FOLDER.parent, text=True)
+    defined = re.findall(r'(?:DEFINE_\w+|define_path)\(\s*"(\w+)"', TOOLS[name])
+    listed = re.findall(r"^  --(?:\[no\])?(\w+): ", text, re.MULTILINE)
+    assert set(defined) <= set(listed)
+    assert max(map(len, text.splitlines())) <= 90
 
 
 def test_help_is_the_same_from_a_console_script(run):
@@ -231,7 +246,7 @@ def test_importing_a_tool_keeps_a_log_level_that_is_set():
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=env,
-            cwd=pathlib.Path(__file__).parents[2],
+            cwd=FOLDER.parent,
             capture_output=True,
             text=True,
         )
