@@ -53,6 +53,7 @@ define_path(
 flags.DEFINE_float(
     "max_secs", None, "Use only the first seconds of each file; 0 uses all.", 0.0
 )
+flags.disclaim_key_flags()  # A path that is defined later is a flag of its tool.
 
 
 def table() -> datasets.Dataset:
