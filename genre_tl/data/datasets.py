@@ -41,10 +41,8 @@ class Dataset:
     def __post_init__(self) -> None:
         shape = (len(self.paths), len(self.vocabulary))
         if self.labels.shape != shape or len(self.groups) != shape[0]:
-            raise ValueError(
-                f"{self.root}: labels {self.labels.shape} and {len(self.groups)} "
-                f"groups do not match {shape[0]} paths and {shape[1]} label names"
-            )
+            found = f"labels {self.labels.shape}, {len(self.groups)} groups"
+            raise ValueError(f"{self.root}: {found} do not match {shape}")
         refuse_duplicates(self.root, self.paths)
         if not self.multi_label and not np.all(self.labels.sum(axis=1) == 1):
             raise ValueError(f"{self.root}: each clip must have exactly one genre")
@@ -75,10 +73,9 @@ class Dataset:
         )
 
     def merge_groups(self, keys: Sequence[str] | Sequence[int]) -> Dataset:
-        """Returns the table with groups merged that share a key.
+        """Returns the table with groups merged whose clips share a key.
 
-        There is one key for each clip, such as the checksum of its audio: no split
-        may put one audio file into both the training and the test set.
+        There is one key per clip, such as a checksum: no split divides duplicates.
         """
         num_clips = len(self)
         _, group = np.unique(self.groups, return_inverse=True)
@@ -115,8 +112,5 @@ def counted(names: Collection[str], what: str) -> str:
 
 def refuse_duplicates(source: object, names: Sequence[str]) -> None:
     """Raises ValueError if a clip's name occurs more than once."""
-    duplicates = [name for name, n in collections.Counter(names).items() if n > 1]
-    if duplicates:
-        raise ValueError(
-            f"{source}: {counted(duplicates, 'duplicate clip')}; keep one of each"
-        )
+    if found := [name for name, n in collections.Counter(names).items() if n > 1]:
+        raise ValueError(f"{source}: {counted(found, 'duplicate clip')}; keep one each")

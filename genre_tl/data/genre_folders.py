@@ -18,7 +18,6 @@ def load(root: str | os.PathLike[str]) -> datasets.Dataset:
 
     Raises:
       ValueError: if there are fewer than two genres, or one without audio files.
-      OSError: if the folder does not exist or cannot be read.
     """
     root = pathlib.Path(root)
     vocabulary = tuple(folder.name for folder in audio_files.subfolders(root))

@@ -28,7 +28,6 @@ def load(root: str | os.PathLike[str]) -> datasets.Dataset:
 
     Raises:
       ValueError: if the folders are not the ten genres, or a clip is duplicate.
-      OSError: if the folder does not exist or cannot be read.
     """
     dataset = genre_folders.load(_genre_root(pathlib.Path(root)))
     if dataset.vocabulary != GENRES:
@@ -58,16 +57,12 @@ def clip_name(path: str) -> str:
 def read_lists(
     root: pathlib.Path, folder: str | os.PathLike[str] | None = None
 ) -> dict[str, list[str]]:
-    """Reads the clip names of the fault-filtered split (Kereliuk et al., 2015).
+    """Returns the clip names in each list of the fault-filtered split.
 
     Args:
       root: GTZAN's folder.
       folder: contains `train_filtered.txt`, `valid_filtered.txt` and
         `test_filtered.txt`; by default `root` or its parent.
-
-    Raises:
-      FileNotFoundError: if a list is missing.
-      ValueError: if a clip is listed more than once.
     """
     if folder is None:
         folder = root if (root / _LISTS["train"]).exists() else root.parent

@@ -43,8 +43,7 @@ def load(root: str | os.PathLike[str], num_tags: int | None = None) -> datasets.
     """
     dataset, root = read_tables(root, num_tags), _audio_root(pathlib.Path(root))
     found, skipped = audio_files.scan(root)
-    missing = sorted(set(dataset.paths) - set(found) - set(skipped))
-    if missing:
+    if missing := sorted(set(dataset.paths) - set(found) - set(skipped)):
         raise FileNotFoundError(
             f"{root}: {datasets.counted(missing, 'clip')} of {ANNOTATIONS} missing; "
             "unpack the whole collection, or use the table of these files"
@@ -65,7 +64,7 @@ def read_tables(
     """
     folder = pathlib.Path(folder)
     path = find_table(folder, ANNOTATIONS)
-    if path is None:
+    if not path:
         raise FileNotFoundError(f"{folder}: {ANNOTATIONS} (or .gz) not found")
     columns, _ = tables.read_columns(path, "clip_id", "mp3_path")
     ids, paths = columns.pop("clip_id"), columns.pop("mp3_path")
