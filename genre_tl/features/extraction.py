@@ -121,7 +121,8 @@ def extract(
             store = feature_store.Store(folder)  # another process may have filled it
             pending, touched, gone = store.changes(dataset.root, dataset.paths)
             known = set(store.by_sha256)
-            store.update(touched)
+            if touched:
+                store.update(touched)
             _compute(dataset.root, pending, store, frontend, max_secs, on_progress)
             store.remove_unused()
     elif touched:
@@ -142,7 +143,7 @@ def _compute(
     """Computes the pending files, a shard at a time."""
     names = [str(root / row.path) for row in pending]
     samples = _PIECE_SEGMENTS * frontend.segment_samples
-    clips = decoding.read_pieces(names, samples, max_secs=max_secs)
+    clips = decoding.read(names, piece_samples=samples, max_secs=max_secs)
     decoded = itertools.groupby(clips, key=operator.attrgetter("index"))
     rows, num_done = iter(pending), 0
     opened = (_File(next(rows), root, clips) for _, clips in decoded)

@@ -136,7 +136,6 @@ class Store:
         """
         numbers = [int(row.shard[:6]) for row in self.index.values() if row.shard]
         path = self.folder / _SHARDS / f"{max(numbers, default=-1) + 1:06d}.tfrecord"
-        path.parent.mkdir(exist_ok=True)
         position, records = _BEFORE, []
         for row, segments in results:
             if segments:
@@ -144,8 +143,10 @@ class Store:
                 row = _stored(row, path.name, position, segments)
                 position += len(records[-1]) + _AROUND
                 self.by_sha256[row.sha256] = row
-        with files.whole(path) as unfinished:
-            _write_records(unfinished, records)
+        if records:
+            path.parent.mkdir(exist_ok=True)
+            with files.whole(path) as unfinished:
+                _write_records(unfinished, records)
         self.update(
             row if row.error else row.same_audio_as(self.by_sha256[row.sha256])
             for row, _ in results
