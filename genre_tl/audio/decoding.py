@@ -45,64 +45,43 @@ class Clip:
     is_system_error: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class _Reading:
-    piece_samples: int
-    max_secs: float | None
-    use_tfio: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("piece_samples", "max_secs"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value!r} must be positive")
-
-
 def read(
-    paths: Sequence[str], *, max_secs: float | None = None, use_tfio: bool = False
+    paths: Sequence[str],
+    *,
+    piece_samples: int | None = None,
+    max_secs: float | None = None,
+    use_tfio: bool = False,
 ) -> Iterator[Clip]:
     """Decodes files in parallel, in order, a few at a time.
 
     Args:
       paths: audio files. Their content decides the format, not their names.
+      piece_samples: length of a piece, at `params.SAMPLE_RATE_HZ`. Memory does not
+        grow with the length of a file then. None reads each file in one piece.
       max_secs: keep only the first seconds of each file; None keeps all.
       use_tfio: decode with tensorflow-io where possible. The samples are the same.
 
     Returns:
-      One `Clip` for each path, also for files that cannot be used.
+      The clips of each path: one for each piece, at least one. The pieces together
+      equal the waveform of the file up to rounding: resampling adds no edges.
 
     Raises:
-      ValueError: if `max_secs` is not positive.
+      ValueError: if `piece_samples` or `max_secs` is not positive.
     """
-    return _read(paths, _Reading(_WHOLE_FILE, max_secs, use_tfio))
+    for name, value in (("piece_samples", piece_samples), ("max_secs", max_secs)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value!r} must be positive")
+    return _in_order(
+        _pieces(index, path, piece_samples or _WHOLE_FILE, max_secs, use_tfio)
+        for index, path in enumerate(paths)
+    )
 
 
-def read_pieces(
-    paths: Sequence[str], piece_samples: int, *, max_secs: float | None = None
-) -> Iterator[Clip]:
-    """Decodes files as `read` does, in pieces: memory does not grow with their length.
-
-    Args:
-      paths: audio files.
-      piece_samples: length of a piece, at `params.SAMPLE_RATE_HZ`.
-      max_secs: keep only the first seconds of each file; None keeps all.
-
-    Returns:
-      The clips of each file, of `piece_samples` samples each except the last. Together
-      they equal the waveform of `read` up to rounding: resampling adds no edges.
-
-    Raises:
-      ValueError: if `max_secs` or `piece_samples` is not positive.
-    """
-    return _read(paths, _Reading(piece_samples, max_secs))
-
-
-def _read(paths: Sequence[str], reading: _Reading) -> Iterator[Clip]:
+def _in_order(files: Iterator[Iterator[Clip]]) -> Iterator[Clip]:
     """Yields the pieces of files, while the next files are decoded in threads."""
     # libsndfile and TensorFlow release the interpreter's lock.
     num_threads = min(os.cpu_count() or 1, 16)
     pool = futures.ThreadPoolExecutor(num_threads)
-    files = (_pieces(index, path, reading) for index, path in enumerate(paths))
     pending: collections.deque[tuple[Iterator[Clip], futures.Future[Clip]]]
     pending = collections.deque()
     try:
@@ -121,18 +100,19 @@ def _read(paths: Sequence[str], reading: _Reading) -> Iterator[Clip]:
         pool.shutdown(cancel_futures=True)
 
 
-def _pieces(index: int, path: str, reading: _Reading) -> Iterator[Clip]:
+def _pieces(
+    index: int, path: str, piece_samples: int, max_secs: float | None, use_tfio: bool
+) -> Iterator[Clip]:
     """Yields the pieces of a file; whatever goes wrong is the error of the last one."""
-    held, most_samples = None, None
-    if reading.max_secs is not None:
-        most_samples = math.ceil(reading.max_secs * params.SAMPLE_RATE_HZ)
+    held, most = None, None
+    if max_secs is not None:
+        most = math.ceil(max_secs * params.SAMPLE_RATE_HZ)
     try:
-        with _open(path, reading.max_secs) as source:
+        with _open(path, max_secs) as source:
             decode = tensorflow_io_decoder.decode
-            blocks = source.blocks(decode(path, source) if reading.use_tfio else None)
+            blocks = source.blocks(decode(path, source) if use_tfio else None)
             rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
-            lengths = reading.piece_samples, most_samples
-            for piece in resampling.stream(blocks, *rates_hz, *lengths):
+            for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
                 if held is not None:
                     yield Clip(index, path, held, rate_hz, is_last=False)
                 held = piece

@@ -459,7 +459,7 @@ LONG = {
 def test_pieces_are_the_whole_without_a_seam(tmp_path, max_secs):
     files = written(tmp_path, {name: make() for name, make in LONG.items()})
     names = list(files.values())
-    pieces = list(decoding.read_pieces(names, 30_000, max_secs=max_secs))
+    pieces = list(decoding.read(names, piece_samples=30_000, max_secs=max_secs))
     for whole in decoding.read(names, max_secs=max_secs):
         *first, last = (piece for piece in pieces if piece.index == whole.index)
         assert len(first) >= 2
@@ -474,7 +474,7 @@ def test_a_file_of_a_whole_number_of_pieces_has_no_empty_one(tmp_path):
     data = encode(music(16_000, 1, 4.0), 16_000, "WAV", "PCM_16")
     (path,) = written(tmp_path, {"a.wav": data}).values()
     for piece_samples, count in ((64_000, 1), (32_000, 2)):
-        pieces = list(decoding.read_pieces([path], piece_samples))
+        pieces = list(decoding.read([path], piece_samples=piece_samples))
         assert len(pieces) == count and pieces[-1].is_last
 
 
@@ -485,7 +485,7 @@ def test_every_file_ends_with_one_last_piece_and_errors_come_late_too(paths, tmp
         tmp_path, {"late.wav": encode(samples, 16_000, "WAV", "FLOAT")}
     ).values()
     names = [*paths.values(), *late]
-    pieces = list(decoding.read_pieces(names, 40_000))
+    pieces = list(decoding.read(names, piece_samples=40_000))
     last = [piece for piece in pieces if piece.is_last]
     assert [piece.path for piece in last] == names
     assert [piece.index for piece in last] == list(range(len(names)))
@@ -497,7 +497,7 @@ def test_every_file_ends_with_one_last_piece_and_errors_come_late_too(paths, tmp
 
 def test_pieces_of_no_length_are_refused():
     with pytest.raises(ValueError, match="piece_samples=0"):
-        next(decoding.read_pieces(["a.wav"], 0))
+        next(decoding.read(["a.wav"], piece_samples=0))
 
 
 def test_mp3s_that_were_joined_are_read_to_the_end(tmp_path):
