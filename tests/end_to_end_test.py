@@ -43,8 +43,8 @@ def way(tmp_path_factory, root):
 
 def test_features_are_computed_once(way):
     _, printed = way
-    assert "96 computed now" in printed["extract_features"][0]
-    assert "96 as before" in printed["pretrain"][0]
+    assert "96 new," in printed["extract_features"][0]
+    assert "96 unchanged" in printed["pretrain"][0]
 
 
 def test_runs_leave_curves_and_say_what_comes_next(way):

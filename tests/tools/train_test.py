@@ -9,7 +9,6 @@ import pytest
 import soundfile
 
 from genre_tl import serving
-from genre_tl.serving import prediction
 
 RATE_HZ = 8_000
 NUM_CLIPS = 12
@@ -71,24 +70,24 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
     assert trained.returncode == 0, trained.stderr
     for tool in ("extract_features", "cross_validate", "finetune", "export"):
         assert f"$ python -m tools.{tool} " in trained.stdout
-    assert f"{NUM_CLIPS} computed now" in trained.stdout
-    assert "failed: noise/broken.mp3: it is not audio" in trained.stdout
-    assert "left out: tone/a.m4a and 1 more: format .m4a is not" in trained.stdout
-    assert "left out: tone/cover.jpg: format .jpg is not read" in trained.stdout
+    assert f"{NUM_CLIPS} new," in trained.stdout
+    assert "failed: noise/broken.mp3: not audio" in trained.stdout
+    assert "skipped: tone/a.m4a and 1 more: unsupported format .m4a" in trained.stdout
+    assert "skipped: tone/cover.jpg: unsupported format .jpg" in trained.stdout
     report = (folder / "runs/mine_cross_validation/report.md").read_text()
     assert "accuracy" in report
     assert (folder / "saved_models/mine/1/saved_model.pb").is_file()
 
 
 def test_the_export_tells_new_clips(folder, trained, tmp_path):
-    predictor = serving.Predictor(folder / "saved_models/mine")
-    assert predictor.labels == ("noise", "tone")
+    model = serving.Predictor(folder / "saved_models/mine")
+    assert model.labels == ("noise", "tone")
     expected = ["noise", "tone", "tone", "noise"]
     paths = [str(tmp_path / f"{index}.wav") for index in range(4)]
     for index, path in enumerate(paths):
         soundfile.write(path, clip(expected[index], 100 + index), RATE_HZ)
-    results = prediction.predict(predictor, paths)
-    best = [predictor.labels[result.scores.argmax()] for result in results]
+    results = serving.predict(model, paths)
+    best = [model.labels[result.scores.argmax()] for result in results]
     assert best == expected
 
 
@@ -96,19 +95,19 @@ def test_the_same_command_does_nothing_anew(folder, trained, root):
     before = files_of(folder)
     again = train(folder, root)
     assert again.returncode == 0, again.stderr
-    assert f"{NUM_CLIPS} as before" in again.stdout
+    assert f"{NUM_CLIPS} unchanged" in again.stdout
     assert files_of(folder) == before
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("train", ["--folds=7"], "too few for 7 folds; take fewer folds: give --folds"),
+        ("train", ["--folds=7"], "Use --folds=0 to skip cross-validation"),
         ("train", ["--start=runs/none"], "run.json: missing, so there is no finished"),
         ("finetune", ["--start=runs/none"], "run.json: missing, so there is no"),
-        ("finetune", ["--num_folds=7"], "too few for 7 folds"),
-        ("cross_validate", ["--num_folds=7"], "too few for 7 folds"),
-        ("cross_validate", ["--model=transfer"], "--model=transfer needs --start"),
+        ("finetune", ["--num_folds=7"], "7 folds need 7"),
+        ("cross_validate", ["--num_folds=7"], "7 folds need 7"),
+        ("cross_validate", ["--model=transfer"], "--model=probe need --start"),
         ("cross_validate", ["--split=fault_filtered"], "train_filtered.txt"),
         (
             "cross_validate",
@@ -118,10 +117,12 @@ def test_the_same_command_does_nothing_anew(folder, trained, root):
         (
             "cross_validate",
             ["--start=runs/none"],
-            "--model=transfer needs --start, and",
+            "the others have no use for it",
         ),
         ("cross_validate", ["--max_epochs=0"], "max_epochs=0"),
-        ("finetune", ["--head_pull=-1"], "head_pull=-1"),
+        ("finetune", ["--units=0"], "units=0"),
+        ("finetune", ["--cell=rnn"], "cell"),
+        ("finetune", ["--method=other"], "method"),
         ("pretrain", [], "pre-training takes tags, not genres"),
     ],
 )
