@@ -15,7 +15,7 @@ import soundfile
 import genre_tl
 from genre_tl import features, params
 from genre_tl.model import networks
-from genre_tl.serving import prediction
+from genre_tl.serving import predictor
 from tools import result_formats
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -138,8 +138,8 @@ def test_the_script_sorts_files_by_the_csv_of_predict(tmp_path, monkeypatch):
     for name, values in scores.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
-        text += table.text(prediction.Result(name, scores=np.array(values)))
-    broken = prediction.Result("albums/broken.mp3", None, error="it is not audio")
+        text += table.text(predictor.Result(name, scores=np.array(values)))
+    broken = predictor.Result("albums/broken.mp3", None, error="it is not audio")
     (tmp_path / "scores.csv").write_text(text + table.text(broken), "utf8")
     exec(script, {})
     found = {

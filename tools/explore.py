@@ -1,11 +1,11 @@
-"""Opens a page on this computer that shows what a model hears in a recording.
+"""Opens a local web page that shows what a model hears in a recording.
 
     python -m tools.explore --model=saved_models/genres --embeddings=vectors.npz
 
-and then http://localhost:8765 in a browser: drop a file on the page. Its waveform,
-its scattering picture and the genre over time move with the playback; the nearest
-recordings of a collection are listed if --embeddings gives what `predict
---embeddings` wrote. Nothing leaves this computer. Ctrl-C ends it.
+Open http://localhost:8765 in a browser and drop a file on the page. Its waveform, its
+scattering coefficients and its scores over time follow the playback. With an NPZ file
+from `predict --embeddings`, the most similar recordings are listed. Nothing leaves
+this computer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -24,34 +25,32 @@ from absl import flags
 from . import command
 
 if TYPE_CHECKING:
-    from genre_tl import serving
-    from genre_tl.serving import recording_analysis
+    from genre_tl.serving import predictor, recording_analysis
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-    "model", "saved_models/genres", "Export: the folder of its versions, or of one."
+    "model", "saved_models/genres", "Export: a version, or the folder of versions."
 )
-flags.DEFINE_string("embeddings", None, "NPZ of a collection, to find neighbours in.")
-flags.DEFINE_integer("port", 8765, "Where the page is; 0 takes a free port.", 0, 65_535)
+flags.DEFINE_string("embeddings", None, "NPZ file of a collection to find neighbours.")
+flags.DEFINE_integer("port", 8765, "Port of the page; 0 takes a free one.", 0, 65_535)
 
 _PAGE = pathlib.Path(__file__).with_suffix(".html")
-_LARGEST_FILE = 2**30  # Put into the page, which sends no larger one.
+_MAX_BYTES = 2**30  # The page refuses larger files.
 _HOSTS = ("localhost", "127.0.0.1")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    from genre_tl import serving
-    from genre_tl.serving import recording_analysis
+    from genre_tl.serving import predictor, recording_analysis
 
-    predictor = serving.Predictor(FLAGS.model)
-    collection = (
-        recording_analysis.Collection(FLAGS.embeddings) if FLAGS.embeddings else None
-    )
-    handler = functools.partial(_Handler, predictor, collection)
-    with _server(handler) as server:
-        print(f"http://localhost:{server.server_port} - Ctrl-C ends it", flush=True)
+    path = FLAGS.embeddings and os.path.expanduser(FLAGS.embeddings)
+    collection = recording_analysis.Collection(path) if path else None
+    model = predictor.Predictor(os.path.expanduser(FLAGS.model))
+    with _server(functools.partial(_Handler, model, collection)) as server:
+        print(
+            f"Open http://localhost:{server.server_port} (Ctrl-C stops it)", flush=True
+        )
         server.serve_forever()
 
 
@@ -59,65 +58,64 @@ def _server(handler: Callable[..., _Handler]) -> http.server.ThreadingHTTPServer
     try:
         return http.server.ThreadingHTTPServer((_HOSTS[1], FLAGS.port), handler)
     except OSError as error:
-        message = f"port {FLAGS.port}: {error.strerror}; give another --port"
+        message = f"--port={FLAGS.port}: {error.strerror}; choose another port"
         raise ValueError(message) from error
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with the page, and to a file that is sent with what is in it."""
+    """Sends the page, and the analysis of a file that is posted."""
 
     def __init__(
         self,
-        predictor: serving.Predictor,
+        model: predictor.Predictor,
         collection: recording_analysis.Collection | None,
         *args: Any,
     ) -> None:
-        self._predictor, self._collection = predictor, collection
+        self._model, self._collection = model, collection
         super().__init__(*args)
 
     def do_GET(self) -> None:
         """Sends the page."""
-        if self._is_refused("/"):
-            return
-        page = _PAGE.read_text("utf-8").replace("LARGEST_FILE", str(_LARGEST_FILE))
-        self._send(page.encode(), "text/html; charset=utf-8")
+        if self._is_allowed("/"):
+            page = _PAGE.read_text("utf-8").replace("MAX_BYTES", str(_MAX_BYTES))
+            self._send(page.encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
-        """Looks at the audio file that is the body."""
-        if self._is_refused("/look"):
-            return
+        """Analyses the audio file in the body."""
         size = int(self.headers.get("Content-Length", 0))
-        if size > _LARGEST_FILE:
+        if not self._is_allowed("/analyse"):
+            return
+        if size > _MAX_BYTES:
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         try:
-            facts = self._look(size)
+            facts = self._analyse(size)
         except (ValueError, OSError) as error:
             facts = {"error": str(error)}
         self._send(json.dumps(facts).encode(), "application/json")
 
-    def _look(self, size: int) -> dict[str, Any]:
+    def _analyse(self, size: int) -> dict[str, Any]:
         from genre_tl.serving import recording_analysis
 
         with tempfile.NamedTemporaryFile() as file:
-            while size and (piece := self.rfile.read(min(size, 2**20))):
-                file.write(piece)
-                size -= len(piece)
+            while size and (block := self.rfile.read(min(size, 2**20))):
+                file.write(block)
+                size -= len(block)
             file.flush()
-            return recording_analysis.look(file.name, self._predictor, self._collection)
+            return recording_analysis.analyse(file.name, self._model, self._collection)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps the terminal quiet."""
 
-    def _is_refused(self, path: str) -> bool:
-        # Another site whose name is made to lead here must not read anything.
+    def _is_allowed(self, path: str) -> bool:
+        # Other names may be those of a web site that resolves to this computer.
         if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:
             self.send_error(HTTPStatus.FORBIDDEN)
         elif self.path != path:
             self.send_error(HTTPStatus.NOT_FOUND)
         else:
-            return False
-        return True
+            return True
+        return False
 
     def _send(self, body: bytes, kind: str) -> None:
         self.send_response(HTTPStatus.OK)

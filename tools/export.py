@@ -2,33 +2,33 @@
 
     python -m tools.export --run_dir=runs/finetune --name=genres
 
-writes saved_models/genres/<version>/: scores straight from waveforms, labels and
-a model card with it. The version appears once it was loaded in a process of its
-own and gave the scores of the trained model; versions count up from 1. Does
-nothing if the newest version is of this very model already. docs/serving.md
-tells how to serve it.
+writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
+card. The version, counted from 1, appears after it was reloaded and gave the scores
+of the trained model. Nothing is written if the newest version has this model already.
+docs/serving.md describes how to serve it.
 
     python -m tools.export --run_dir=runs/finetune --name=genres --format=tflite
 
-writes saved_models/genres-tflite/<version>/, for telephones and the like; likewise
---format=keras, for use in other Keras programs.
+writes saved_models/genres-tflite/<version>/ for mobile devices; --format=keras writes
+files for other Keras programs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
 import re
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 from . import command
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("run_dir", "runs/finetune", "Finished run to export.")
-flags.DEFINE_string("name", "genres", "What the export is called.")
-flags.DEFINE_string("saved_models_dir", "saved_models", "Where exports lie.")
+flags.DEFINE_string("name", "genres", "Name of the export.")
+flags.DEFINE_string("saved_models_dir", "saved_models", "Folder of all exports.")
 flags.DEFINE_enum(
     "format",
     "saved_model",
@@ -37,56 +37,67 @@ flags.DEFINE_enum(
     "float16; keras: classifier and backbone as .keras files.",
 )
 flags.DEFINE_boolean(
-    "force", False, "Export even if the newest version is of this very model."
+    "force", False, "Export even if the newest version has this model already."
 )
-
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    if not _NAME.fullmatch(FLAGS.name):
-        raise ValueError(
-            f"--name={FLAGS.name}: give letters, digits, dots, hyphens, underscores"
+    if not re.fullmatch(r"\w[\w.-]*", FLAGS.name, re.ASCII):
+        raise app.UsageError(
+            f"--name={FLAGS.name!r}: use letters, digits, dots, hyphens, underscores"
         )
-    from genre_tl import params
-    from genre_tl.model import networks
-    from genre_tl.serving import export, keras_files, model_card, tflite
-    from genre_tl.training import run_folder
-
-    writers = {
-        "saved_model": export.write_saved_model,
-        "tflite": tflite.write,
-        "keras": keras_files.write,
-    }
-    logging.set_verbosity(logging.WARNING)  # Saving tells of names within the graph.
-    record = run_folder.read_run(FLAGS.run_dir)
-    model_file = pathlib.Path(FLAGS.run_dir) / "model.keras"
+    run_dir = pathlib.Path(FLAGS.run_dir).expanduser()
     suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
-    base = pathlib.Path(FLAGS.saved_models_dir) / f"{FLAGS.name}{suffix}"
-    fingerprint = hashlib.sha256(model_file.read_bytes()).hexdigest()
+    base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}").expanduser()
+    from genre_tl.serving import export, model_card
+
+    logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
+    model_file = run_dir / "model.keras"
     folder = export.newest(base)
-    known = folder and model_card.read(folder).get("model_sha256")
-    if folder and known == fingerprint and not FLAGS.force:
-        print(f"{folder}: is of this very model already; --force exports it again")
-    else:
-        print(f"{model_file}: exporting and checking (a minute or so) ...", flush=True)
-        folder = export.export(
-            networks.load(model_file),
-            params.Preset.from_dict(record["preset"]).frontend,
-            record["vocabulary"],
-            base,
-            card=model_card.from_run(record, FLAGS.name, fingerprint),
-            write=writers[FLAGS.format],
-            on_check=lambda text: print(f"  ok: {text}", flush=True),
-        )
-        num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
+    if folder and not FLAGS.force and model_file.is_file():
+        known = model_card.read(folder).get("model_sha256")
+        if known == _sha256(model_file):
+            print(f"{model_file}: already exported as {folder}; --force exports again")
+            return
+    folder = _export(run_dir, model_file, base)
+    num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
     if FLAGS.format == "saved_model":
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
+def _export(
+    run_dir: pathlib.Path, model_file: pathlib.Path, base: pathlib.Path
+) -> pathlib.Path:
+    from genre_tl import params
+    from genre_tl.model import networks
+    from genre_tl.serving import export, keras_files, model_card, tflite, trained_model
+    from genre_tl.training import run_folder
+
+    record = run_folder.read_run(run_dir)
+    trained = trained_model.TrainedModel(
+        networks.load(model_file),
+        params.Preset.from_dict(record["preset"]).frontend,
+        record["vocabulary"],
+    )
+    writers = {"tflite": tflite.write, "keras": keras_files.write}
+    print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
+    return export.export(
+        trained,
+        base,
+        card=model_card.from_run(record, FLAGS.name, _sha256(model_file)),
+        write=writers.get(FLAGS.format, export.write_saved_model),
+        on_check=lambda text: print(f"  ok: {text}", flush=True),
+    )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def cli() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # An export runs on the CPU.
     command.run(main)
 
 

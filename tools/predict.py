@@ -1,80 +1,86 @@
-"""Names the genre (or tags) of music files with an exported model.
+r"""Names the genre (or tags) of music files with an exported model.
 
     python -m tools.predict --model=saved_models/genres song.mp3 albums/ '*.flac'
     find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
-        --format=csv --output=scores.csv --embeddings=vectors.npz
+        --output=scores.csv --embeddings=vectors.npz
 
-Folders are searched to the bottom for audio files, but not where they are hidden; `-`
-reads a list of files and folders from the standard input, one a line. Prints a line a
-file:
+Folders are searched recursively for audio files; hidden files and folders are
+skipped. `-` reads a list of files and folders from the standard input, one per line.
+Prints one line per file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
 
---format=json gives an object a line and --format=csv a table, both with the scores
-of all labels, for programs to read. A file that cannot be used is named on stderr
-with the reason, and has a row with it in JSON and CSV; the others go on, and the
-exit status is 1.
+--format=json prints one object per line and --format=csv a table, both with the
+scores of all labels. A file that cannot be used is reported on stderr, and has a row
+with the reason in JSON and CSV; the other files are still scored, and the exit code
+is 1.
 
-With --output or --embeddings the same command goes on where it was stopped, however
-that was, and ends with the bytes of a call that was not. The files have their names
-once all is done; until then they end in .partial.
+With --output or --embeddings, rerun the same command to resume after an
+interruption; the result is identical to an uninterrupted run.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import errno
 import glob
 import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
 from genre_tl import files
 
-from . import command, journal, result_formats, terminal
+from . import command, result_formats, terminal, unfinished
 
 if TYPE_CHECKING:
-    from genre_tl import serving
-    from genre_tl.serving import prediction
+    from genre_tl.serving import predictor
 
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
-    "model", "saved_models/genres", "Export: the folder of its versions, or of one."
+    "model", "saved_models/genres", "Export: a version, or the folder of versions."
 )
-flags.DEFINE_enum("format", "text", ["text", "json", "csv"], "What is written.")
-flags.DEFINE_string("output", None, "File to write instead of the standard output.")
+flags.DEFINE_enum(
+    "format",
+    "text",
+    ["text", "json", "csv"],
+    "Output format; by default that of the suffix of --output.",
+)
+flags.DEFINE_string("output", None, "Output file instead of the standard output.")
 flags.DEFINE_integer(
     "top_k",
     None,
-    "Labels kept of each file, the best ones; 0 keeps all. 3 in text and all "
-    "elsewhere if not given.",
+    "Number of labels per file, best first; 0 keeps all. By default 3 in text, all in "
+    "JSON and CSV.",
     lower_bound=0,
 )
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
 flags.DEFINE_float(
-    "max_secs", 0, "Use no more than this of each file; 0 uses all.", lower_bound=0
+    "max_secs", 0, "Use at most this much of each file; 0 uses all.", lower_bound=0
 )
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
-flags.DEFINE_boolean(
-    "null", False, "NUL characters, not line ends, divide the list of files of `-`."
-)
+flags.DEFINE_boolean("null", False, "The list of `-` is separated by NUL characters.")
 flags.DEFINE_string(
-    "embeddings", None, "NPZ file for a vector a file: `ids` (paths) and `vectors`."
+    "embeddings",
+    None,
+    "NPZ file for one embedding per file: `ids` (paths) and `vectors`.",
 )
 flags.DEFINE_string(
     "taggram",
     None,
-    "Folder for scores over time: of each file a picture and a CSV, in folders as "
-    "theirs.",
+    "Folder for scores over time: a plot and a CSV per file, keeping the folder "
+    "structure.",
 )
 
-# What the system has against one name; anything else is against all of them.
-_ERRORS_OF_A_NAME = {
+# Errors of one file name; any other concerns all files.
+_NAME_ERRORS = {
     *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ),
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
 }
@@ -83,30 +89,51 @@ _ERRORS_OF_A_NAME = {
 def main(argv: list[str]) -> int:
     if not argv[1:]:
         raise app.UsageError("name the files or folders to predict")
-    if FLAGS.chart and FLAGS.format != "text":
-        raise app.UsageError("--chart is a form of --format=text")
+    _check_flags()
     paths = list(_files(_listed(argv[1:])))
-    from genre_tl import serving
+    from genre_tl.serving import predictor
 
     command.skip_graph_rewriting()
-    predictor = serving.Predictor(FLAGS.model)
+    model = predictor.Predictor(FLAGS.model)
     outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
-    if outputs:
-        with journal.opened(outputs, _key(predictor, paths)) as log:
-            if log.done:
-                _tell(f"going on after {log.done} of {len(paths)} files")
-            num_failed = _predict(predictor, paths, log)
-            _publish(log, paths)
-    else:
-        num_failed = _predict(predictor, paths, None)
+    with contextlib.ExitStack() as stack:
+        chunks = None
+        if outputs:
+            opened = unfinished.opened(outputs[0], _key(model, paths))
+            chunks = stack.enter_context(opened)
+        num_failed = _predict(model, paths, chunks)
+        if chunks:
+            _write_outputs(_writer(model.labels).head(), paths, chunks)
     failed = f"; {num_failed} failed" if num_failed else ""
-    _tell(f"{len(paths) - num_failed} of {len(paths)} files{failed}")
+    _report(f"{len(paths) - num_failed} of {len(paths)} files{failed}")
     return 1 if num_failed else 0
 
 
+def _check_flags() -> None:
+    """Completes the flags, and refuses those that contradict each other."""
+    for name in ("model", "output", "embeddings", "taggram"):
+        FLAGS[name].value = os.path.expanduser(FLAGS[name].value or "") or None
+    for name in ("output", "embeddings"):
+        path = FLAGS[name].value
+        if path and os.path.lexists(path) and not os.path.isfile(path):
+            raise ValueError(f"--{name}={path}: not a regular file; give another name")
+    if FLAGS.embeddings and not FLAGS.embeddings.endswith(".npz"):
+        raise app.UsageError(f"--embeddings={FLAGS.embeddings}: end the name in .npz")
+    if FLAGS.output:
+        suffix = pathlib.PurePath(FLAGS.output).suffix.lower()
+        kind = result_formats.SUFFIXES.get(suffix, FLAGS.format)
+        if FLAGS["format"].present and FLAGS.format != kind:
+            raise app.UsageError(
+                f"--format={FLAGS.format} contradicts --output={FLAGS.output}"
+            )
+        FLAGS["format"].value = kind
+    if FLAGS.chart and FLAGS.format != "text":
+        raise app.UsageError(f"--chart needs text, not {FLAGS.format}")
+
+
 def _listed(names: Iterable[str]) -> Iterator[str]:
-    """Yields what is named, by a glob or the standard input too."""
-    for name in names:
+    """Yields the names on the command line, with `-` and patterns expanded."""
+    for name in map(os.path.expanduser, names):
         if name == "-":
             separator = b"\0" if FLAGS.null else b"\n"
             lines = sys.stdin.buffer.read().split(separator)
@@ -114,59 +141,42 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:
-                raise ValueError(f"{name}: nothing is called so")
+                raise ValueError(f"{name}: no file matches this pattern")
             yield from found
         else:
             yield name
 
 
 def _files(names: Iterable[str]) -> Iterator[str]:
-    """Yields the files, in the order given, and those in the folders, sorted."""
+    """Yields files in the order given, and those in folders, sorted."""
+    from genre_tl.data import audio_files
+
+    skipped: collections.Counter[str] = collections.Counter()
     for name in names:
         if not os.path.isdir(name):
             yield name
             continue
-        found = sorted(_within(name))
-        if not found:
+        found = []
+        for path in audio_files.walk(pathlib.Path(name)):
+            suffix = path.suffix.lower()
+            if suffix in audio_files.AUDIO_SUFFIXES or path.is_dir():
+                found.append(str(path))
+            skipped[suffix] += suffix in audio_files.OTHER_AUDIO
+        if not found and not skipped.total():
             raise ValueError(f"{name}: no audio files in this folder")
-        yield from found
+        yield from sorted(found)
+    if skipped.total():
+        counts = ", ".join(f"{n} {suffix}" for suffix, n in skipped.items() if n)
+        _report(f"skipped: {counts} (unsupported; convert them to FLAC or MP3)")
 
 
-def _within(top: str) -> Iterator[str]:
-    """Yields the audio files of a folder, and the folders that cannot be read.
-
-    Links to folders are followed, but a folder that was met before is passed over.
-    """
-    from genre_tl.data import audio_files
-
-    tops, met, closed = [top], set(), []
-    for start in tops:  # It grows: links come after what is there itself.
-        for folder, below, names in os.walk(
-            start, onerror=lambda error: closed.append(error.filename)
-        ):
-            if (real := os.path.realpath(folder)) in met:
-                below.clear()
-                continue
-            met.add(real)
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            paths = [os.path.join(folder, name) for name in below]
-            tops += filter(os.path.islink, paths)
-            for name in names:
-                suffix = pathlib.PurePath(name).suffix.lower()
-                if suffix in audio_files.AUDIO_SUFFIXES and not name.startswith("."):
-                    yield os.path.join(folder, name)
-    yield from closed
-
-
-def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
-    """Returns what the outputs depend on, under the names that users know."""
-    from genre_tl.features import feature_store
-
-    parts = sorted(path for path in predictor.folder.rglob("*") if path.is_file())
-    model = "".join(feature_store.sha256(part) for part in parts)
+def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:
+    """Returns what the outputs depend on."""
+    parts = sorted(path for path in model.folder.rglob("*") if path.is_file())
+    digests = [hashlib.sha256(part.read_bytes()).digest() for part in parts]
     names = ("format", "top_k", "threshold", "max_secs", "chart", "output")
     return {
-        "model": hashlib.sha256(model.encode()).hexdigest(),
+        "model": hashlib.sha256(b"".join(digests)).hexdigest(),
         "list of files": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
         **{f"--{name}": FLAGS[name].value for name in names},
         "--embeddings": FLAGS.embeddings,
@@ -175,132 +185,146 @@ def _key(predictor: serving.Predictor, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _predict(
-    predictor: serving.Predictor, paths: Sequence[str], log: journal.Journal | None
+    model: predictor.Predictor, paths: Sequence[str], chunks: unfinished.Chunks | None
 ) -> int:
-    """Writes a result a file, or those that are missing; returns how many failed."""
-    from genre_tl.serving import prediction
+    """Prints or stores the results that are missing; returns the number of failures."""
+    from genre_tl.serving import predictor
 
-    write = _text_writer(predictor.labels, log if FLAGS.output else None)
-    failed: list[int] = log.notes.get("failed", []) if log else []
-    start = log.done if log else 0
-    base = _common_folder(paths)
+    writer, num_failed, start = _writer(model.labels), 0, 0
+    if not FLAGS.output:
+        _print(writer.head())
+    for chunk in chunks or ():
+        num_failed += chunk["failed"].sum()
+        start += len(chunk["failed"])
+        if not FLAGS.output:
+            _print(chunk["text"].tobytes().decode())
+    if start:
+        _report(f"resuming after {start} of {len(paths)} files")
+    group: list[tuple[str, predictor.Result]] = []
+    for result in _results(model, paths, start):
+        text = writer.text(result)
+        if not FLAGS.output:
+            _print(text)
+        if result.error:
+            num_failed += 1
+            _report(f"{result.path}: {result.error}")
+        if chunks:
+            group.append((text, result))
+            done = start + len(group)
+            if len(group) == predictor.GROUP_FILES or done == len(paths):
+                _store(group, chunks)
+                start, group = done, []
+    return num_failed
+
+
+def _results(
+    model: predictor.Predictor, paths: Sequence[str], start: int
+) -> Iterator[predictor.Result]:
+    """Yields the results of the files from `start` on, and shows progress."""
+    from genre_tl.serving import predictor
+
+    # On a terminal the results themselves are progress.
+    is_shown = FLAGS.output is None and sys.stdout.isatty()
+    show = (lambda done, total: None) if is_shown else terminal.meter("files")
+    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    base = os.path.commonpath(parents) if parents else os.curdir
     if FLAGS.taggram:
         os.makedirs(FLAGS.taggram, exist_ok=True)
-    results = prediction.predict(
-        predictor,
+    results = predictor.predict(
+        model,
         paths[start:],
         max_secs=FLAGS.max_secs or None,
         embeddings=bool(FLAGS.embeddings),
         taggrams=bool(FLAGS.taggram),
     )
-    for index, result in enumerate(_metered(results, len(paths) - start), start):
-        if result.taggram is not None:
-            result = _with_taggram(result, predictor.labels, base)
-        if result.error:
-            failed.append(index)
-            _tell(f"{result_formats.shown(result.path)}: {result.error}")
-        write(result)
-        if log and result.embedding is not None:
-            vector = result.embedding.astype("<f4")
-            log.write(-1, vector.tobytes())
-        if log and (index + 1) % prediction.GROUP_FILES == 0:
-            log.commit(index + 1, {"failed": failed})
-    if log:
-        log.commit(len(paths), {"failed": failed})
-    return len(failed)
-
-
-def _metered(
-    results: Iterable[prediction.Result], total: int
-) -> Iterator[prediction.Result]:
-    # On a terminal the results themselves show how far it is.
-    is_shown = FLAGS.output is None and sys.stdout.isatty()
-    show = (lambda done, total: None) if is_shown else terminal.meter("files")
-    show(0, total)
+    show(0, len(paths) - start)
     for done, result in enumerate(results, 1):
+        if result.taggram is not None:
+            result = _with_taggram(result, model.labels, base)
         yield result
-        show(done, total)
+        show(done, len(paths) - start)
 
 
-def _text_writer(
-    labels: Sequence[str], log: journal.Journal | None
-) -> Callable[[prediction.Result], None]:
-    """Begins the output and returns what goes on with it."""
-    is_unicode = log or "utf" in (sys.stdout.encoding or "").lower()
+def _writer(labels: Sequence[str]) -> result_formats.Writer:
+    is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
     kind = "chart" if FLAGS.chart else FLAGS.format
-    texts = result_formats.Writer(
+    return result_formats.Writer(
         kind, labels, FLAGS.top_k, FLAGS.threshold, ascii_only=not is_unicode
     )
 
-    def write(text: str) -> None:
-        if log:
-            log.write(0, text.encode("utf-8", "backslashreplace"))
-        else:
-            _print(text)
-
-    if not log or not log.done:
-        write(texts.head())
-    return lambda result: write(texts.text(result))
-
 
 def _print(text: str) -> None:
+    if sys.stdout.isatty():
+        text = "\n".join(map(result_formats.printable, text.split("\n")))
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # The reader, such as `head`, has enough.
+    except BrokenPipeError:
         if not (FLAGS.embeddings or FLAGS.taggram):
             raise
-        command.drop_output()
+        command.drop_output()  # The other outputs are still wanted.
 
 
-def _publish(log: journal.Journal, paths: Sequence[str]) -> None:
-    """Gives the finished files their names."""
-    if FLAGS.embeddings:
-        failed = set(log.notes["failed"])
-        ids = [path for index, path in enumerate(paths) if index not in failed]
-        _write_npz(f"{FLAGS.embeddings}.partial", ids)
-    if FLAGS.output:
-        log.publish(0)
-    log.close()
-
-
-def _write_npz(vectors_file: str, ids: Sequence[str]) -> None:
+def _store(
+    group: Sequence[tuple[str, predictor.Result]], chunks: unfinished.Chunks
+) -> None:
     import numpy as np
 
-    vectors = np.zeros([0, 0], np.float32)
-    if ids:
-        flat = np.memmap(vectors_file, "<f4", mode="r")
-        vectors = flat.reshape(len(ids), -1)
-    unfinished = f"{FLAGS.embeddings}.unfinished"
-    with files.named(unfinished):
-        with open(unfinished, "wb") as file:
-            np.savez(file, ids=np.array(ids, str), vectors=vectors)
-        os.replace(unfinished, FLAGS.embeddings)
+    texts = "".join(text for text, _ in group).encode("utf-8", "backslashreplace")
+    vectors = [r.embedding for _, r in group if not r.error and r.embedding is not None]
+    chunks.add(
+        text=np.frombuffer(texts, np.uint8),
+        failed=np.array([bool(result.error) for _, result in group]),
+        vectors=np.array(vectors, "<f4"),
+    )
 
 
-def _common_folder(paths: Sequence[str]) -> str:
-    """Returns the folder that all files are in."""
-    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
-    return os.path.commonpath(parents) if parents else os.curdir
+def _write_outputs(head: str, paths: Sequence[str], chunks: unfinished.Chunks) -> None:
+    if FLAGS.embeddings:
+        _write_npz(paths, chunks)
+    if FLAGS.output:
+        target = os.path.realpath(FLAGS.output)
+        with files.whole(target) as path, open(path, "wb") as file:
+            file.write(head.encode("utf-8", "backslashreplace"))
+            file.writelines(chunk["text"].tobytes() for chunk in chunks)
+    chunks.remove()
+
+
+def _write_npz(paths: Sequence[str], chunks: unfinished.Chunks) -> None:
+    """Writes what `np.savez` would, but never holds all vectors in memory."""
+    import numpy as np
+
+    failed = [is_failed for chunk in chunks for is_failed in chunk["failed"]]
+    ids = [path for path, is_bad in zip(paths, failed, strict=True) if not is_bad]
+    width = max((chunk["vectors"].shape[-1] for chunk in chunks), default=0)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), width)}
+    target = os.path.realpath(FLAGS.embeddings)
+    with files.whole(target) as path, zipfile.ZipFile(path, "w") as archive:
+        with archive.open("ids.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.array(ids, str))
+        with archive.open("vectors.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for chunk in chunks:
+                file.write(chunk["vectors"].tobytes())
 
 
 def _with_taggram(
-    result: prediction.Result, labels: Sequence[str], base: str
-) -> prediction.Result:
-    """Writes scores over time; a name that this cannot be done for is an error."""
-    from genre_tl.serving import prediction
+    result: predictor.Result, labels: Sequence[str], base: str
+) -> predictor.Result:
+    """Writes scores over time; an impossible file name is an error of its file."""
+    from genre_tl.serving import predictor
 
     try:
         _write_taggram(result, labels, base)
     except OSError as error:
-        if error.errno not in _ERRORS_OF_A_NAME:
+        if error.errno not in _NAME_ERRORS:
             raise
         reason = f"its --taggram cannot be written ({error.strerror})"
-        return prediction.Result(result.path, None, error=reason)
+        return predictor.Result(result.path, None, error=reason)
     return result
 
 
-def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) -> None:
+def _write_taggram(result: predictor.Result, labels: Sequence[str], base: str) -> None:
     from genre_tl.evaluation import plots
 
     assert result.taggram is not None
@@ -308,19 +332,19 @@ def _write_taggram(result: prediction.Result, labels: Sequence[str], base: str) 
     name = os.path.relpath(os.path.abspath(result.path), base)
     target = os.path.join(FLAGS.taggram, name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    lines = [
+    rows = [
         ",".join([f"{secs:.3f}", *(f"{score:.6f}" for score in row)])
         for secs, row in zip(times, scores, strict=True)
     ]
     head = result_formats.csv_row(["secs", *labels])
-    files.write_text(f"{target}.csv", head + "".join(f"{line}\n" for line in lines))
-    title = result_formats.shown(os.path.basename(result.path))
+    files.write_text(f"{target}.csv", head + "".join(f"{row}\n" for row in rows))
+    title = result_formats.printable(os.path.basename(result.path))
     if len(times):
         plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
-def _tell(text: str) -> None:
-    terminal.say(text, sys.stderr)
+def _report(text: str) -> None:
+    terminal.say(result_formats.printable(text), sys.stderr)
 
 
 def cli() -> None:

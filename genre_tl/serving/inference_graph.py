@@ -61,7 +61,7 @@ class Network(tf.Module):
             self._statistics = self._variables(layer)
         elif isinstance(layer, gru.GRU):
             weights = self._variables(layer)
-            self._recurrences.append(lambda blocks, _: _run(*weights, blocks))
+            self._recurrences.append(lambda blocks, _: _run(weights, blocks))
         elif isinstance(layer, _OTHER_CELLS):
             copy = _with_sequences(layer)
             self._weights += [weight.value for weight in copy.weights]
@@ -146,16 +146,11 @@ class Network(tf.Module):
         return tf.reshape(self._activation(rows), shape)
 
 
-def _run(
-    kernel: tf.Variable,
-    recurrent_kernel: tf.Variable,
-    bias: tf.Variable,
-    blocks: list[tf.Tensor],
-) -> list[tf.Tensor]:
+def _run(weights: list[tf.Variable], blocks: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the states of a GRU layer, in blocks like its input."""
     # Read once, not in every round of a loop.
-    kernel, recurrent_kernel = tf.identity(kernel), tf.identity(recurrent_kernel)
-    input_bias, bias = tf.unstack(bias)
+    kernel, recurrent_kernel, biases = map(tf.identity, weights)
+    input_bias, bias = tf.unstack(biases)
     state = tf.zeros([tf.shape(blocks[0])[1], recurrent_kernel.shape[0]])
     results = []
     for block in blocks:

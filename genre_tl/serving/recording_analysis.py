@@ -1,4 +1,4 @@
-"""One recording, as numbers for pictures: envelope, scaleogram, scores, neighbours."""
+"""Analysis of one recording for `tools.explore`: pictures, scores, neighbours."""
 
 from __future__ import annotations
 
@@ -11,78 +11,80 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from sklearn.metrics import pairwise
 
 from genre_tl import params, scattering
 from genre_tl.audio import decoding
-from genre_tl.serving import prediction
-from genre_tl.serving.predictor import Predictor
+from genre_tl.serving import predictor
 
 MAX_SECS = 600.0
-"""How much of a recording is looked at."""
+"""Longest part of a recording that is analysed."""
 
 _COLUMNS = 1_000  # of envelope and scaleogram
-_RANGE_DB = 70.0  # below the loudest coefficient, what is told from silence
+_RANGE_DB = 70.0  # from the loudest coefficient to black
 _NUM_NEIGHBOURS = 8
 
-# How NumPy says that a file is something else, cut off, or empty.
-_NO_EMBEDDINGS = (
+# Errors of NumPy for other files, damaged or empty ones.
+_NOT_EMBEDDINGS = (
     *(KeyError, ValueError, AttributeError, TypeError),
     *(zipfile.BadZipFile, EOFError),
 )
 
-# Filters of the scaleogram: 8 an octave, a column every 32 ms, over blocks that are
-# computed with a margin, so that no edge is seen.
+# First-order filters: 8 per octave, a frame every 32 ms, computed in blocks that
+# overlap by a margin on either side.
 _J, _Q = 9, 8
 _BLOCK, _MARGIN = 2**17, 2**13
 
 
 class Collection:
-    """Recordings to look for neighbours in.
+    """Embeddings of recordings, to find neighbours in.
 
     Args:
-      path: NPZ of `ids` and `vectors`, as `predict --embeddings` writes it.
+      path: NPZ file of `ids` and `vectors` from `predict --embeddings`.
 
     Raises:
-      ValueError: if it is something else.
+      ValueError: if it is another file.
       OSError: if it cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             with np.load(path) as table:
-                self.ids, vectors = table["ids"].tolist(), table["vectors"]
-            self._directions = _directions(vectors)
-        except _NO_EMBEDDINGS as error:
+                self.ids = table["ids"].tolist()
+                self._vectors = table["vectors"].astype(np.float32)
+        except _NOT_EMBEDDINGS as error:
             raise ValueError(
-                f"{os.fspath(path)}: holds no embeddings ({error}); write them with "
+                f"{os.fspath(path)}: holds no embeddings ({error}); create them with "
                 "predict --embeddings"
             ) from error
 
     def nearest(self, vector: np.ndarray) -> list[tuple[str, float]]:
-        """Returns the most similar recordings and their cosine, the best first.
+        """Returns the most similar recordings and their cosine, best first.
 
         Raises:
           ValueError: if the vector is of another model than the collection.
         """
-        if self._directions.shape[1:] != vector.shape:
+        if self._vectors.shape[1:] != vector.shape:
             raise ValueError(
-                f"the collection's embeddings are {self._directions.shape[1]} numbers "
-                f"long, the model's {len(vector)}; write them anew with this model"
+                f"the collection's embeddings have {self._vectors.shape[1]} numbers, "
+                f"the model's {len(vector)}; create them again with this model"
             )
-        cosines = self._directions @ _directions(vector[np.newaxis])[0]
+        if not self.ids:
+            return []
+        cosines = pairwise.cosine_similarity(vector[np.newaxis], self._vectors)[0]
         best = np.argsort(-cosines, kind="stable")[:_NUM_NEIGHBOURS]
         return [(self.ids[row], float(cosines[row])) for row in best]
 
 
-def look(
-    path: str, predictor: Predictor, collection: Collection | None = None
+def analyse(
+    path: str, model: predictor.Predictor, collection: Collection | None = None
 ) -> dict[str, Any]:
-    """Returns what there is to see of a recording, fit for JSON.
+    """Returns everything that the page shows about a recording, fit for JSON.
 
     Args:
-      path: an audio file; its first ten minutes count.
-      predictor: names genres or tags.
-      collection: where neighbours are looked for, if anywhere.
+      path: an audio file.
+      model: scores the genres or tags.
+      collection: recordings to find neighbours in.
 
     Returns:
       `secs`, `note`; `envelope` `[columns]`, 0 to 1; `scaleogram` `[bands][columns]`,
@@ -92,34 +94,31 @@ def look(
     Raises:
       ValueError: if the file cannot be used.
     """
-    (result,) = prediction.predict(
-        predictor, [path], max_secs=MAX_SECS, embeddings=True, taggrams=True
+    (result,) = predictor.predict(
+        model, [path], max_secs=MAX_SECS, embeddings=True, taggrams=True
     )
     (clip,) = decoding.read([path], max_secs=MAX_SECS)
     if result.error or clip.waveform is None:
         raise ValueError(result.error or clip.error)
-    assert result.scores is not None and result.taggram is not None
-    neighbours = []
-    if collection and result.embedding is not None:
-        neighbours = collection.nearest(result.embedding)
+    assert result.scores is not None and result.embedding is not None
+    assert result.taggram is not None
     return {
         "secs": result.secs,
         "note": result.note,
         "envelope": _envelope(clip.waveform).round(4).tolist(),
         "scaleogram": scaleogram(clip.waveform).tolist(),
         "bands_hz": bands_hz().round(1).tolist(),
-        "labels": list(predictor.labels),
+        "labels": list(model.labels),
         "times_secs": result.taggram.times_secs.round(3).tolist(),
         "scores": result.taggram.scores.round(4).tolist(),
         "mean_scores": result.scores.round(4).tolist(),
-        "neighbours": neighbours,
+        "neighbours": collection.nearest(result.embedding) if collection else [],
     }
 
 
 def bands_hz() -> np.ndarray:
     """Returns the centre frequencies of the scaleogram's bands, from high to low."""
-    layer, _ = _filters()
-    meta = layer.meta()
+    meta = _layer().meta()
     return np.asarray(meta["xi"])[meta["order"] == 1, 0] * params.SAMPLE_RATE_HZ
 
 
@@ -132,31 +131,28 @@ def scaleogram(waveform: np.ndarray) -> np.ndarray:
     Returns:
       uint8 `[bands, columns]`; 255 is the loudest, 0 is 70 dB below, or less.
     """
-    _, transform = _filters()
-    step = _BLOCK - 2 * _MARGIN
-    hop, num_frames = 2**_J, -(-len(waveform) // 2**_J)
+    hop, step = 2**_J, _BLOCK - 2 * _MARGIN
     padded = np.pad(waveform, [_MARGIN, _BLOCK])
     blocks = [
-        transform(padded[np.newaxis, start : start + _BLOCK])[
-            0, :, _MARGIN // hop : (_MARGIN + step) // hop
-        ]
+        _transform(padded[np.newaxis, start : start + _BLOCK]).numpy()[0]
         for start in range(0, max(len(waveform), 1), step)
     ]
-    frames = _columns(np.concatenate(blocks, axis=1)[:, :num_frames], np.mean)
+    inner = [block[:, _MARGIN // hop : (_MARGIN + step) // hop] for block in blocks]
+    frames = np.concatenate(inner, axis=1)[:, : -(-len(waveform) // hop)]
+    frames = _columns(frames[np.asarray(_layer().meta()["order"]) == 1], np.mean)
     decibels = 20 * np.log10(np.maximum(frames, 1e-9))
     shares = 1 + (decibels - decibels.max(initial=-180)) / _RANGE_DB
     return (255 * shares.clip(0, 1)).round().astype(np.uint8)
 
 
 @functools.cache
-def _filters() -> tuple[scattering.Scattering1D, Callable[[np.ndarray], np.ndarray]]:
-    """Returns a layer and its function: `[1, _BLOCK]` -> `[1, bands, frames]`."""
-    layer = scattering.Scattering1D(J=_J, Q=_Q, max_order=1)
-    is_band = np.asarray(layer.meta()["order"]) == 1
-    traced = tf.function(
-        layer, input_signature=[tf.TensorSpec([1, _BLOCK], tf.float32)]
-    )
-    return layer, lambda block: traced(block).numpy()[:, is_band]
+def _layer() -> scattering.Scattering1D:
+    return scattering.Scattering1D(J=_J, Q=_Q, max_order=1)
+
+
+@tf.function(input_signature=[tf.TensorSpec([1, _BLOCK], tf.float32)])
+def _transform(block: tf.Tensor) -> tf.Tensor:
+    return _layer()(block)
 
 
 def _envelope(waveform: np.ndarray) -> np.ndarray:
@@ -168,8 +164,3 @@ def _columns(values: np.ndarray, combine: Callable[..., np.ndarray]) -> np.ndarr
     bounds = np.linspace(0, values.shape[1], _COLUMNS + 1).astype(int)
     parts = [values[:, a:b] for a, b in itertools.pairwise(bounds) if b > a]
     return np.stack([combine(part, axis=1) for part in parts], axis=1)
-
-
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)

@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.audio import wav_graph
 from genre_tl.features import framing
 from genre_tl.serving import inference_graph
+from genre_tl.serving.trained_model import TrainedModel
 
 CHUNK_SEGMENTS = 16
 """Segments that are computed at once: what bounds the memory."""
@@ -32,40 +32,32 @@ _WINDOW_SECS = 5.0
 _WAVEFORM = tf.TensorSpec([None, None], tf.float32, "waveform")
 
 
-def save(
-    network: keras.Model,
-    frontend: params.Frontend,
-    labels: Sequence[str],
-    folder: str | os.PathLike[str],
-) -> None:
-    """Writes a SavedModel that is neither checked nor published.
+def save(trained: TrainedModel, folder: str | os.PathLike[str]) -> None:
+    """Writes a SavedModel without checking it.
 
     Args:
-      network: a tagger or classifier.
-      frontend: what its frames were computed with.
-      labels: names of its scores, in their order.
-      folder: is made.
+      trained: the network.
+      folder: the folder of the SavedModel.
 
     Raises:
-      ValueError: if the network is not one of `models`.
+      ValueError: if the network has a layer that cannot be exported.
     """
-    answers = Answers(network, frontend)
-    names = [label.encode() for label in labels]
+    answers = Answers(trained)
+    names = [label.encode() for label in trained.labels]
     # A plain module with plain variables: nothing in it needs Keras to load.
     module = tf.Module()
     module.network = answers.network
     module.score_and_embed, module.taggram = answers.score_and_embed, answers.taggram
     module.labels = tf.function(lambda: tf.constant(names), input_signature=[])
     with tempfile.TemporaryDirectory() as assets:
-        labels_file = pathlib.Path(assets) / "labels.txt"
-        labels_file.write_text("".join(f"{label}\n" for label in labels), "utf-8")
-        module.labels_file = tf.saved_model.Asset(str(labels_file))
+        write_labels(trained.labels, pathlib.Path(assets))
+        module.labels_file = tf.saved_model.Asset(f"{assets}/labels.txt")
         tf.saved_model.save(module, str(folder), _signatures(answers, names))
     _mark_as_classification(folder)
 
 
 def write_labels(labels: Sequence[str], folder: pathlib.Path) -> None:
-    """Writes `labels.txt`, a label a line."""
+    """Writes `labels.txt`, one label per line."""
     text = "".join(f"{label}\n" for label in labels)
     (folder / "labels.txt").write_text(text, "utf-8")
 
@@ -168,13 +160,12 @@ class Answers:
         `[batch, times]`, `NO_TIME` where a clip has no more frames.
 
     Args:
-      network: a tagger or classifier.
-      frontend: the front end that computed its frames.
+      trained: the network.
     """
 
-    def __init__(self, network: keras.Model, frontend: params.Frontend) -> None:
-        self.network = inference_graph.Network(network)
-        self._frontend = frontend
+    def __init__(self, trained: TrainedModel) -> None:
+        self.network = inference_graph.Network(trained.network)
+        self._frontend = frontend = trained.frontend
         self.frames_of = features.LogScattering.from_params(frontend)
         positions = tf.TensorSpec([None], tf.int32, "starts")
         places = positions, tf.TensorSpec([None], tf.float32, "padding")

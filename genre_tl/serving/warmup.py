@@ -1,9 +1,7 @@
 """Requests and settings that ship with a SavedModel, for TensorFlow Serving.
 
 A server that loads a version first answers the requests in
-`assets.extra/tf_serving_warmup_requests`, so that its first client need not wait. The
-messages are those of `tensorflow_serving/apis/prediction_log.proto`; the few of their
-fields that are needed are encoded here, which saves a dependency.
+`assets.extra/tf_serving_warmup_requests`, so that its first client need not wait.
 """
 
 from __future__ import annotations
@@ -17,18 +15,17 @@ import tensorflow as tf
 from genre_tl import params
 
 REQUESTS = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
-"""Where the requests lie in an export."""
+"""Place of the requests in an export."""
 
 BATCHING = "batching_params.pbtxt"
-"""Where a server with `--enable_per_model_batching_parameters` finds settings."""
+"""Settings for a server with `--enable_per_model_batching_parameters`."""
 
-# Segments of one length are computed whatever a clip's: a short one warms up all.
+# All segments have one length, so a short clip warms up any.
 _SECS = 1.0
-_WAV_RATE_HZ = 44_100  # so that the resampling is warm too
+_WAV_RATE_HZ = 44_100  # warms up the resampling too
 
-# Padding with the first sample, as a server does, changes no score: `segments`.
 _BATCHING_TEXT = """\
-# As many clips as the graph computes at once. A request of its own waits 5 ms.
+# The graph computes 16 segments at a time. A request waits at most 5 ms for others.
 max_batch_size { value: 16 }
 batch_timeout_micros { value: 5000 }
 max_enqueued_batches { value: 64 }
@@ -38,7 +35,7 @@ pad_variable_length_inputs: true
 
 
 def requests() -> dict[str, tuple[str, np.ndarray]]:
-    """Returns an input's name and a batch of one for it, for every signature."""
+    """Returns for every signature the name of its input and a batch of one."""
     waveform = _tone(params.SAMPLE_RATE_HZ)[np.newaxis]
     wav = wav_bytes(_tone(_WAV_RATE_HZ), _WAV_RATE_HZ)
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[wav]))
@@ -54,7 +51,7 @@ def requests() -> dict[str, tuple[str, np.ndarray]]:
 
 
 def write(folder: pathlib.Path) -> None:
-    """Puts requests and settings into an export that is not yet published."""
+    """Writes requests and settings into an unpublished export."""
     path = folder / REQUESTS
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -77,7 +74,11 @@ def wav_bytes(samples: np.ndarray, rate_hz: int = params.SAMPLE_RATE_HZ) -> byte
 
 
 def _prediction_log(signature: str, argument: str, value: np.ndarray) -> bytes:
-    """Returns a serialized `tensorflow.serving.PredictionLog`."""
+    """Returns a serialized `tensorflow.serving.PredictionLog`.
+
+    Written by hand after `tensorflow_serving/apis/prediction_log.proto`, which saves a
+    dependency for a handful of fields.
+    """
     model_spec = _field(3, signature.encode())
     if signature == "classify":  # ClassificationRequest: Input of an ExampleList
         examples = _field(1, _field(1, value[0]))
@@ -90,7 +91,7 @@ def _prediction_log(signature: str, argument: str, value: np.ndarray) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """Returns a field of bytes, text or a message as protobuf encodes it."""
+    """Returns a length-delimited protobuf field."""
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 

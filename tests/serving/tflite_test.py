@@ -11,8 +11,15 @@ import pytest
 import tensorflow as tf
 
 from genre_tl import features, params
-from genre_tl.model import networks
-from genre_tl.serving import checks, export, keras_files, model_card, tflite
+from genre_tl.model import gru, networks
+from genre_tl.serving import (
+    checks,
+    export,
+    keras_files,
+    model_card,
+    tflite,
+    trained_model,
+)
 
 FRONTEND = params.PRESETS["tiny"].frontend
 SEGMENT = FRONTEND.segment_samples
@@ -26,11 +33,15 @@ def network() -> keras.Sequential:
     num_paths = layer.compute_output_shape((1, SEGMENT))[-1]
     network = networks.classifier(params.PRESETS["tiny"].model, num_paths, len(LABELS))
     for layer in network.layers:
-        if isinstance(layer, (keras.layers.GRU, keras.layers.Dense)):
+        if isinstance(layer, (gru.GRU, keras.layers.Dense)):
             layer.set_weights([3 * weight for weight in layer.get_weights()])
     mean, variance = np.full(num_paths, -4.0), np.full(num_paths, 4.0)
     networks.standardize(network, mean, variance)
     return network
+
+
+def trained() -> trained_model.TrainedModel:
+    return trained_model.TrainedModel(network(), FRONTEND, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +53,7 @@ def written(tmp_path_factory):
         base = tmp_path_factory.mktemp(name)
         found[name] = (
             export.export(
-                network(),
-                FRONTEND,
-                LABELS,
+                trained(),
                 base,
                 card={"name": name},
                 write=write,
@@ -65,7 +74,7 @@ def clips() -> np.ndarray:
 
 @functools.cache
 def expected() -> np.ndarray:
-    scores = checks.keras_scores(network(), FRONTEND, list(clips()))
+    scores = checks.keras_scores(trained(), list(clips()))
     assert np.ptp(scores, axis=0).max() > 0.1
     return scores
 
@@ -142,9 +151,7 @@ def test_a_model_that_gives_other_scores_does_not_appear(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "keras_scores", lambda *args: wrong[:2])
     with pytest.raises(ValueError, match="refused: scores of classifier"):
         export.export(
-            network(),
-            FRONTEND,
-            LABELS,
+            trained(),
             tmp_path,
             card={},
             write=keras_files.write,

@@ -1,7 +1,6 @@
-"""A stand-in for an exported model: its scores are how loud a clip is.
+"""A stand-in for an exported model: its scores are the loudness of a clip.
 
-What an export does with segments is tested in `serving_test.py`; here it is done in
-NumPy, with segments so short that a file of seconds is a long one.
+Its segments are so short that a file of seconds is a long one.
 """
 
 import json
@@ -18,7 +17,7 @@ SEGMENT = 8 * HOP
 
 
 class Model:
-    """Has what `serving.Predictor` has."""
+    """Has the methods of `Predictor`."""
 
     labels = ("quiet", "loud")
 
@@ -29,6 +28,9 @@ class Model:
         facts = {"hop_samples": HOP, "segment_samples": SEGMENT}
         card.write_text(json.dumps({"frontend": facts}))
         self.calls = 0
+
+    def require_own_process(self):
+        pass
 
     def scores(self, waveforms):
         scores, _, _ = self.score_pieces([_piece(each) for each in waveforms])
@@ -51,8 +53,9 @@ class Model:
         return self.taggram_of_piece(_piece(waveform))
 
     def taggram_of_piece(self, piece):
-        starts = np.arange(0, len(piece.waveform), HOP)
-        parts = [np.abs(piece.waveform[x : x + HOP]).mean() for x in starts]
+        samples = piece.waveform if len(piece.waveform) else np.zeros(1)
+        starts = np.arange(0, len(samples), HOP)
+        parts = [np.abs(samples[x : x + HOP]).mean() for x in starts]
         scores = np.reshape([[1 - part, part] for part in parts], [-1, 2])
         scores = scores.astype(np.float32)
         return (starts + piece.start) / RATE, scores

@@ -23,16 +23,15 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import loudness
-from genre_tl import serving
-from genre_tl.serving import recording_analysis
+from genre_tl.serving import predictor, recording_analysis
 from tools import explore
-serving.Predictor = loudness.Model
-look = recording_analysis.look
-def look_or_fail(path, *args):
+predictor.Predictor = loudness.Model
+analyse = recording_analysis.analyse
+def analyse_or_fail(path, *args):
     if open(path, "rb").read() == b"full":
         raise OSError(28, "No space left on device")
-    return look(path, *args)
-recording_analysis.look = look_or_fail
+    return analyse(path, *args)
+recording_analysis.analyse = analyse_or_fail
 explore.cli()
 """
 
@@ -68,7 +67,7 @@ def start(folder, port, stderr=None):
 @pytest.fixture(scope="module")
 def url(folder):
     process = start(folder, "--port=0")
-    yield process.stdout.readline().split()[0]
+    yield process.stdout.readline().split()[1]
     process.kill()
     process.communicate()
 
@@ -141,7 +140,7 @@ def test_a_file_that_is_too_large_is_not_sent(page):
     page.run(
         "const giant = new File(['x'], 'giant.wav');"
         "Object.defineProperty(giant, 'size', {value: 2 ** 30 + 1});"
-        "look(giant)"
+        "analyse(giant)"
     )
     assert "giant.wav: larger than 1 GiB" in page.run(TEXT % "message")
 
@@ -149,12 +148,12 @@ def test_a_file_that_is_too_large_is_not_sent(page):
 def test_whatever_is_posted_gets_an_answer(url, folder):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{url}/other", b"x")
-    with urllib.request.urlopen(f"{url}/look", b"x") as answer:
+    with urllib.request.urlopen(f"{url}/analyse", b"x") as answer:
         assert "not audio" in json.load(answer)["error"]
 
 
 def test_an_error_of_the_system_is_an_answer(url):
-    with urllib.request.urlopen(f"{url}/look", b"full") as answer:
+    with urllib.request.urlopen(f"{url}/analyse", b"full") as answer:
         assert "No space left" in json.load(answer)["error"]
 
 
@@ -164,7 +163,7 @@ def test_a_port_that_is_taken_is_said_with_what_to_do(url, folder):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert stderr == (
-        f"error: port {port}: Address already in use; give another --port\n"
+        f"error: --port={port}: Address already in use; choose another port\n"
     )
 
 
@@ -201,7 +200,7 @@ def test_neighbours_are_by_direction_and_of_the_same_model(tmp_path):
     found = collection.nearest(np.array([1.0, 9.0]))
     assert [name for name, _ in found] == ["b", "a"]
     assert found[0][1] == pytest.approx(9 / 82**0.5)
-    with pytest.raises(ValueError, match="2 numbers long, the model's 3"):
+    with pytest.raises(ValueError, match="2 numbers, the model.s 3"):
         collection.nearest(np.zeros(3))
 
 
@@ -223,6 +222,6 @@ def test_silence_and_one_sample_have_a_picture(tmp_path):
     for samples in (np.zeros(1, np.float32), np.zeros(RATE, np.float32)):
         soundfile.write(tmp_path / "a.wav", samples, RATE)
         model = loudness.Model(tmp_path / "model")
-        facts = recording_analysis.look(str(tmp_path / "a.wav"), model)
+        facts = recording_analysis.analyse(str(tmp_path / "a.wav"), model)
         assert len(facts["scaleogram"]) == len(facts["bands_hz"])
         json.dumps(facts, allow_nan=False)

@@ -7,10 +7,8 @@ import os
 import pathlib
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -18,11 +16,10 @@ import pytest
 import soundfile
 from absl import flags
 from absl.testing import flagsaver
-from support import loudness
+from support import loudness, other_user
 
-from genre_tl import serving
-from genre_tl.serving import prediction
-from tools import command, journal, predict
+from genre_tl.serving import predictor
+from tools import command, predict, unfinished
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_FILES = 11
@@ -45,19 +42,22 @@ def music(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
-    """Runs the tool in this process; gives exit code, stdout and stderr."""
+    """Runs the tool in this process; returns exit code, stdout and stderr."""
     model = loudness.Model(tmp_path / "model")
-    monkeypatch.setattr(serving, "Predictor", lambda path: model)
-    monkeypatch.setattr(prediction, "GROUP_FILES", 2)
+    monkeypatch.setattr(predictor, "Predictor", lambda path: model)
+    monkeypatch.setattr(predictor, "GROUP_FILES", 2)
     # It would last: later tests compare with programs that have the usual graphs.
-    monkeypatch.setattr(command, "begin_soon", lambda: None)
+    monkeypatch.setattr(command, "skip_graph_rewriting", lambda: None)
     monkeypatch.chdir(tmp_path)
 
     def run_(*args, stdin=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with flagsaver.flagsaver():
             rest = flags.FLAGS(["predict", *map(str, args)])
-            code = command._guarded(predict.main, rest)
+            try:
+                code = command._guarded(predict.main, rest)
+            except KeyboardInterrupt:
+                code = 130
         return code, *capsys.readouterr()
 
     return run_
@@ -83,7 +83,7 @@ def test_globs_that_no_shell_expanded_are_expanded(run, music):
     expected = sorted(str(path) for path in music.glob("?/0[0-3].wav"))
     assert paths_of(stdout) == expected and len(expected) == 4
     code, _, stderr = run(music / "*.ogg")
-    assert (code, "nothing is called so" in stderr) == (1, True)
+    assert (code, "no file matches this pattern" in stderr) == (1, True)
 
 
 def test_top_k_and_threshold_choose_the_labels_in_every_format(run, music):
@@ -95,42 +95,43 @@ def test_top_k_and_threshold_choose_the_labels_in_every_format(run, music):
     assert "nothing above 99 %" in run("--threshold=0.99", path)[1]
 
 
-OUTPUTS = ("--output=o.csv", "--format=csv", "--embeddings=e.npz")
+OUTPUTS = ("--output=o.csv", "--embeddings=e.npz")
 
 
 @pytest.fixture
 def whole(run, music, tmp_path):
-    """The outputs of an undisturbed call, by name."""
+    """The outputs of an uninterrupted call, by name."""
     assert run(*OUTPUTS, music)[0] == 1
     return take(tmp_path)
 
 
 def take(folder):
     names = [name for name in ("o.csv", "e.npz") if (folder / name).exists()]
-    left = [path.name for path in folder.iterdir() if path.is_file()]
-    assert sorted(left) == sorted(names), "something else is left"
+    left = [path.name for path in folder.iterdir() if path.name != "model"]
+    assert sorted(left) == sorted(names)
     found = {name: (folder / name).read_bytes() for name in names}
     for name in names:
         (folder / name).unlink()
     return found
 
 
-def test_embeddings_are_a_vector_a_usable_file_with_its_path(whole):
+def test_embeddings_have_one_vector_per_usable_file(whole):
     rows = list(csv.DictReader(io.StringIO(whole["o.csv"].decode())))
     table = np.load(io.BytesIO(whole["e.npz"]))
     assert list(table["ids"]) == [row["path"] for row in rows if not row["error"]]
     assert table["vectors"].shape == (NUM_FILES - 2, 3)
     lengths = np.array([soundfile.info(str(path)).frames for path in table["ids"]])
-    # Others are means of their pieces.
-    short = lengths <= prediction._PIECE_SEGMENTS * loudness.SEGMENT
+    # Longer ones have the mean of their pieces.
+    short = lengths <= predictor._PIECE_SEGMENTS * loudness.SEGMENT
+    lengths[0] = 0  # the first file is silent
     assert table["vectors"][short, 0].tolist() == lengths[short].tolist()
 
 
 @pytest.mark.parametrize("num_scored", [0, 1, 2, 5, 9])
-def test_a_call_that_was_cut_short_is_gone_on_with(
+def test_an_interrupted_call_resumes(
     run, whole, music, tmp_path, monkeypatch, num_scored
 ):
-    real, scored = prediction.predict, []
+    real, scored = predictor.predict, []
 
     def dying(*args, **kwargs):
         for result in real(*args, **kwargs):
@@ -139,58 +140,60 @@ def test_a_call_that_was_cut_short_is_gone_on_with(
             scored.append(result)
             yield result
 
-    monkeypatch.setattr(prediction, "predict", dying)
+    monkeypatch.setattr(predictor, "predict", dying)
     assert run(*OUTPUTS, music)[0] == 130
     assert not (tmp_path / "o.csv").exists()
-    with open(tmp_path / "o.csv.partial", "a") as file:
-        file.write("half a li")
-    monkeypatch.setattr(prediction, "predict", real)
+    (tmp_path / "o.csv.partial" / "00000009.npz.part").write_text("half a chu")
+    monkeypatch.setattr(predictor, "predict", real)
     code, _, stderr = run(*OUTPUTS, music)
     assert code == 1
     kept = num_scored // 2 * 2
-    assert (f"going on after {kept} of {NUM_FILES} files" in stderr) == (kept > 0)
+    assert (f"resuming after {kept} of {NUM_FILES} files" in stderr) == (kept > 0)
     assert f"{NUM_FILES - 2} of {NUM_FILES} files; 2 failed" in stderr
     assert take(tmp_path) == whole
 
 
-def test_another_call_does_not_go_on_with_it(run, music, tmp_path, monkeypatch):
-    real = prediction.predict
+def test_another_call_does_not_resume_it(run, music, tmp_path, monkeypatch):
+    real = predictor.predict
 
     def dying(*args, **kwargs):
         results = real(*args, **kwargs)
         yield from (next(results) for _ in range(4))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prediction, "predict", dying)
+    monkeypatch.setattr(predictor, "predict", dying)
     assert run(*OUTPUTS, music)[0] == 130
-    before = (tmp_path / "o.csv.partial").read_bytes()
+    chunks = {x.name: x.read_bytes() for x in (tmp_path / "o.csv.partial").iterdir()}
+    assert len(chunks) == 3
     for others, name in (
         ([*OUTPUTS, music / "a"], "list of files"),
         ([*OUTPUTS, "--top_k=1", music], "--top_k"),
-        (["--output=o.csv", "--format=csv", music], "--embeddings"),
+        (["--output=o.csv", music], "--embeddings"),
     ):
         code, _, stderr = run(*others)
         assert (code, stderr.count("\n")) == (1, 1)
-        assert f"with other {name}" in stderr and "o.csv.progress" in stderr
-    assert (tmp_path / "o.csv.partial").read_bytes() == before
+        assert f"with another {name}" in stderr and "o.csv.partial: left by" in stderr
+    for name, content in chunks.items():
+        assert (tmp_path / "o.csv.partial" / name).read_bytes() == content
 
 
 PROGRAM = f"""
-import concurrent.futures.thread, os, sys, time
+import concurrent.futures.thread, os, pathlib, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
-from support import loudness
-from genre_tl import serving
-from genre_tl.serving import prediction
+from support import loudness, other_user
+from genre_tl.serving import predictor
 from tools import predict
-if "NOBODY" in os.environ:  # here, as that user may not be able to read Python itself
-    os.setgid(65534)
-    os.setuid(65534)
-class Slow(loudness.Model):
+if "ORDINARY_USER" in os.environ:
+    other_user.drop_root()
+class Hanging(loudness.Model):
     def score_pieces(self, pieces):
-        time.sleep(0.1)
-        return super().score_pieces(pieces)
-serving.Predictor = Slow
-prediction.GROUP_FILES = 2
+        found = super().score_pieces(pieces)
+        if self.calls == int(os.environ.get("HANG_AT_CALL", "0")):
+            pathlib.Path("reached").touch()
+            time.sleep(10_000)
+        return found
+predictor.Predictor = Hanging
+predictor.GROUP_FILES = 2
 predict.cli()
 """
 
@@ -206,70 +209,80 @@ def start(folder, *args, stdout=None, **env):
     )
 
 
-def test_after_kill_9_the_same_command_ends_with_the_same_bytes(whole, music, tmp_path):
-    chance = random.Random(0)
+def start_and_hang(folder, call, *args):
+    """Starts the tool and returns it when its model has been called so often."""
+    process = start(folder, *args, HANG_AT_CALL=str(call))
+    while not (folder / "reached").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    (folder / "reached").unlink()
+    return process
+
+
+def test_after_kill_9_the_same_command_gives_the_same_bytes(run, music, tmp_path):
     kills = int(os.environ.get("GENRE_TL_KILLS", "3"))
-    for num_bytes in sorted(chance.randrange(1, 300) for _ in range(kills)):
-        process = start(tmp_path, *OUTPUTS, music)
-        partial = tmp_path / "o.csv.partial"
-        while process.poll() is None:
-            if partial.exists() and partial.stat().st_size >= num_bytes:
-                time.sleep(chance.uniform(0, 0.1))
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-            time.sleep(0.01)
-        process.stderr.close()
-        assert process.returncode == -signal.SIGKILL
+    command_line = [*OUTPUTS, *[music] * kills]
+    assert run(*command_line)[0] == 1
+    expected, chance = take(tmp_path), random.Random(0)
+    for _ in range(kills):
+        process = start_and_hang(tmp_path, chance.choice([1, 2]), *command_line)
+        process.kill()
+        process.communicate()
         assert not (tmp_path / "o.csv").exists()
-    process = start(tmp_path, *OUTPUTS, music)
-    _, stderr = process.communicate()
-    assert process.returncode == 1 and "going on after" in stderr
-    assert take(tmp_path) == whole
+    code, _, stderr = run(*command_line)
+    assert code == 1 and "resuming after" in stderr
+    assert take(tmp_path) == expected
+
+
+def test_text_of_finished_chunks_is_printed_again(run, music, tmp_path, monkeypatch):
+    real = predictor.predict
+    _, expected, _ = run("--format=csv", music)
+
+    def dying(*args, **kwargs):
+        results = real(*args, **kwargs)
+        yield from (next(results) for _ in range(5))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predictor, "predict", dying)
+    assert run("--format=csv", "--embeddings=e.npz", music)[0] == 130
+    monkeypatch.setattr(predictor, "predict", real)
+    assert run("--format=csv", "--embeddings=e.npz", music)[:2] == (1, expected)
 
 
 @pytest.mark.parametrize("pages", range(1, 6))
-def test_a_full_disk_is_said_and_the_same_command_goes_on(
-    run, music, small_disk, pages
-):
-    outputs = [f"--output={small_disk}/o.csv", "--format=csv", *[music] * 16]
-    assert run(f"--output={music}/../o.csv", *outputs[1:])[0] == 1
+def test_on_a_full_disk_the_same_command_resumes(run, music, small_disk, pages):
+    assert run(f"--output={music}/../o.csv", music)[0] == 1
     expected = (music.parent / "o.csv").read_bytes()
-    assert len(expected) > 3 * 4096
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes((16 - pages) * 4096))
-    code, _, stderr = run(*outputs)
+    code, _, stderr = run(f"--output={small_disk}/o.csv", music)
     *_, last = stderr.splitlines()
     assert code == 1 and last.startswith(f"error: {small_disk}/o.csv.p")
     assert "No space left" in last and not (small_disk / "o.csv").exists()
-    written = (small_disk / "o.csv.partial").read_bytes()
-    assert expected.startswith(written)
     ballast.unlink()
-    code, _, stderr = run(*outputs)
-    assert code == 1 and ("going on after" in stderr) == (pages > 1)
+    code, _, stderr = run(f"--output={small_disk}/o.csv", music)
+    assert code == 1 and ("resuming after" in stderr) == (pages > 1)
     assert (small_disk / "o.csv").read_bytes() == expected
     assert [path.name for path in small_disk.iterdir()] == ["o.csv"]
 
 
-def test_a_full_disk_is_told_by_its_file_when_that_is_closed_too(small_disk):
-    path = f"{small_disk}/v.npz"
+def test_a_chunk_that_does_not_fit_on_the_disk_is_named(small_disk):
     full = pytest.raises(OSError, match="No space left")
-    with full as caught, journal.opened([path], {}) as log:
-        for _ in range(1000):
-            log.write(0, bytes(700))
-    assert caught.value.filename == f"{path}.partial"
+    with full as caught, unfinished.opened(f"{small_disk}/v.npz", {}) as chunks:
+        for _ in range(100):
+            chunks.add(vectors=np.zeros(700))
+    assert caught.value.filename.startswith(f"{small_disk}/v.npz.partial/")
 
 
 def test_two_calls_do_not_write_the_same_file(music, tmp_path, run):
-    process = start(tmp_path, *OUTPUTS, music, music, music, music)
-    while not (tmp_path / "o.csv.progress").exists() and process.poll() is None:
-        time.sleep(0.01)
+    process = start_and_hang(tmp_path, 1, *OUTPUTS, music)
     code, _, stderr = run(*OUTPUTS, music)
     process.kill()
     process.communicate()
-    assert code == 1 and "another process is writing it" in stderr
+    assert code == 1 and "another process is writing here" in stderr
 
 
-def test_scores_over_time_are_a_picture_and_a_table_a_file(run, music, tmp_path):
+def test_scores_over_time_are_a_plot_and_a_table_per_file(run, music, tmp_path):
     run("--taggram=over/time", music)
     found = {
         path.relative_to(tmp_path / "over/time").as_posix()
@@ -291,7 +304,7 @@ def test_a_name_too_long_for_scores_over_time_fails_alone(run, tmp_path):
     lengths = (246, 247, 251, 252, 255)
     names = [f"{'n' * (length - 4)}.wav" for length in lengths]
     for name in [*names, "a.wav", "z.wav"]:
-        soundfile.write(tmp_path / "m" / name, np.ones(900), loudness.RATE)
+        soundfile.write(tmp_path / "m" / name, np.linspace(-1, 1, 900), loudness.RATE)
     code, _, stderr = run("--taggram=t", *OUTPUTS, tmp_path / "m")
     assert (code, stderr.count("File name too long")) == (1, 4)
     assert "3 of 7 files; 4 failed" in stderr
@@ -310,12 +323,12 @@ def test_a_full_disk_stops_scores_over_time(run, music, small_disk):
     assert "No space left" in stderr
 
 
-def test_a_file_where_scores_over_time_should_go_is_said_at_once(run, music, tmp_path):
+def test_a_file_in_place_of_the_taggram_folder_is_refused_at_once(run, music, tmp_path):
     (tmp_path / "t").write_text("")
     assert run("--taggram=t", music) == (1, "", "error: t: File exists\n")
 
 
-def test_what_else_is_wanted_is_made_though_nobody_reads_the_output(music, tmp_path):
+def test_other_outputs_are_written_though_the_pipe_is_closed(music, tmp_path):
     wanted = ["--embeddings=e.npz", "--taggram=t"]
     process = start(tmp_path, *wanted, music, stdout=subprocess.PIPE)
     assert process.stdout.readline()
@@ -327,7 +340,7 @@ def test_what_else_is_wanted_is_made_though_nobody_reads_the_output(music, tmp_p
     assert len(list((tmp_path / "t").rglob("*.png"))) == NUM_FILES - 2
 
 
-def test_folders_are_searched_through_links_but_not_in_hiding(run, music, tmp_path):
+def test_links_to_folders_are_followed_and_hidden_folders_skipped(run, music, tmp_path):
     top, away = tmp_path / "top", tmp_path / "away"
     for name in ("top/.hidden/x.wav", "top/z/1.wav", "away/2.wav", "away/.bin/y.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -344,24 +357,23 @@ def test_folders_are_searched_through_links_but_not_in_hiding(run, music, tmp_pa
     ]
 
 
-def test_a_closed_folder_fails_alone(music):
-    if os.geteuid():
-        pytest.skip("NOT RUN WITHOUT PERMISSION: only root may become nobody")
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o777)
-        shutil.copytree(music, f"{folder}/m")
-        os.chmod(f"{folder}/m", 0o755)
-        os.chmod(f"{folder}/m/a", 0o000)
-        args = ["--format=json", f"{folder}/m", f"{folder}/m/a"]
-        process = start(folder, *args, stdout=subprocess.PIPE, NOBODY="1")
-        stdout, stderr = process.communicate()
+def test_a_closed_folder_fails_alone(music, public_folder):
+    other_user.require(public_folder)
+    os.chmod(public_folder, 0o777)  # the model writes its card
+    shutil.copytree(music, public_folder / "m")
+    os.chmod(public_folder / "m", 0o755)
+    os.chmod(public_folder / "m/a", 0o000)
+    args = ["--format=json", public_folder / "m", public_folder / "m/a"]
+    process = start(public_folder, *args, stdout=subprocess.PIPE, ORDINARY_USER="1")
+    stdout, stderr = process.communicate()
+    os.chmod(public_folder / "m/a", 0o755)
     rows = [json.loads(line) for line in stdout.splitlines()]
-    closed = {"path": f"{folder}/m/a", "error": "Permission denied"}
+    closed = {"path": f"{public_folder}/m/a", "error": "Permission denied"}
     assert [rows[0], rows[-1]] == [closed, closed]
     assert [row["path"] for row in rows[1:-1]] == [
-        f"{folder}/m/b/{index:02d}.wav" for index in range(1, NUM_FILES, 2)
+        f"{public_folder}/m/b/{index:02d}.wav" for index in range(1, NUM_FILES, 2)
     ]
-    assert stderr.count(f"{folder}/m/a: Permission denied\n") == 2
+    assert stderr.count(f"{public_folder}/m/a: Permission denied\n") == 2
     assert process.returncode == 1 and "4 of 7 files; 3 failed" in stderr
 
 
@@ -370,3 +382,69 @@ def test_no_files_give_an_empty_table(run, tmp_path):
     found = take(tmp_path)
     assert found["o.csv"] == b"path,best,note,error,quiet,loud\n"
     assert np.load(io.BytesIO(found["e.npz"]))["ids"].shape == (0,)
+
+
+def test_unsupported_files_are_reported_once_with_the_remedy(run, music, tmp_path):
+    for name in ("x.m4a", "y.M4A", "z.wma", "cover.jpg"):
+        (tmp_path / "m").mkdir(exist_ok=True)
+        (tmp_path / "m" / name).touch()
+    code, stdout, stderr = run(tmp_path / "m", music / "a" / "00.wav")
+    remedy = "skipped: 2 .m4a, 1 .wma (unsupported; convert them to FLAC or MP3)"
+    assert (code, stdout.count("\n"), stderr.count(remedy)) == (0, 1, 1)
+
+
+def test_the_suffix_of_the_output_chooses_the_format(run, music, tmp_path):
+    path = music / "a" / "00.wav"
+    for name, first in (("o.csv", b"path,"), ("o.jsonl", b"{"), ("o", b"/")):
+        assert run(f"--output={name}", path)[0] == 0
+        assert (tmp_path / name).read_bytes().startswith(first)
+
+
+@pytest.mark.parametrize(
+    "args, code, reason",
+    [
+        (["--output=o.csv", "--format=json"], 2, "--format=json contradicts"),
+        (["--output=o.csv", "--chart"], 2, "--chart needs text, not csv"),
+        (["--embeddings=e.csv"], 2, "end the name in .npz"),
+        (["--output=/dev/null"], 1, "--output=/dev/null: not a regular file"),
+        (["--output=fifo"], 1, "--output=fifo: not a regular file"),
+        (["--embeddings=e.npz"], 1, "--embeddings=e.npz: not a regular file"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused(run, tmp_path, args, code, reason):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "e.npz").mkdir()
+    found, stdout, stderr = run(*args, "x.wav")
+    assert (found, stdout) == (code, "") and reason in stderr
+
+
+def test_a_tilde_is_the_home_folder(run, music, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("--output=~/o.csv", "--embeddings=~/e.npz", music)[0] == 1
+    assert sorted(take(tmp_path)) == ["e.npz", "o.csv"]
+
+
+def test_an_output_that_is_a_link_is_written_through(run, music, tmp_path):
+    (tmp_path / "o.csv").symlink_to(tmp_path / "other.csv")
+    (tmp_path / "other.csv").touch()
+    assert run("--output=o.csv", music / "a" / "00.wav")[0] == 0
+    assert (tmp_path / "o.csv").is_symlink()
+    assert (tmp_path / "other.csv").read_text().startswith("path,")
+
+
+def test_a_silent_file_has_a_note(run, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(900), loudness.RATE)
+    assert "(no sound: the scores mean nothing)" in run(tmp_path / "a.wav")[1]
+
+
+def test_csv_has_no_formulas_and_a_terminal_no_escapes(run, tmp_path, monkeypatch):
+    for name in ("=1.wav", "+2.wav", "@3.wav", "-4.wav", "\x1b[31m.wav"):
+        soundfile.write(tmp_path / name, np.linspace(-1, 1, 900), loudness.RATE)
+    monkeypatch.chdir(tmp_path)
+    names = ["=1.wav", "+2.wav", "@3.wav", "./-4.wav"]
+    rows = csv.DictReader(io.StringIO(run("--format=csv", *names)[1]))
+    paths = [row["path"] for row in rows]
+    assert paths == ["./=1.wav", "./+2.wav", "./@3.wav", "./-4.wav"]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for kind in ("text", "json", "csv"):
+        assert "\x1b" not in run(f"--format={kind}", "\x1b[31m.wav")[1]

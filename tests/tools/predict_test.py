@@ -1,4 +1,4 @@
-"""`tools.predict` as a program, with a model whose scores are known: loudness."""
+"""`tools.predict` as a program, with a model whose scores are known."""
 
 import csv
 import io
@@ -128,13 +128,13 @@ def test_files_that_fail_have_a_reason_on_stderr_and_in_their_row(as_json, music
     ]
 
 
-def test_what_was_odd_about_a_file_is_noted(as_json):
+def test_a_damaged_file_that_was_used_has_a_note(as_json):
     notes = [row.get("note", "") for row in as_json[1]]
     assert [bool(note) for note in notes] == [False] * 3 + [True] + [False] * 3
     assert "cut off" in notes[3]
 
 
-def test_csv_goes_to_a_file_and_max_secs_limits_the_audio(model, music, tmp_path):
+def test_csv_is_written_to_a_file_and_max_secs_limits_the_audio(model, music, tmp_path):
     output = tmp_path / "scores.csv"
     code, stdout, stderr = predict(
         *(f"--model={model}", "--format=csv", f"--output={output}", "--max_secs=1"),
@@ -151,7 +151,7 @@ def test_csv_goes_to_a_file_and_max_secs_limits_the_audio(model, music, tmp_path
     assert os.listdir(tmp_path) == ["scores.csv"]
 
 
-def test_text_is_a_line_a_file_with_the_best_labels(model, music, tmp_path):
+def test_text_is_one_line_per_file_with_the_best_labels(model, music, tmp_path):
     # A name that is no valid text, and would begin a new line.
     write_wav(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.wav"), 0.75)
     code, stdout, stderr = predict(

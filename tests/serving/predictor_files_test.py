@@ -1,4 +1,4 @@
-"""Files to scores with a model whose scores are known; long files as short ones."""
+"""`predict` on files, with a stand-in model whose scores are known."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import soundfile
 from support import loudness
 from support.loudness import RATE, SEGMENT
 
-from genre_tl.serving import prediction
+from genre_tl.serving import predictor
 
 
 @pytest.fixture
-def predictor(tmp_path):
+def model(tmp_path):
     return loudness.Model(tmp_path / "model")
 
 
@@ -40,51 +40,49 @@ CLIPS = {
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_a_long_file_has_the_scores_of_the_whole(predictor, write, name):
+def test_a_long_file_has_the_scores_of_the_whole(model, write, name):
     waveform = CLIPS[name].astype(np.float32)
-    (result,) = prediction.predict(predictor, [write("a.wav", waveform)])
-    (expected,) = predictor.scores([waveform])
+    (result,) = predictor.predict(model, [write("a.wav", waveform)])
+    (expected,) = model.scores([waveform])
     np.testing.assert_allclose(result.scores, expected, rtol=0, atol=1e-6)
     assert result.secs == len(waveform) / RATE
 
 
-def test_scores_over_time_run_through_the_pieces(predictor, write):
+def test_scores_over_time_run_through_the_pieces(model, write):
     path = write("a.wav", CLIPS["long"])
-    (result,) = prediction.predict(predictor, [path], taggrams=True)
-    times, scores = predictor.taggram(CLIPS["long"])
+    (result,) = predictor.predict(model, [path], taggrams=True)
+    times, scores = model.taggram(CLIPS["long"])
     np.testing.assert_allclose(result.taggram.times_secs, times, atol=1e-9)
     np.testing.assert_allclose(result.taggram.scores, scores, atol=1e-6)
 
 
 def test_results_come_in_order_with_reasons_notes_and_embeddings(
-    predictor, write, tmp_path
+    model, write, tmp_path
 ):
     (tmp_path / "bad.wav").write_bytes(b"no sound" * 9)
     paths = [write("b.wav", noise(500)), str(tmp_path / "bad.wav")]
     paths += [write("a.wav", noise(900)), str(tmp_path / "absent.wav")]
-    results = list(prediction.predict(predictor, paths, embeddings=True))
+    results = list(predictor.predict(model, paths, embeddings=True))
     assert [result.path for result in results] == paths
     assert [result.scores is None for result in results] == [False, True] * 2
     assert "not audio" in results[1].error and "No such file" in results[3].error
     assert [r.embedding[0] for r in results if not r.error] == [500, 900]
 
 
-def test_a_list_begun_at_any_group_gives_the_same_results(
-    predictor, write, monkeypatch
-):
-    monkeypatch.setattr(prediction, "GROUP_FILES", 2)
+def test_a_list_begun_at_any_group_gives_the_same_results(model, write, monkeypatch):
+    monkeypatch.setattr(predictor, "GROUP_FILES", 2)
     paths = [write(f"{i}.wav", noise(200 + i, i)) for i in range(7)]
-    results = list(prediction.predict(predictor, paths))
-    assert predictor.calls == 4  # files of one group go together, no others
+    results = list(predictor.predict(model, paths))
+    assert model.calls == 4  # files of one group go together, no others
     for start in (2, 4, 6):
-        others = prediction.predict(predictor, paths[start:])
+        others = predictor.predict(model, paths[start:])
         for one, other in zip(results[start:], others, strict=True):
             assert np.array_equal(one.scores, other.scores)
 
 
-def test_max_secs_is_kept_to_in_long_files(predictor, write):
+def test_max_secs_is_kept_to_in_long_files(model, write):
     path = write("a.wav", CLIPS["long"])
-    (result,) = prediction.predict(predictor, [path], max_secs=1.5)
+    (result,) = predictor.predict(model, [path], max_secs=1.5)
     assert result.secs == 1.5
-    (expected,) = predictor.scores([CLIPS["long"][: RATE * 3 // 2]])
+    (expected,) = model.scores([CLIPS["long"][: RATE * 3 // 2]])
     np.testing.assert_allclose(result.scores, expected, rtol=0, atol=1e-6)

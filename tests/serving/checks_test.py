@@ -1,0 +1,87 @@
+"""What an export must pass before it is published."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.tiny_export import FRONTEND, LABELS
+
+from genre_tl.serving import checks, trained_model
+
+
+def save(folder, operation):
+    """Writes a SavedModel with one operation."""
+    module = tf.Module()
+    spec = tf.TensorSpec([], tf.float32)
+    module.call = tf.function(operation, input_signature=[spec], autograph=False)
+    tf.saved_model.save(module, str(folder))
+    return folder
+
+
+def test_an_operation_that_needs_python_is_refused(tmp_path):
+    folder = save(tmp_path, lambda x: tf.numpy_function(np.abs, [x], tf.float32))
+    with pytest.raises(ValueError, match=r"Serving lacks operations \['PyFunc'\]"):
+        checks._check_operations(folder)
+
+
+def test_an_operation_of_another_library_is_refused(tmp_path, monkeypatch):
+    # As if core TensorFlow did not have it.
+    monkeypatch.delattr(tf.raw_ops, "Asinh")
+    with pytest.raises(ValueError, match=r"Serving lacks operations \['Asinh'\]"):
+        checks._check_operations(save(tmp_path, tf.asinh))
+
+
+def test_core_operations_are_accepted(tmp_path):
+    folder = save(tmp_path, tf.asinh)
+    assert "op types, all supported" in checks._check_operations(folder)
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("alone", "scores of 5 reference clips differ from the Keras model's by 2.0e"),
+        ("in a batch", "scores of a clip in a batch differ"),
+        ("padded", "scores of a clip padded differ"),
+        ("padded by a server", "scores of a clip padded by a server differ"),
+        ("as a WAV file", "scores of a clip as a WAV file differ"),
+    ],
+)
+def test_different_scores_are_refused(exported, monkeypatch, name, reason):
+    right = np.full([5, len(LABELS)], 0.5)
+    scores = dict.fromkeys(["alone", *checks._SAME_SCORES], right)
+    monkeypatch.setattr(checks, "keras_scores", lambda *args: right)
+    monkeypatch.setattr(checks, "_scores", lambda *args: scores)
+    trained = trained_model.TrainedModel(exported.network, FRONTEND, LABELS)
+
+    def passed():
+        return list(checks.run(exported.folder, trained))
+
+    assert len(passed()) == 8
+    scores[name] = right + 2e-5
+    with pytest.raises(ValueError, match=f"refused: {reason}"):
+        passed()
+
+
+@pytest.mark.parametrize(
+    "name, value, reason",
+    [
+        ("embedding/embedding", np.nan, "embedding/embedding are not finite"),
+        ("more/scores", 1.0, "its signatures are .*'more'"),
+        ("classify/classes", b"x", "classify/classes are not the labels"),
+    ],
+)
+def test_wrong_answers_of_signatures_are_refused(exported, name, value, reason):
+    found = checks._requested(exported.model)
+    assert "5 signatures" in checks._check_signatures(found, LABELS)
+    found[name] = np.array([[value]])
+    with pytest.raises(ValueError, match=f"refused: {reason}"):
+        checks._check_signatures(found, LABELS)
+
+
+def test_a_score_that_is_not_a_number_is_refused():
+    with pytest.raises(ValueError, match="refused"):
+        checks.check_difference(np.array([np.nan]), np.zeros(1), "it differs")
+
+
+def test_an_export_that_does_not_load_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(ValueError, match="refused: .*SavedModel file does not exist"):
+        checks._load(tmp_path)

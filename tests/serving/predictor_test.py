@@ -1,0 +1,92 @@
+"""`Predictor` with an exported classifier."""
+
+import os
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+from support.tiny_export import CLIPS, LABELS, SEGMENT, answer, scores_of
+
+from genre_tl.features import framing
+from genre_tl.serving import predictor
+
+
+def test_the_predictor_takes_versions_or_one_version(exported):
+    assert exported.predictor.folder == exported.folder
+    assert exported.predictor.labels == tuple(LABELS)
+    assert predictor._locate(exported.folder) == exported.folder
+
+
+def test_the_predictor_keeps_the_order_of_clips_of_any_length(exported, monkeypatch):
+    monkeypatch.setattr(predictor, "_BATCH_SAMPLES", 2 * SEGMENT)
+    clips = [*CLIPS, np.zeros(0, np.float32), CLIPS[1].astype(np.float64)]
+    expected = [scores_of(exported, clip[np.newaxis])[0] for clip in clips]
+    np.testing.assert_allclose(exported.predictor.scores(clips), expected, atol=1e-6)
+    assert exported.predictor.scores([]).shape == (0, len(LABELS))
+
+
+@pytest.mark.parametrize(
+    "waveform", [np.zeros([2, 9], np.float32), np.zeros(9, np.int16)]
+)
+def test_the_predictor_refuses_what_is_no_waveform(exported, waveform):
+    with pytest.raises(ValueError, match=r"waveforms\[1\] is .*floating-point"):
+        exported.predictor.scores([np.zeros(9, np.float32), waveform])
+
+
+def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        predictor.Predictor(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="has no SavedModel"):
+        predictor.Predictor(tmp_path)
+    (tmp_path / "3").mkdir()
+    with pytest.raises(FileNotFoundError, match="3: has no SavedModel"):
+        predictor.Predictor(tmp_path)
+    (tmp_path / "3" / "saved_model.pb").write_bytes(b"\x0anonsense")
+    with pytest.raises(ValueError, match="damaged SavedModel"):
+        predictor.Predictor(tmp_path)
+    graph = (exported.folder / "saved_model.pb").read_bytes()
+    (tmp_path / "3" / "saved_model.pb").write_bytes(graph)  # no variables
+    with pytest.raises(ValueError, match="damaged SavedModel"):
+        predictor.Predictor(tmp_path)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "4"))
+    with pytest.raises(ValueError, match="of another program"):
+        predictor.Predictor(tmp_path)
+
+
+def test_the_predictor_returns_embeddings(exported):
+    vectors = exported.predictor.embeddings(CLIPS)
+    expected = [answer(exported, "embedding", clip)["embedding"][0] for clip in CLIPS]
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    assert exported.predictor.embeddings([]).shape == (0, vectors.shape[1])
+
+
+def test_batches_hold_every_piece_in_order_and_no_more_than_their_share():
+    lengths = np.random.default_rng(0).integers(0, 10**6, 100)
+    pieces = [framing.Piece(np.zeros(n, np.float32), 0, np.float32(0)) for n in lengths]
+    batches = list(predictor._batches(pieces))
+    assert [len(x.waveform) for batch in batches for x in batch] == lengths.tolist()
+    for batch in batches:
+        longest = max(len(piece.waveform) for piece in batch)
+        assert len(batch) * longest <= predictor._BATCH_SAMPLES
+
+
+def test_a_forked_process_is_told_what_to_do(exported, monkeypatch):
+    # Without a fork, which would hang if the check came too late.
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    calls = [
+        lambda: exported.predictor.scores([CLIPS[0]]),
+        lambda: exported.predictor.taggram(CLIPS[0]),
+        lambda: next(predictor.predict(exported.predictor, ["a.wav"])),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match="create it in the child"):
+            call()
+
+
+def test_a_silent_file_has_a_note(exported, tmp_path):
+    path = str(tmp_path / "silent.wav")
+    soundfile.write(path, np.zeros(16_000), 16_000)
+    (result,) = predictor.predict(exported.predictor, [path])
+    assert result.scores.shape == (len(LABELS),)
+    assert result.note == "no sound: the scores mean nothing"
