@@ -1,191 +1,171 @@
-"""A plan of `multirate` as TensorFlow operations: waveforms to scattering coefficients.
+"""Runs a plan in TensorFlow: waveforms to scattering coefficients.
 
-Real convolutions, matrix products and what each value is put through, on shapes that
-are known when the graph is made.
+Uses real convolutions and matrix products on shapes that are known when the graph is
+built.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from genre_tl.scattering import planning
 
-# Clips transformed at once inside one call: bounds the memory of a batch.
+# Clips of a batch that are transformed in parallel: bounds memory.
 _PARALLEL_CLIPS = 2
 
-# Where a modulus counts as zero.
+# Keeps the gradient of a modulus finite at zero.
 _TINY = 1e-18
 
 
-class _Kernels(NamedTuple):
-    """The constants of a plan, under the names that it has for them."""
+class PlannedTransform:
+    """A plan as TensorFlow operations, with its constants.
 
-    halvings: dict[int, Any]
-    moments: dict[int, Any]
-    spread: Any
-    echo: Any
-    first: list[Any]
-    second: list[Any]
-
-
-class Cascade:
-    """A plan as TensorFlow operations."""
+    Args:
+      plan: what to compute.
+      as_bits: hides float32 constants from converters, as integers.
+    """
 
     def __init__(self, plan: planning.Plan, *, as_bits: bool = False) -> None:
-        self._plan = plan
+        self._plan, self._as_bits = plan, as_bits
         self.dtype = tf.as_dtype(plan.dtype)
-        self._as_bits = as_bits
-        kernels = _Kernels(
-            plan.halvings,
-            plan.moments,
-            plan.spread,
-            plan.echo,
-            [group.filters.kernel for group in plan.first],
-            [group.filters.kernel for group in plan.second],
-        )
-        self._kernels = tf.nest.map_structure(self._tensor, kernels)
+        self._kernels = tf.nest.map_structure(self._constant, plan.kernels)
 
-    def _tensor(self, values: np.ndarray) -> tf.Tensor:
+    def _constant(self, values: np.ndarray | int) -> tf.Tensor | int:
+        if isinstance(values, int):
+            return values
         values = values.astype(self.dtype.as_numpy_dtype)
         return tf.constant(values.view(np.int32) if self._as_bits else values)
 
     def __call__(self, clips: tf.Tensor) -> tf.Tensor:
-        """Returns `[batch, paths, frames]` of `[batch, samples]`."""
+        """Returns `[batch, paths, frames]` for `[batch, samples]`."""
         kernels = self._kernels
         if self._as_bits:
-            # Nothing that a converter could work out beforehand.
-            nothing = tf.cast(clips[0, 0] > tf.float32.max, tf.int32)
+            # Depends on the input, so that a converter cannot fold the constants.
+            zero = tf.cast(clips[0, 0] > tf.float32.max, tf.int32)
             kernels = tf.nest.map_structure(
-                lambda bits: tf.bitcast(bits + nothing, tf.float32), kernels
+                lambda x: x if isinstance(x, int) else tf.bitcast(x + zero, tf.float32),
+                kernels,
             )
         transform = functools.partial(self._transform, kernels=kernels)
         if clips.shape[0] == 1:
             return transform(clips[0])[tf.newaxis]
-        # Clip by clip, a few side by side: what one clip needs stays in the
-        # processor's caches, and memory does not grow with the batch.
+        # One clip at a time fits into the processor's caches.
         return tf.map_fn(
             tf.autograph.experimental.do_not_convert(transform),
             clips,
-            parallel_iterations=_PARALLEL_CLIPS,
+            parallel_iterations=1 if tf.executing_eagerly() else _PARALLEL_CLIPS,
         )
 
-    def _transform(self, clip: tf.Tensor, kernels: _Kernels) -> tf.Tensor:
+    def _transform(self, clip: tf.Tensor, kernels: planning.Kernels) -> tf.Tensor:
         # [samples] -> [paths, frames]
         plan = self._plan
-        circle = self._reflect(clip)[tf.newaxis]
-        signals = self._pyramid({plan.hop: [circle]}, plan.first, kernels.halvings)
-        slowest = kernels.moments[plan.lowest]
-        moments = [_in_blocks(signals[plan.lowest].plain, slowest)]
+        extended = self._extend(clip)[tf.newaxis]
+        signals = self._pyramid({plan.hop: [extended]}, kernels.first, kernels.halvings)
+        lowest = kernels.moments[plan.lowest]
+        moments = [_in_blocks(signals[plan.lowest].plain, lowest)]
         moduli: dict[int, list[tf.Tensor]] = {}
-        for group, kernel in zip(plan.first, kernels.first, strict=True):
-            filters = group.filters
-            real, imaginary = signals[filters.rate_in].convolve(kernel, 2)
-            modulus = _modulus(real, imaginary, len(group.rows))
-            moduli.setdefault(filters.rate_out, []).append(modulus)
-        signals = self._pyramid(moduli, plan.second, kernels.halvings)
-        moments.append(_in_blocks(signals[plan.lowest].plain, slowest))
-        for group, kernel in zip(plan.second, kernels.second, strict=True):
-            filters = group.filters
-            parents = signals[filters.rate_in]
-            real, imaginary = parents.convolve(kernel, 2, group.rows)
-            modulus = _modulus(real, imaginary, 1)
-            moments.append(_in_blocks(modulus, kernels.moments[filters.rate_out]))
-        return self._average(tf.concat(moments, 0), kernels)
+        for group in kernels.first:
+            parts = signals[group.rate_in].convolve(group.kernel, 2)
+            modulus = _modulus(*parts, group.num_rows)
+            moduli.setdefault(group.rate_out, []).append(modulus)
+        signals = self._pyramid(moduli, kernels.second, kernels.halvings)
+        moments.append(_in_blocks(signals[plan.lowest].plain, lowest))
+        for group in kernels.second:
+            parents = signals[group.rate_in].rows(group.first, group.num_rows)
+            modulus = _modulus(*parents.convolve(group.kernel, 2), 1)
+            moments.append(_in_blocks(modulus, kernels.moments[group.rate_out]))
+        return self._average(tf.concat(moments, 0), kernels.low_pass)
+
+    def _extend(self, clip: tf.Tensor) -> tf.Tensor:
+        # Appends the reflections at the end and, on a circle, at the start.
+        plan = self._plan
+        last = plan.num_samples - 1
+        missing = plan.num_blocks * plan.hop - plan.num_samples
+        left = 0 if plan.is_mirrored else missing // 2
+        right = missing - left
+        return tf.concat(
+            [clip, clip[last - right : last][::-1], clip[1 : left + 1][::-1]], 0
+        )
 
     def _pyramid(
         self,
         signals: dict[int, list[tf.Tensor]],
         readers: list[planning.Group],
         halvings: dict[int, tf.Tensor],
-    ) -> dict[int, _Extended]:
-        # By rate, parts `[rows, samples]` -> the same joined and, above them, those of
-        # all higher rates, halved.
-        rates = [self._plan.hop >> i for i in range(self._plan.hop.bit_length())]
-        whole: dict[int, _Extended] = {}
-        for rate in rates:
+    ) -> dict[int, _Signals]:
+        # Parts `[rows, samples]` by rate -> at each rate, those of all higher rates,
+        # halved, and then its own.
+        whole: dict[int, _Signals] = {}
+        for rate in self._plan.rates:
             parts = signals.get(rate, [])
             if 2 * rate in whole and 2 * rate in halvings:
                 [halved] = whole[2 * rate].convolve(halvings[2 * rate], 1)
                 parts = [_rows(halved), *parts]
             if parts:
-                kernels = [
-                    g.filters.kernel for g in readers if g.filters.rate_in == rate
-                ]
+                kernels = [each.kernel for each in readers if each.rate_in == rate]
                 kernels += [halvings[rate]] if rate in halvings else []
-                margin = max([_reach(kernel)[1] for kernel in kernels], default=0)
-                joined = tf.concat(parts, 0) if len(parts) > 1 else parts[0]
-                left, right = self._plan.beyond(joined.shape[1], margin, margin)
-                parts = [_take(joined, left), joined, _take(joined, right)]
-                whole[rate] = _Extended(joined, tf.concat(parts, 1), margin)
+                margin = max((_reach(kernel)[1] for kernel in kernels), default=0)
+                whole[rate] = self._joined(parts, margin)
         return whole
 
-    def _reflect(self, clip: tf.Tensor) -> tf.Tensor:
-        last = self._plan.num_samples - 1
-        missing = self._plan.length - self._plan.num_samples
-        left = 0 if self._plan.is_mirrored else missing // 2
-        right = missing - left
-        return tf.concat(
-            [clip, clip[last - right : last][::-1], clip[1 : left + 1][::-1]], 0
-        )
+    def _joined(self, parts: list[tf.Tensor], margin: int) -> _Signals:
+        plain = tf.concat(parts, 0) if len(parts) > 1 else parts[0]
+        left, right = self._plan.beyond(plain.shape[1], margin)
+        extended = tf.concat([_take(plain, left), plain, _take(plain, right)], 1)
+        return _Signals(plain, extended, margin)
 
-    def _average(self, moments: tf.Tensor, kernels: _Kernels) -> tf.Tensor:
+    def _average(self, moments: tf.Tensor, low_pass: tf.Tensor) -> tf.Tensor:
         # [paths * blocks, 1 + moments] -> [paths, frames]
         plan = self._plan
-        num_paths, num_blocks = len(plan.order), plan.num_blocks
-        size, width, outputs = kernels.spread.shape
+        num_blocks = plan.num_blocks
+        size, width, outputs = low_pass.shape
         stride = outputs // plan.oversampling
         reach = (size - 1) * stride // 2
-        # Frames before the first one are those after it, mirrored.
-        mirrored = reach if plan.is_mirrored else 0
-        num_steps = -(-(mirrored + num_blocks) // stride)
-        blocks = tf.reshape(moments, [num_paths, num_blocks, -1])
-        before = mirrored + reach
-        after = (num_steps + size - 1) * stride - before - num_blocks
+        missing = -num_blocks % stride + reach
+        blocks = tf.reshape(moments, [len(plan.order), num_blocks, -1])
         if plan.is_mirrored:
-            around = tf.pad(blocks, [[0, 0], [before, after], [0, 0]])
+            blocks = tf.concat([_reflected(blocks)[:, -reach:], blocks[..., 1:]], 1)
+            before = reach + num_blocks - blocks.shape[1]
+            around = tf.pad(blocks, [[0, 0], [before, missing], [0, 0]])
         else:
-            places = np.arange(-before, num_blocks + after) % num_blocks
-            around = tf.gather(blocks, places, axis=1)
-        steps = tf.reshape(around, [num_paths, -1, width])
-        frames = _rows(tf.nn.conv1d(steps, kernels.spread, 1, "VALID"))
-        start, num = mirrored * plan.oversampling, plan.num_frames
-        kept = frames[:, start : start + num]
-        if plan.is_mirrored:
-            echo = frames[:, : start + 1][:, ::-1][:, :num]
-            echo -= blocks[:, 0, :1] * kernels.echo[: echo.shape[1]]
-            kept += tf.pad(echo, [[0, 0], [0, num - echo.shape[1]]])
-        return tf.gather(kept, plan.order)
+            places = np.arange(-reach, num_blocks + missing) % num_blocks
+            around = tf.gather(blocks[..., 1:], places, axis=1)
+        steps = tf.reshape(around, [len(plan.order), -1, width])
+        frames = _rows(tf.nn.conv1d(steps, low_pass, 1, "VALID"))
+        return tf.gather(frames[:, : plan.num_frames], plan.order)
 
 
-class _Extended(NamedTuple):
-    """Signals `[rows, samples]`, gone on with at both ends by `margin` samples."""
+class _Signals(NamedTuple):
+    """Signals `[rows, samples]`, and the same with `margin` more at both ends."""
 
     plain: tf.Tensor
     extended: tf.Tensor
     margin: int
 
-    def convolve(
-        self, kernel: tf.Tensor, num_parts: int, rows: range | None = None
-    ) -> list[tf.Tensor]:
-        """Returns `[rows, steps, outputs]`, the outputs in parts."""
+    def rows(self, first: int, count: int) -> _Signals:
+        """Returns `count` rows from row `first` on."""
+        if count == self.plain.shape[0]:
+            return self
+        chosen = slice(first, first + count)
+        return _Signals(self.plain[chosen], self.extended[chosen], self.margin)
+
+    def convolve(self, kernel: tf.Tensor, num_parts: int) -> list[tf.Tensor]:
+        """Returns `[rows, steps, outputs]`, the outputs split into parts."""
         size, stride, _ = kernel.shape
-        signals = self.extended
-        if rows is not None and len(rows) < signals.shape[0]:
-            signals = signals[rows.start : rows.stop]
-        num_rows, length = signals.shape
+        num_rows, length = self.extended.shape
         num_steps = self.plain.shape[1] // stride
         begin = self.margin - _reach(kernel)[0]
-        # Where nothing needs to be moved, more steps are made than are kept.
         if num_rows > 1:
+            # Dropping steps afterwards is cheaper than moving the samples before.
             skip, begin = divmod(begin, stride)
             end = begin + (length - begin) // stride * stride
         else:
             skip, end = 0, begin + (num_steps + size - 1) * stride
-        steps = tf.reshape(signals[:, begin:end], [num_rows, -1, stride])
+        steps = tf.reshape(self.extended[:, begin:end], [num_rows, -1, stride])
         made = tf.nn.conv1d(steps, kernel, 1, "VALID")
         width = made.shape[2] // num_parts
         return [
@@ -204,10 +184,9 @@ def _reach(kernel: tf.Tensor) -> tuple[int, int]:
 def _take(signals: tf.Tensor, places: np.ndarray) -> tf.Tensor:
     # [rows, samples] -> [rows, places]
     steps = np.diff(places)
-    if len(places) > 1 and np.all(steps == steps[0]) and abs(steps[0]) == 1:
+    if len(steps) and abs(steps[0]) == 1 and np.all(steps == steps[0]):
         first, last = sorted((places[0], places[-1]))
-        taken = signals[:, first : last + 1]
-        return taken if steps[0] == 1 else taken[:, ::-1]
+        return signals[:, first : last + 1][:, :: steps[0]]
     return tf.gather(signals, places, axis=1)
 
 
@@ -216,10 +195,20 @@ def _in_blocks(signals: tf.Tensor, moments: tf.Tensor) -> tf.Tensor:
     return tf.reshape(signals, [-1, moments.shape[0]]) @ moments
 
 
+def _reflected(blocks: tf.Tensor) -> tf.Tensor:
+    # [rows, blocks, 1 + moments] -> [rows, blocks - 1, moments]: the blocks before the
+    # first, of a signal that is reflected at its first sample. Legendre polynomials are
+    # even or odd; a reflected block holds the first sample of the next block instead of
+    # its own.
+    first, moments = blocks[..., :1], blocks[..., 1:]
+    signs = tf.constant((-1.0) ** np.arange(moments.shape[2]), blocks.dtype)
+    turned = signs * (moments[:, :-1] + first[:, 1:]) - first[:, :-1]
+    return turned[:, ::-1]
+
+
 def _modulus(real: tf.Tensor, imaginary: tf.Tensor, num_wavelets: int) -> tf.Tensor:
     # [rows, steps, wavelets * outputs] -> [rows * wavelets, samples]
     power = tf.square(real) + tf.square(imaginary)
-    # The root, with a gradient where it is zero.
     modulus = tf.sqrt(tf.maximum(power, _TINY**2)) - _TINY
     if num_wavelets > 1:
         rows, steps, outputs = modulus.shape

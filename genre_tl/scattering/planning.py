@@ -1,385 +1,306 @@
-"""The scattering transform as strided convolutions at falling rates.
+"""Plans a scattering transform as strided convolutions at falling sampling rates.
 
-`plan` works out, in NumPy, everything about the transform of clips of one length
-but the samples; `scattering` computes with it. `docs/scattering.md` explains it.
+Works out, in NumPy, everything that does not depend on the samples; `operations` runs
+the plan. `docs/scattering.md` explains it. Times are in blocks (the samples between
+frames), rates in samples per block, frequencies in cycles per block.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from genre_tl.scattering import wavelets
 
-# Wavelets of one convolution: neighbours, whose reach is alike.
-_GROUP_SIZE = 6
-
 
 class _Sampling(NamedTuple):
     """How finely one order is sampled: accuracy against time.
 
-    The modulus of a band-limited signal is not band-limited: what folds back is
-    what `rate` and `extra` buy off, `extra` at the low frequencies, where few
-    samples are averaged and more of them cost nothing.
-
-    Attributes:
-      band: a wavelet's input holds this many of its sigma above its centre,
-      reach: and its impulse response this many standard deviations in time.
-      rate: samples of the modulus for each of its sigma,
-      extra: and samples a block on top.
+    The modulus of a band-limited signal is not band-limited. `rate` and `extra` keep
+    the aliasing small; `extra` matters at low frequencies, where it is cheap.
     """
 
-    band: float
-    reach: float
-    rate: float
-    extra: float
+    band: float  # bandwidths (sigma) above its centre that a wavelet's input holds
+    reach: float  # half the length of a wavelet, in standard deviations
+    rate: float  # samples of the modulus per bandwidth (sigma)
+    extra: float  # samples of the modulus per block, in addition
 
 
 class _Precision(NamedTuple):
-    """Sampling of both orders, and what else decides on accuracy.
-
-    Attributes:
-      first: sampling of the first order,
-      second: and of the second.
-      stopband_db: of the filters that halve a rate.
-      margin: of the largest scale: how far beyond its end a clip is gone on with.
-      dtype: what to compute in.
-    """
-
     first: _Sampling
     second: _Sampling
-    stopband_db: float
-    margin: int
+    stopband_db: float  # attenuation of the filters that halve a rate
+    margin: int  # reflection at the end of a clip, in largest scales
     dtype: str
 
 
-SAMPLING = {
+PRECISIONS = {
     "standard": _Precision(
         _Sampling(4.0, 4.2, 10, 62), _Sampling(3.0, 4.0, 5.6, 16), 95, 7, "float32"
     ),
     "high": _Precision(
-        _Sampling(6.0, 6.0, 40, 256), _Sampling(6.0, 6.0, 30, 192), 150, 8, "float64"
+        _Sampling(6.0, 6.0, 40, 256), _Sampling(6.0, 6.0, 30, 192), 150, 12, "float64"
     ),
 }
 
-# Frequencies that halving a rate leaves clean, in cycles a sample.
+# Neighbouring wavelets in one convolution: their lengths are similar.
+_GROUP_SIZE = 6
+# Frequencies that halving a rate preserves, in cycles per sample.
 _CLEAN = 0.4
-
-# In samples a block; below, filters would go round a short circle many times.
+# Lowest rate: below it, filters would wrap around a short circle many times.
 _LEAST_RATE = 4
-
-
-# Legendre polynomials that stand for the low-pass within a block.
+# Legendre polynomials that represent the low-pass within a block.
 _NUM_MOMENTS = 7
+# Blocks in one step of the low-pass.
+_LOW_PASS_BLOCKS = 16
 
-# Blocks of one step of the low-pass.
-_SPREAD_BLOCKS = 16
 
+class Group(NamedTuple):
+    """Wavelets that one strided convolution computes.
 
-class Filters(NamedTuple):
-    """Filters on a sampled signal, as one strided convolution.
+    A step advances `stride` samples and sees `size * stride` around them. Its outputs
+    are real parts, then imaginary parts, each `[wavelets, samples per step]`.
 
     Attributes:
-      kernel: `[size, stride, outputs]`: a step takes in `stride` samples, and sees
-        `size` times as many, of which it is the middle.
-      rate_in: samples a block of the signal.
-      rate_out: samples a block of what comes out.
+      kernel: `[size, stride, outputs]`.
+      rate_in: samples per block of the input.
+      rate_out: samples per block of the output.
+      first, num_rows: first-order wavelets that are computed (first order), or whose
+        moduli are the input (second order).
     """
 
     kernel: Any
     rate_in: int
     rate_out: int
+    first: int
+    num_rows: int
 
 
-class Group(NamedTuple):
-    """Wavelets that read the same rate and whose moduli have one rate.
+class Kernels(NamedTuple):
+    """The constants of a plan.
 
     Attributes:
-      filters: outputs are real parts, then imaginary parts, each
-        `[wavelets, samples a step]`.
-      rows: wavelets of the first order: those that it makes (first order), or
-        those whose moduli it reads (second order).
+      first: first-order wavelets.
+      second: second-order wavelets.
+      halvings: kernels that halve a rate, by that rate.
+      moments: `[samples per block, 1 + moments]` by rate: picks the first sample of a
+        block, and computes the Legendre moments of all.
+      low_pass: kernel from the moments of blocks to frames,
+        `[size, stride * moments, stride * oversampling]`.
     """
 
-    filters: Filters
-    rows: range
+    first: list[Group]
+    second: list[Group]
+    halvings: dict[int, Any]
+    moments: dict[int, Any]
+    low_pass: Any
 
 
-@dataclasses.dataclass(frozen=True)
 class Plan:
     """The transform of clips of one length.
 
-    The clip is laid on `num_blocks` blocks of `hop` samples: itself, then its
-    reflection at the end. Before its start every signal is its own reflection, and so
-    are its moduli. (A short clip lies on a circle: itself, its reflection at the end,
-    then its reflection at the start.) A rate is a number of samples a block; those at
-    which signals are read are `hop` halved again and again.
+    A clip is followed by its reflection and fills `num_blocks` blocks of `hop` samples.
+    Nothing is computed before its start: a signal that is symmetric about its first
+    sample has symmetric moduli. A short clip lies on a circle instead: itself, its
+    reflection at the end, its reflection at the start.
 
     Attributes:
-      num_samples: of a clip.
-      num_frames: of the output.
-      num_blocks: to compute on.
-      is_mirrored: at both ends; else they are a circle.
-      hop: samples of a block, and from frame to frame without oversampling.
-      oversampling: output frames a block.
-      lowest: rate at which orders zero and one are averaged.
-      halvings: by the rate they start from, filters that halve it.
-      moments: by rate, `[samples of a block, 1 + moments]`: what picks the block's
-        first sample, and what gives the moments of all.
-      spread: the low-pass, from the moments of the blocks to frames:
-        `[size, stride * (1 + moments), stride * oversampling]`.
-      echo: `[frames]`, what the clip's first sample weighs in them.
-      first: wavelets of the first order.
-      second: wavelets of the second order.
-      order: where kymatio's paths stand in ours: order zero, `first`, `second`.
-      dtype: what to compute in.
-    """
-
-    num_samples: int
-    num_frames: int
-    num_blocks: int
-    is_mirrored: bool
-    hop: int
-    oversampling: int
-    lowest: int
-    halvings: dict[int, Any]
-    moments: dict[int, Any]
-    spread: Any
-    echo: Any
-    first: list[Group]
-    second: list[Group]
-    order: np.ndarray
-    dtype: str
-
-    @property
-    def length(self) -> int:
-        """Samples to compute on."""
-        return self.num_blocks * self.hop
-
-    def beyond(self, length: int, before: int, after: int) -> list[np.ndarray]:
-        """Returns which samples of a signal stand before its first, after its last."""
-        # Mirrored at the first sample, and behind the last.
-        period = 2 * length - 1 if self.is_mirrored else length
-        places = (np.arange(-before, 0), np.arange(length, length + after))
-        turned = [place % period for place in places]
-        return [np.where(turn < length, turn, period - turn) for turn in turned]
-
-
-def plan(transform: wavelets.Transform, num_samples: int, precision: str) -> Plan:
-    """Works out the transform of clips of `num_samples` samples.
+      num_samples, num_frames: lengths of input and output.
+      num_blocks: blocks to compute.
+      hop: samples per block.
+      oversampling: output frames per block.
+      is_mirrored: whether both ends reflect; otherwise they meet on a circle.
+      rates: at which signals are read, falling.
+      lowest: rate at which order zero and the first order are averaged.
+      kernels: the constants.
+      order: positions of kymatio's paths in order zero, first order, second order.
 
     Raises:
       ValueError: if the clips are shorter than the largest scale.
     """
-    if max(2**transform.J, transform.averaging) > num_samples:
-        raise ValueError(
-            f"J={transform.J}, T={transform.T}: clips of {num_samples} samples are "
-            "shorter than the largest scale; lower J or T, or pad the clips"
-        )
-    return _Planner(transform, num_samples, SAMPLING[precision]).plan()
-
-
-class _Planner:
-    """Lays out wavelets and low-pass on the circle of one clip length."""
 
     def __init__(
-        self, transform: wavelets.Transform, num_samples: int, precision: _Precision
+        self, transform: wavelets.Transform, num_samples: int, precision: str
     ) -> None:
-        self._transform = transform
-        self._num_samples = num_samples
-        self._precision = precision
-        self._hop = 2**transform.hop_log2
-        self._num_blocks, self._is_mirrored = transform.border(
-            num_samples, precision.margin
+        if max(2**transform.J, transform.T) > num_samples:
+            raise ValueError(
+                f"J={transform.J}, T={transform.T}: clips of {num_samples} samples are "
+                "shorter than the largest scale; lower J or T, or pad the clips"
+            )
+        self._precision = PRECISIONS[precision]
+        self.dtype = self._precision.dtype
+        self.num_samples = num_samples
+        self.num_frames = transform.num_frames(num_samples)
+        self.num_blocks, self.is_mirrored = transform.border(
+            num_samples, self._precision.margin
         )
-        self._oversampling = min(2**transform.oversampling, self._hop)
-        # All frequencies are in cycles a block from here on.
-        self._sigma_low = wavelets.SIGMA0 / transform.averaging * self._hop
-        self._first, self._second = (
-            wavelets.Bank(bank.xi * self._hop, bank.sigma * self._hop, bank.j)
-            for bank in transform.banks()
-        )
+        self.hop = 2**transform.hop_log2
+        self.rates = [self.hop >> i for i in range(transform.hop_log2 + 1)]
+        self.oversampling = min(2**transform.oversampling, self.hop)
+        self._sigma_low = wavelets.SIGMA0 / transform.T * self.hop
+        banks = transform.banks()
+        self.order = _kymatio_order(banks[0].j, banks[1].j)
+        self.kernels = self._kernels(*(bank.scaled(self.hop) for bank in banks))
 
-    def plan(self) -> Plan:
-        """Returns the whole."""
-        moduli = self._rates_of_moduli()
-        first, second = self._first_order(moduli), self._second_order(moduli)
-        lowest = min(group.filters.rate_in for group in first)
-        return Plan(
-            num_samples=self._num_samples,
-            num_frames=self._transform.num_frames(self._num_samples),
-            num_blocks=self._num_blocks,
-            is_mirrored=self._is_mirrored,
-            hop=self._hop,
-            oversampling=self._oversampling,
-            lowest=lowest,
-            halvings={
-                rate: self._halving(rate)
-                for rate in {self._hop >> i for i in range(self._transform.hop_log2)}
-                if rate > lowest
-            },
-            moments={
-                rate: self._moments(rate)
-                for rate in {lowest, *(group.filters.rate_out for _, group in second)}
-            },
-            spread=self._spread(),
-            echo=self._gauss(np.arange(self._num_blocks), np.zeros(1))[0],
-            first=first,
-            second=[group for _, group in second],
-            order=self._kymatio_order(second),
-            dtype=self._precision.dtype,
+    def beyond(self, length: int, margin: int) -> list[np.ndarray]:
+        """Returns the positions of the samples before a signal, and of those after."""
+        # Reflected at the first sample, and between the last and its copy.
+        period = 2 * length - 1 if self.is_mirrored else length
+        around = np.arange(-margin, 0), np.arange(length, length + margin)
+        turned = [places % period for places in around]
+        return [np.where(turn < length, turn, period - turn) for turn in turned]
+
+    def _kernels(self, first: wavelets.Bank, second: wavelets.Bank) -> Kernels:
+        moduli = self._moduli(first, second)
+        groups = self._first_order(first, moduli)
+        more = self._second_order(second, moduli, first.j)
+        self.lowest = min(*moduli, *(group.rate_in for group in groups + more))
+        averaged = {self.lowest, *(group.rate_out for group in more)}
+        return Kernels(
+            first=groups,
+            second=more,
+            halvings={r: self._halving(r) for r in self.rates if r > self.lowest},
+            moments={rate: _moments(rate) for rate in averaged},
+            low_pass=self._low_pass(),
         )
 
     def _rate(self, wanted: float) -> int:
-        # The smallest rate from `wanted` on: the hop, halved again and again.
-        halvings = math.floor(math.log2(self._hop / max(wanted, _LEAST_RATE)))
-        return self._hop >> max(halvings, 0)
+        # The smallest rate that is >= wanted.
+        halvings = math.floor(math.log2(self.hop / max(wanted, _LEAST_RATE)))
+        return self.hop >> max(halvings, 0)
 
-    def _rate_of_input(self, bank: wavelets.Bank, n: int, sampling: _Sampling) -> int:
+    def _input_rate(self, bank: wavelets.Bank, n: int, sampling: _Sampling) -> int:
         return self._rate((bank.xi[n] + sampling.band * bank.sigma[n]) / _CLEAN)
 
-    def _rates_of_moduli(self) -> np.ndarray:
-        # By wavelet of the first order, falling, so that a rate holds the first few.
-        bank, sampling, children = self._first, self._precision.first, self._second
-        wanted = sampling.rate * bank.sigma + sampling.extra
-        # Modulations that the second order asks for must not fold back.
-        asked = 2 * (children.xi + 2 * children.sigma)
-        for n, j in enumerate(bank.j):
-            wanted[n] = max(wanted[n], *asked[children.j > j], 0)
+    def _moduli(self, first: wavelets.Bank, second: wavelets.Bank) -> list[int]:
+        # Rates of the first-order moduli. They fall: each rate holds the first few.
+        sampling = self._precision.first
+        wanted = sampling.rate * first.sigma + sampling.extra
+        # Modulations that the second order reads must not be aliased.
+        read = 2 * (second.xi + 2 * second.sigma)
+        for n, j in enumerate(first.j):
+            wanted[n] = max(wanted[n], *read[second.j > j], 0)
         rates = np.array([self._rate(rate) for rate in wanted], int)
-        return np.maximum.accumulate(rates[::-1])[::-1]
+        return np.maximum.accumulate(rates[::-1])[::-1].tolist()
 
-    def _first_order(self, moduli: np.ndarray) -> list[Group]:
-        bank, sampling = self._first, self._precision.first
-        read = [self._rate_of_input(bank, n, sampling) for n in range(len(moduli))]
+    def _first_order(self, bank: wavelets.Bank, moduli: list[int]) -> list[Group]:
+        sampling = self._precision.first
+        read = [self._input_rate(bank, n, sampling) for n in range(len(moduli))]
         groups = []
-        for rows in _runs(list(zip(read, moduli.tolist(), strict=True))):
-            for start in range(rows.start, rows.stop, _GROUP_SIZE):
-                chosen = range(start, min(start + _GROUP_SIZE, rows.stop))
-                rates = read[start], moduli[start]
-                filters = self._filters(bank, chosen, sampling, *rates, exact=True)
-                groups.append(Group(filters, chosen))
+        for start, stop in _runs(list(zip(read, moduli, strict=True))):
+            for first in range(start, stop, _GROUP_SIZE):
+                chosen = bank.part(first, min(first + _GROUP_SIZE, stop))
+                rates = read[first], moduli[first]
+                kernel, _ = self._kernel(chosen, sampling.reach, *rates, exact=True)
+                groups.append(Group(kernel, *rates, first, len(chosen.xi)))
         return groups
 
-    def _second_order(self, moduli: np.ndarray) -> list[tuple[int, Group]]:
-        # With the wavelet of the second order that the group is of.
-        bank, sampling = self._second, self._precision.second
+    def _second_order(
+        self, bank: wavelets.Bank, moduli: list[int], parents_j: np.ndarray
+    ) -> list[Group]:
+        sampling = self._precision.second
         groups = []
         for n in range(len(bank.xi)):
-            rate = min(self._rate_of_input(bank, n, sampling), moduli.max())
-            # Moduli that were sampled at less are read as they are.
-            rates = np.minimum(moduli[self._first.j < bank.j[n]], rate)
+            # Moduli with a lower rate are read as they are.
+            rate = min(self._input_rate(bank, n, sampling), moduli[0])
+            rates = np.minimum(moduli, rate)[parents_j < bank.j[n]].tolist()
             wanted = sampling.rate * bank.sigma[n] + sampling.extra
-            for rows in _runs(rates.tolist()):
-                chosen = range(n, n + 1)
-                read = rates[rows.start]
-                filters = self._filters(bank, chosen, sampling, read, wanted)
-                groups.append((n, Group(filters, rows)))
+            for start, stop in _runs(rates):
+                arguments = sampling.reach, rates[start], wanted
+                kernel, rate_out = self._kernel(bank.part(n, n + 1), *arguments)
+                rows = start, stop - start
+                groups.append(Group(kernel, rates[start], rate_out, *rows))
         return groups
 
-    def _filters(
+    def _kernel(
         self,
         bank: wavelets.Bank,
-        chosen: range,
-        sampling: _Sampling,
+        reach: float,
         rate_in: int,
         wanted: float,
         exact: bool = False,
-    ) -> Filters:
-        # The wavelets `chosen` as a convolution that gives at least `wanted` samples
-        # a block, or exactly those.
-        spread = 1 / (2 * math.pi * bank.sigma[chosen].min())
-        reach = sampling.reach * spread * rate_in
-        stride, rate_out = _stride(rate_in, wanted, reach, 2 * len(chosen), exact)
-        lags = _lags(rate_in, rate_out, stride, reach)
-        responses = np.stack([self._response(bank, n, lags) for n in chosen], 2)
-        parts = np.stack([responses.real, responses.imag], 2) / rate_in
-        return Filters(parts.reshape(*lags.shape[:2], -1), rate_in, rate_out)
-
-    def _response(self, bank: wavelets.Bank, n: int, lags: np.ndarray) -> np.ndarray:
-        hop = self._hop
-        xi, sigma, length = (
-            bank.xi[n] / hop,
-            bank.sigma[n] / hop,
-            hop * self._num_blocks,
-        )
-        return wavelets.morlet(xi, sigma, lags * hop, length) * hop
+    ) -> tuple[np.ndarray, int]:
+        # For at least (or exactly) `wanted` samples per block; and how many they are.
+        samples = reach * rate_in / (2 * math.pi * bank.sigma.min())
+        channels = 2 * len(bank.xi)
+        stride, rate_out = _stride(rate_in, wanted, samples, channels, exact)
+        lags = _lags(rate_in, rate_out, stride, samples)
+        length = self.hop * self.num_blocks
+        responses = [
+            wavelets.morlet(xi / self.hop, sigma / self.hop, lags * self.hop, length)
+            for xi, sigma in zip(bank.xi, bank.sigma, strict=True)
+        ]
+        parts = np.stack([np.real(responses), np.imag(responses)])
+        parts = np.moveaxis(parts, [0, 1], [2, 3]) * self.hop / rate_in
+        return parts.reshape(*lags.shape[:2], -1), rate_out
 
     def _halving(self, rate: int) -> np.ndarray:
-        # A sinc under a Kaiser window: kernel of `Filters`.
+        # A sinc under a Kaiser window, as the kernel of a `Group`.
         decibels = self._precision.stopband_db
         reach = (decibels - 8) / (2.285 * 2 * math.pi * (0.5 - _CLEAN)) / 2
         stride, rate_out = _stride(rate, rate // 2, reach, 1, exact=True)
         lags = _lags(rate, rate_out, stride, reach) * rate
-        window = np.i0(
-            0.1102 * (decibels - 8.7) * np.sqrt(np.maximum(1 - (lags / reach) ** 2, 0))
-        )
+        shape = np.sqrt(np.maximum(1 - (lags / reach) ** 2, 0))
+        window = np.i0(0.1102 * (decibels - 8.7) * shape)
         response = np.sinc(lags / 2) * np.where(np.abs(lags) <= reach, window, 0)
         return response / response.sum((0, 1))
 
-    def _moments(self, rate: int) -> np.ndarray:
-        # [samples of a block, 1 + moments]
-        picked = np.eye(rate, 1)
-        return np.concatenate([picked, _legendre(np.arange(rate) / rate)], 1) / rate
-
-    def _spread(self) -> np.ndarray:
-        # What the moments of a block weigh in the frames around it: a kernel.
-        stride = max(1, _SPREAD_BLOCKS // self._oversampling)
+    def _low_pass(self) -> np.ndarray:
+        # A kernel from the moments of blocks to the frames around them.
+        stride = max(1, _LOW_PASS_BLOCKS // self.oversampling)
         size = _size(stride, math.ceil(5 / (2 * math.pi * self._sigma_low)))
         reach = (size - 1) * stride // 2
         lags = np.arange(-reach, reach + 1)
+        times = lags[:, np.newaxis] + np.arange(self.oversampling) / self.oversampling
         nodes = (1 - np.cos(np.pi * (np.arange(32) + 0.5) / 32)) / 2
-        weights = np.linalg.pinv(_legendre(nodes)) @ self._gauss(lags, nodes)
-        weights = weights.reshape(-1, len(lags), self._oversampling)
-        kernel = np.zeros([size * stride, 1 + _NUM_MOMENTS, stride, self._oversampling])
-        for frame in range(stride):
-            kernel[frame : frame + len(lags), 1:, frame] = weights[:, ::-1].swapaxes(
-                0, 1
-            )
-        return kernel.reshape(size, stride * (1 + _NUM_MOMENTS), -1)
-
-    def _gauss(self, lags: np.ndarray, times: np.ndarray) -> np.ndarray:
-        # [times, lags x outputs a block]: the low-pass, all in blocks.
-        outputs = np.arange(self._oversampling) / self._oversampling
-        lag = (lags[:, np.newaxis] + outputs).ravel() - times[:, np.newaxis]
         spread = 2 * np.pi * self._sigma_low
-        return np.exp(-0.5 * (lag * spread) ** 2) * spread / math.sqrt(2 * math.pi)
+        gauss = np.exp(-0.5 * ((times.ravel() - nodes[:, np.newaxis]) * spread) ** 2)
+        gauss *= spread / math.sqrt(2 * math.pi)
+        weights = np.linalg.pinv(_legendre(nodes)) @ gauss
+        weights = weights.reshape(-1, len(lags), self.oversampling)
+        weights = weights[:, ::-1].swapaxes(0, 1)
+        kernel = np.zeros([size * stride, _NUM_MOMENTS, stride, self.oversampling])
+        for frame in range(stride):
+            kernel[frame : frame + len(lags), :, frame] = weights
+        return kernel.reshape(size, stride * _NUM_MOMENTS, -1)
 
-    def _kymatio_order(self, second: list[tuple[int, Group]]) -> np.ndarray:
-        # Positions of kymatio's paths in order zero, first order, `second`.
-        ours = [(n1, n2) for n2, group in second for n1 in group.rows]
-        by_path = sorted(range(len(ours)), key=ours.__getitem__)
-        before = 1 + len(self._first.xi)
-        return np.concatenate([np.arange(before), before + np.array(by_path, int)])
+
+def _kymatio_order(first_j: np.ndarray, second_j: np.ndarray) -> np.ndarray:
+    # Our paths go by second-order wavelet, kymatio's by first-order wavelet.
+    n2, n1 = np.nonzero(first_j < second_j[:, np.newaxis])
+    before = 1 + len(first_j)
+    return np.concatenate([np.arange(before), before + np.lexsort((n2, n1))])
+
+
+def _moments(rate: int) -> np.ndarray:
+    # [samples per block, 1 + moments]
+    picked = np.eye(rate, 1)
+    return np.concatenate([picked, _legendre(np.arange(rate) / rate)], 1) / rate
 
 
 def _legendre(times: np.ndarray) -> np.ndarray:
-    # [times, moments], of times within a block.
+    # [times, moments] for times within a block.
     return np.polynomial.legendre.legvander(2 * times - 1, _NUM_MOMENTS - 1)
 
 
 def _stride(
     rate_in: int, wanted: float, reach: float, channels: int, exact: bool
 ) -> tuple[int, int]:
-    # The samples a step that a convolution should take in, and the rate that comes
-    # out: a multiple of the steps a block.
+    # The cheapest stride, and the rate of its output: a multiple of steps per block.
     def cost(choice: tuple[int, int]) -> float:
         stride, rate = choice
         outputs = channels * rate * stride // rate_in
-        # As measured on processors: convolutions of few outputs are slow.
+        # Measured on CPUs: convolutions with few outputs are slow.
         return rate * stride * _size(stride, reach) * (1 + 25 / outputs)
 
     strides = [2**i for i in range(8) if 2**i <= rate_in]
-    choices = [
-        (stride, math.ceil(wanted * stride / rate_in) * rate_in // stride)
-        for stride in strides
-    ]
-    fit = [c for c in choices if not exact or c[1] == wanted]
-    return min(fit, key=cost)
+    rates = [math.ceil(wanted * s / rate_in) * rate_in // s for s in strides]
+    choices = zip(strides, rates, strict=True)
+    return min((c for c in choices if not exact or c[1] == wanted), key=cost)
 
 
 def _size(stride: int, reach: float) -> int:
@@ -387,7 +308,7 @@ def _size(stride: int, reach: float) -> int:
 
 
 def _lags(rate_in: int, rate_out: int, stride: int, reach: float) -> np.ndarray:
-    # [size, stride, samples a step]: blocks from input to output.
+    # [size, stride, samples per step]: blocks from input to output.
     size = _size(stride, reach)
     inputs = np.arange(size * stride) - (size - 1) * stride // 2
     outputs = np.arange(rate_out * stride // rate_in)
@@ -395,12 +316,7 @@ def _lags(rate_in: int, rate_out: int, stride: int, reach: float) -> np.ndarray:
     return lags.reshape(size, stride, -1)
 
 
-def _runs(values: Sequence[Any]) -> list[range]:
-    # Ranges of equal neighbours.
-    runs: list[range] = []
-    for i, value in enumerate(values):
-        if runs and values[i - 1] == value:
-            runs[-1] = range(runs[-1].start, i + 1)
-        else:
-            runs.append(range(i, i + 1))
-    return runs
+def _runs(values: Sequence[Any]) -> Iterable[tuple[int, int]]:
+    # First and last (exclusive) positions of equal neighbours.
+    starts = [i for i in range(len(values)) if not i or values[i - 1] != values[i]]
+    return itertools.pairwise([*starts, len(values)])

@@ -1,7 +1,6 @@
-"""kymatio's scattering transform: its arguments, wavelets, paths and shapes.
+"""kymatio's one-dimensional scattering transform: arguments, wavelets, paths, shapes.
 
-What is computed is defined here, in NumPy; `multirate` says how, `scattering`
-computes it.
+Pure NumPy. `planning` turns the wavelets into convolutions.
 """
 
 from __future__ import annotations
@@ -9,162 +8,147 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# Only kymatio's one-dimensional modules load with SciPy 1.17: `import kymatio.numpy`
+# needs scipy.special.sph_harm, which that version removed (kymatio issue 1068).
 from kymatio.scattering1d import filter_bank
-from kymatio.scattering1d import utils as kymatio_utils
+from kymatio.scattering1d.frontend import base_frontend
 
-_R_PSI = math.sqrt(0.5)
 SIGMA0 = 0.1
-"""Bandwidth of the low-pass, in cycles over what it averages."""
+"""Bandwidth of the low-pass, in cycles per averaging length."""
 
-_ALPHA = 5.0
+_ALPHA = 5.0  # tolerance to aliasing, as in kymatio
 
 
 class Bank(NamedTuple):
-    """Wavelets of one order.
+    """Wavelets of one order, from high to low frequencies."""
 
-    Attributes:
-      xi: centre frequencies, in cycles a sample.
-      sigma: bandwidths, standard deviations in cycles a sample.
-      j: scales; a path of the second order goes to a larger one.
-    """
+    xi: np.ndarray  # centre frequencies, in cycles per sample
+    sigma: np.ndarray  # bandwidths (standard deviations), in cycles per sample
+    j: np.ndarray  # log2 of the scales; a second-order path leads to a larger one
 
-    xi: np.ndarray
-    sigma: np.ndarray
-    j: np.ndarray
+    def part(self, start: int, stop: int) -> Bank:
+        """Returns the wavelets from `start` to `stop`."""
+        return Bank(*(values[start:stop] for values in self))
+
+    def scaled(self, samples: int) -> Bank:
+        """Returns the bank in cycles per `samples` samples."""
+        return Bank(self.xi * samples, self.sigma * samples, self.j)
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """Which transform: the arguments of kymatio's `Scattering1D`.
+    """The checked arguments of a scattering transform; see `transform`."""
 
-    Attributes:
-      J: log2 of the largest wavelet scale, in samples.
-      Q: wavelets per octave, of the first order or of both.
-      T: samples over which the low-pass averages; 2**J if None.
-      max_order: 1 or 2.
-      oversampling: log2 of how many times more frames to put out.
-    """
-
-    J: int
-    Q: int | tuple[int, ...]
-    T: int | None
-    max_order: int
-    oversampling: int
-
-    def __post_init__(self) -> None:
-        J, T = self.J, self.T
-        if not isinstance(J, int) or J < 1:
-            raise ValueError(f"J must be a positive integer, got {J!r}")
-        orders = (self.Q,) if isinstance(self.Q, int) else self.Q
-        is_pair = isinstance(orders, tuple) and len(orders) in (1, 2)
-        if not is_pair or any(not isinstance(q, int) or q < 1 for q in orders):
-            raise ValueError(
-                f"Q must be an integer from 1 on, or a pair of them, got {self.Q!r}"
-            )
-        if T is not None and (not isinstance(T, int) or T < 2):
-            raise ValueError(f"T must be None or an integer from 2 on, got {T!r}")
-        if self.max_order not in (1, 2):
-            raise ValueError(f"max_order must be 1 or 2, got {self.max_order!r}")
-        if not isinstance(self.oversampling, int) or self.oversampling < 0:
-            raise ValueError(
-                f"oversampling must be an integer from 0 on, got {self.oversampling!r}"
-            )
-
-    @property
-    def averaging(self) -> int:
-        """Samples over which the low-pass averages."""
-        return 2**self.J if self.T is None else self.T
+    J: int  # log2 of the largest wavelet scale, in samples
+    Q: tuple[int, int]  # wavelets per octave in the first and in the second order
+    T: int  # averaging length, in samples
+    max_order: int  # 1 or 2
+    oversampling: int  # log2 of the factor by which there are more frames
 
     @property
     def hop_log2(self) -> int:
-        """log2 of the samples from frame to frame, without oversampling."""
-        return int(math.log2(self.averaging))
-
-    @property
-    def orders(self) -> tuple[int, int]:
-        """Wavelets per octave of the first and of the second order."""
-        first, *rest = (self.Q,) if isinstance(self.Q, int) else self.Q
-        return first, rest[0] if rest else 1
+        """log2 of the samples between frames, without oversampling."""
+        return int(math.log2(self.T))
 
     def banks(self) -> tuple[Bank, Bank]:
-        """Returns the wavelets of the first and, without those unused, the second."""
+        """Returns the wavelets of the first and, those in use, of the second order."""
+        sigma_min = SIGMA0 / 2**self.J
+        parameters = filter_bank.compute_params_filterbank
         first, second = (
-            Bank(
-                *map(
-                    np.array,
-                    filter_bank.compute_params_filterbank(
-                        SIGMA0 / 2**self.J, per_octave, _ALPHA
-                    ),
-                )
-            )
-            for per_octave in self.orders
+            Bank(*map(np.array, parameters(sigma_min, q, _ALPHA))) for q in self.Q
         )
-        keep = (second.j > first.j.min()) & (self.max_order == 2)
-        return first, Bank(*(values[keep] for values in second))
+        used = (second.j > first.j.min()) & (self.max_order == 2)
+        return first, Bank(*(values[used] for values in second))
+
+    @functools.cache  # noqa: B019 - small, and takes long
+    def _kymatio(self, num_samples: int) -> base_frontend.ScatteringBase1D:
+        # Without filters, which take much longer.
+        kymatio = base_frontend.ScatteringBase1D(
+            self.J, num_samples, self.Q, self.T, self.max_order
+        )
+        with warnings.catch_warnings():
+            # Clips that are short for the low-pass; see `border`.
+            warnings.simplefilter("ignore")
+            kymatio.build()
+        return kymatio
 
     def meta(self) -> dict[str, Any]:
         """Returns kymatio's description of the paths."""
-        return kymatio_utils.compute_meta_scattering(
-            self.J,
-            self.orders,
-            self.averaging,
-            self.max_order,
-            _R_PSI,
-            SIGMA0,
-            _ALPHA,
-        )
+        return self._kymatio(max(2**self.J, self.T)).meta()
 
     def num_frames(self, num_samples: int) -> int:
-        """Returns kymatio's count of frames, which depends on how it pads."""
-        left, _ = self._kymatio_padding(num_samples)
-        starts, ends = kymatio_utils.compute_border_indices(
-            self.hop_log2, self.J, left, left + num_samples
-        )
+        """Returns kymatio's number of frames, which depends on its padding."""
+        kymatio = self._kymatio(num_samples)
         level = max(self.hop_log2 - self.oversampling, 0)
-        return ends[level] - starts[level]
+        return kymatio.ind_end[level] - kymatio.ind_start[level]
 
     def border(self, num_samples: int, margin: int) -> tuple[int, bool]:
-        """Returns the hops to compute on, and whether they mirror at their ends.
+        """Returns the number of hops to compute, and whether both ends reflect.
 
-        A clip is gone on with beyond its end for `margin` times the largest scale. One
-        too short for kymatio to mirror it far lies on a circle as long as kymatio's,
-        so that even what goes round it agrees.
+        A clip is extended beyond its end by `margin` times the largest scale. If it is
+        too short for kymatio to do so, it lies on a circle as long as kymatio's, so
+        that values that wrap around agree as well.
         """
-        scale, hop = max(2**self.J, self.averaging), 2**self.hop_log2
-        theirs = sum(self._kymatio_padding(num_samples)) + num_samples
-        if theirs < num_samples + 16 * scale:
-            return theirs // hop, False
+        scale, hop = max(2**self.J, self.T), 2**self.hop_log2
+        kymatio = self._kymatio(num_samples)
+        padded = kymatio.pad_left + num_samples + kymatio.pad_right
+        if padded < num_samples + 16 * scale:
+            return padded // hop, False
         return math.ceil((num_samples + margin * scale) / hop), True
 
-    @functools.cache  # noqa: B019 - small, and the filter is long
-    def _kymatio_padding(self, num_samples: int) -> tuple[int, int]:
-        # As kymatio's ScatteringBase1D.build, which makes all filters on the way.
-        low_pass = filter_bank.gauss_1d(num_samples, SIGMA0 / self.averaging)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # too short for the low-pass: handled
-            reach = 3 * filter_bank.compute_temporal_support(
-                low_pass[np.newaxis], criterion_amplitude=1e-3
-            )
-        wanted = math.ceil(math.log2(num_samples + 2 * reach))
-        largest = int(math.log2(3 * num_samples - 2))
-        return kymatio_utils.compute_padding(2 ** min(wanted, largest), num_samples)
+
+def transform(
+    J: int, Q: int | Sequence[int], T: int | None, max_order: int, oversampling: int
+) -> Transform:
+    """Checks the arguments of kymatio's `Scattering1D`.
+
+    Raises:
+      ValueError: if an argument is out of range.
+    """
+    J = _integer("J", J, 1)
+    orders = Q if isinstance(Q, (tuple, list)) else (Q,)
+    if len(orders) not in (1, 2):
+        raise ValueError(f"Q must have one or two values, got {Q!r}")
+    first, second, *_ = (
+        _integer("Q", q, 1, ", or a pair of them") for q in (*orders, 1)
+    )
+    samples = 2**J if T is None else _integer("T", T, 1, ", or None")
+    if max_order not in (1, 2):
+        raise ValueError(f"max_order must be 1 or 2, got {max_order!r}")
+    oversampling = _integer("oversampling", oversampling, 0)
+    return Transform(J, (first, second), samples, int(max_order), oversampling)
+
+
+def _integer(name: str, value: Any, least: int, or_else: str = "") -> int:
+    try:
+        number = operator.index(value)  # accepts NumPy integers
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(
+            f"{name} must be an integer >= {least}{or_else}, got {value!r}"
+        )
+    return number
 
 
 def morlet(xi: float, sigma: float, times: np.ndarray, length: int) -> np.ndarray:
     """Returns the impulse response of one of kymatio's wavelets.
 
     Args:
-      xi: centre frequency, in cycles a sample.
-      sigma: bandwidth, in cycles a sample.
-      times: where, in samples; any numbers.
-      length: samples of the circle on which the norm in L1 is one.
+      xi: centre frequency, in cycles per sample.
+      sigma: bandwidth, in cycles per sample.
+      times: where to evaluate it, in samples; need not be integers.
+      length: samples of the circle on which its L1 norm is 1.
 
     Returns:
-      complex128 of the shape of `times`.
+      complex128, of the shape of `times`.
     """
     images = np.arange(-2, 3)
     correction = np.exp(-0.5 * ((images - xi) / sigma) ** 2).sum()
@@ -174,7 +158,7 @@ def morlet(xi: float, sigma: float, times: np.ndarray, length: int) -> np.ndarra
         envelope = np.exp(-2 * (np.pi * sigma * times) ** 2)
         return envelope * (np.exp(2j * np.pi * xi * times) - correction)
 
-    # As finely as its modulus asks for, in steps that divide the circle.
+    # Sum the modulus on a grid just fine enough, in steps that divide the circle.
     step = 1
     while 128 * (xi + sigma) * step < 1 and length % (2 * step) == 0:
         step *= 2
