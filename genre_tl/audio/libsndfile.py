@@ -48,7 +48,7 @@ class Source:
     ) -> None:
         self._sound, self._num_read = sound, 0
         self.rate_hz = sound.samplerate
-        self.kind = (sound.format.replace("WAVEX", "WAV"), sound.subtype)
+        self.kind = (sound.format, sound.subtype)
         self.num_samples = num_samples
         secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
         self.num_wanted = math.ceil(min(num_samples, secs * self.rate_hz))

@@ -24,28 +24,17 @@ def resample(waveform: Any, rate_in_hz: Any, rate_out_hz: Any) -> tf.Tensor:
 
     Sample `k` of the result is at `k / rate_out_hz` seconds; there is silence before
     and after the waveform. The gain is 1 within 1e-6 up to 0.95 of the lower Nyquist
-    frequency, and below -120 dB above 1 (overlap-save with FFTs). Shapes are static,
-    and XLA can compile it, if the rates are Python ints and the length is static.
+    frequency, and below -120 dB above 1 (overlap-save with FFTs).
 
     Args:
       waveform: float `[..., samples]`.
-      rate_in_hz: its rate, a Python int or an integer scalar tensor.
-      rate_out_hz: the new rate, a Python int or an integer scalar tensor.
+      rate_in_hz: its rate, an integer or an integer scalar tensor, positive.
+      rate_out_hz: the new rate.
 
     Returns:
       float32 `[..., ceil(samples * rate_out_hz / rate_in_hz)]`.
-
-    Raises:
-      ValueError: if a Python-int rate is not positive.
     """
     waveform = tf.cast(waveform, tf.float32)
-    if isinstance(rate_in_hz, int) and isinstance(rate_out_hz, int):
-        if min(rate_in_hz, rate_out_hz) <= 0:
-            raise ValueError(f"{rate_in_hz=}, {rate_out_hz=}: rates must be positive")
-        if rate_in_hz == rate_out_hz:
-            return waveform
-        divisor = math.gcd(rate_in_hz, rate_out_hz)
-        return _convert(waveform, rate_in_hz // divisor, rate_out_hz // divisor)
     rate_in_hz = tf.cast(rate_in_hz, tf.int64)
     rate_out_hz = tf.cast(rate_out_hz, tf.int64)
     divisor, _ = tf.while_loop(
@@ -118,12 +107,9 @@ def _filled(
     return np.concatenate(parts)
 
 
-def _convert(waveform: tf.Tensor, num_in: Any, num_out: Any) -> tf.Tensor:
-    """Resamples by `num_out / num_in`, both ints or both int64 tensors."""
-    samples = waveform.shape[-1]
-    if samples is None:
-        samples = tf.shape(waveform, tf.int64)[-1]
-    lower = (min if isinstance(num_in, int) else tf.minimum)(num_in, num_out)
+def _convert(waveform: tf.Tensor, num_in: tf.Tensor, num_out: tf.Tensor) -> tf.Tensor:
+    """Resamples by `num_out / num_in`, both int64."""
+    samples, lower = tf.shape(waveform, tf.int64)[-1], tf.minimum(num_in, num_out)
     # Lengths in groups of `num_in` input or `num_out` output samples.
     guard = -(-_GUARD_SAMPLES // lower)
     step, half_block = 14 * guard, 8 * guard
@@ -144,10 +130,9 @@ def _convert(waveform: tf.Tensor, num_in: Any, num_out: Any) -> tf.Tensor:
     blocks = tf.signal.irfft(spectrum, [tf.cast(2 * half_block * num_out, tf.int32)])
 
     kept = blocks[..., guard * num_out : (guard + step) * num_out]
-    length = -(-samples * num_out // num_in)
     result = tf.reshape(kept, tf.concat([lead, [num_blocks * step * num_out]], 0))
-    static = length if isinstance(length, int) else None
-    return tf.ensure_shape(result[..., :length], waveform.shape[:-1] + [static])
+    result = result[..., : -(-samples * num_out // num_in)]
+    return tf.ensure_shape(result, waveform.shape[:-1] + [None])
 
 
 def _pad(tensor: tf.Tensor, axis: int, before: Any, after: Any) -> tf.Tensor:

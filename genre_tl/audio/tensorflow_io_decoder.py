@@ -1,4 +1,4 @@
-"""Decodes audio files with tensorflow-io, where it is installed and loads.
+"""Decodes MP3 and Ogg Vorbis with tensorflow-io, where it is installed and loads.
 
 The samples are those of libsndfile, at a higher cost (`docs/audio.md`).
 """
@@ -9,7 +9,6 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -53,17 +52,8 @@ def _decoders() -> Mapping[tuple[str, str], Callable[[tf.Tensor], tf.Tensor]]:
             core_ops.io_audio_decode_mp3  # noqa: B018  this loads the library
     except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError):
         return {}
-
-    def wav(dtype: tf.DType) -> Callable[[Any], Any]:
-        decode = functools.partial(audio.decode_wav, dtype=dtype)
-        scale = 1.0 if dtype.is_floating else 2.0 ** (1 - 8 * dtype.size)
-        return lambda data: scale * tf.cast(decode(data), tf.float32)
-
     # No FLAC: the op never returns if the stream ends before its stated length.
     return {
         ("MP3", "MPEG_LAYER_III"): audio.decode_mp3,
         ("OGG", "VORBIS"): audio.decode_vorbis,
-        ("WAV", "PCM_16"): wav(tf.int16),
-        ("WAV", "PCM_24"): wav(tf.int32),
-        ("WAV", "FLOAT"): wav(tf.float32),
     }

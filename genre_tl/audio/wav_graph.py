@@ -105,12 +105,11 @@ def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     (fmt, fmt_size), (start, data_size) = map(
         tf.unstack, tf.unstack(_find_chunks(data, length))
     )
-    fields = _bytes(data, fmt, 40)
-    tag, channels = _number(fields, 0, 2), _number(fields, 2, 2)
-    rate, align, bits = (_number(fields, *at) for at in ((4, 4), (12, 2), (14, 2)))
+    fields = ((0, 2), (2, 2), (4, 4), (12, 2), (14, 2), (24, 2))
+    numbers = [_number(data, fmt + at, size) for at, size in fields]
+    tag, channels, rate, align, bits, codec = numbers
     is_extensible = tf.equal(tag, _EXTENSIBLE) & (fmt_size >= 40)
-    guid = tf.reduce_all(tf.equal(fields[26:], tf.constant(list(_GUID), tf.int64)))
-    codec = tf.where(is_extensible & guid, _number(fields, 24, 2), tag)
+    codec = tf.where(is_extensible & _is(data, fmt + 26, _GUID), codec, tag)
     is_pcm, is_float = tf.equal(codec, _PCM), tf.equal(codec, _FLOAT)
     sizes = tf.cast(tf.where(is_pcm, [8, 16, 24, 32], [32, 64, 32, 64]), tf.int64)
     code = tf.where(is_pcm, bits // 8 - 1, 3 + bits // 32)
@@ -154,7 +153,7 @@ def _find_chunks(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     def look(
         count: tf.Tensor, at: tf.Tensor, found: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        size, body = _number(_bytes(data, at + 4, 4), 0, 4), at + 8
+        size, body = _number(data, at + 4, 4), at + 8
         is_new = tf.equal(_piece(data, at, 4), [b"fmt ", b"data"]) & (found[:, 0] < 0)
         # Writers to a pipe state 0, or the largest number, for "all".
         size = tf.where(is_new[1] & tf.equal(size, 0), length, size)
@@ -171,7 +170,7 @@ def _find_chunks(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
 def _large_size(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     """Returns the size of `data` that `ds64` of an RF64 file states, or the file's."""
     is_stated = _is(data, 0, b"RF64") & _is(data, 12, b"ds64")
-    size = _number(_bytes(data, 28, 8), 0, 8)  # Negative from 2^63 on.
+    size = _number(data, 28, 8)  # Negative from 2^63 on.
     return tf.where(is_stated & (size > 0) & (size < length), size, length)
 
 
@@ -186,16 +185,11 @@ def _piece(data: tf.Tensor, at: Any, num_bytes: Any) -> tf.Tensor:
     return tf.strings.substr(data, at, tf.cast(num_bytes, tf.int64))
 
 
-def _bytes(data: tf.Tensor, at: Any, num_bytes: int) -> tf.Tensor:
-    """Returns bytes as int64 `[num_bytes]`, zeros beyond the end of the file."""
-    found = tf.io.decode_raw(_piece(data, at, num_bytes), tf.uint8)
-    found = tf.pad(found, [[0, num_bytes - tf.size(found)]])
-    return tf.ensure_shape(tf.cast(found, tf.int64), [num_bytes])
-
-
-def _number(values: tf.Tensor, at: int, num_bytes: int) -> tf.Tensor:
+def _number(data: tf.Tensor, at: Any, num_bytes: int) -> tf.Tensor:
+    """Returns an unsigned number, with zeros for bytes beyond the end of the file."""
+    digits = tf.cast(tf.io.decode_raw(_piece(data, at, num_bytes), tf.uint8), tf.int64)
     powers = tf.constant([256**n for n in range(num_bytes)], tf.int64)
-    return tf.reduce_sum(values[at : at + num_bytes] * powers)
+    return tf.reduce_sum(digits * powers[: tf.size(digits)])
 
 
 def _waveform(data: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
