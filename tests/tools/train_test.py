@@ -1,4 +1,4 @@
-"""`tools.train` to its end: folders of music in, a classifier that tells them out."""
+"""`tools.train`: from folders of music to an exported classifier."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ def trained(folder, root):
 
 
 def files_of(folder):
-    """What lies there, and when it was written; without what only sums it up."""
+    """Returns all files and their times, except summaries that each call writes."""
     summary = {"lock", "settings.json", "report.md", "report.json"}
     return {
         path.relative_to(folder): path.stat().st_mtime_ns
@@ -79,7 +79,7 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
     assert (folder / "saved_models/mine/1/saved_model.pb").is_file()
 
 
-def test_the_export_tells_new_clips(folder, trained, tmp_path):
+def test_the_export_labels_new_clips(folder, trained, tmp_path):
     model = serving.Predictor(folder / "saved_models/mine")
     assert model.labels == ("noise", "tone")
     expected = ["noise", "tone", "tone", "noise"]
@@ -91,7 +91,7 @@ def test_the_export_tells_new_clips(folder, trained, tmp_path):
     assert best == expected
 
 
-def test_the_same_command_does_nothing_anew(folder, trained, root):
+def test_rerunning_the_command_changes_no_file(folder, trained, root):
     before = files_of(folder)
     again = train(folder, root)
     assert again.returncode == 0, again.stderr
@@ -126,7 +126,7 @@ def test_the_same_command_does_nothing_anew(folder, trained, root):
         ("pretrain", [], "pre-training takes tags, not genres"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_features_are_extracted(
+def test_errors_are_reported_before_features_are_extracted(
     folder, root, tmp_path, name, flags, message
 ):
     store = f"--features_dir={tmp_path / 'features'}"
