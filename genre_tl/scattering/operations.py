@@ -70,13 +70,13 @@ class PlannedTransform:
         moduli: dict[int, list[tf.Tensor]] = {}
         for group in kernels.first:
             parts = signals[group.rate_in].convolve(group.kernel, 2)
-            modulus = _modulus(*parts, group.num_rows)
+            modulus = _modulus(parts, group.num_rows)
             moduli.setdefault(group.rate_out, []).append(modulus)
         signals = self._pyramid(moduli, kernels.second, kernels.halvings)
         moments.append(_in_blocks(signals[plan.lowest].plain, lowest))
         for group in kernels.second:
             parents = signals[group.rate_in].rows(group.first, group.num_rows)
-            modulus = _modulus(*parents.convolve(group.kernel, 2), 1)
+            modulus = _modulus(parents.convolve(group.kernel, 2), 1)
             moments.append(_in_blocks(modulus, kernels.moments[group.rate_out]))
         return self._average(tf.concat(moments, 0), kernels.low_pass)
 
@@ -206,8 +206,9 @@ def _reflected(blocks: tf.Tensor) -> tf.Tensor:
     return turned[:, ::-1]
 
 
-def _modulus(real: tf.Tensor, imaginary: tf.Tensor, num_wavelets: int) -> tf.Tensor:
+def _modulus(parts: list[tf.Tensor], num_wavelets: int) -> tf.Tensor:
     # [rows, steps, wavelets * outputs] -> [rows * wavelets, samples]
+    real, imaginary = parts
     power = tf.square(real) + tf.square(imaginary)
     modulus = tf.sqrt(tf.maximum(power, _TINY**2)) - _TINY
     if num_wavelets > 1:

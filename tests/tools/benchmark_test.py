@@ -2,12 +2,12 @@ import pytest
 from support import runs
 
 from genre_tl import params
-from tools import training_benchmark
+from tools.benchmarks import training
 
 
 def test_a_training_step_is_measured_beside_one_of_keras(capsys, monkeypatch):
     monkeypatch.setitem(params.PRESETS, "default", runs.TINY)
-    training_benchmark.run(1)
+    training.speed(1)
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
     rows = [[cell.strip() for cell in row] for row in rows if row]
     assert [row[0] for row in rows[2:]] == ["32", "64"]

@@ -1,10 +1,10 @@
-"""Drawings of the tools: files are written, and the figures hold the values given."""
+"""Drawings of benchmarks: files are written, and the figures hold the values."""
 
 import numpy as np
 import pytest
 from matplotlib import image
 
-from tools import drawings
+from tools.benchmarks import drawings
 
 
 def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
@@ -38,15 +38,3 @@ def test_path_errors_are_drawn_by_order(tmp_path, drawn):
     first, second = drawn[0].axes
     assert first.get_lines()[0].get_ydata() == [2e-4]
     assert second.get_lines()[0].get_ydata() == [3e-4]
-
-
-def test_memory_is_drawn_over_minutes_with_a_shared_axis(drawn, tmp_path):
-    work = {"many": ([0, 60, 120], [500, 900, 910]), "$long": ([0, 30], [500, 800])}
-    drawings.memory(work, tmp_path / "memory.png")
-    assert (tmp_path / "memory.png").stat().st_size > 1000
-    (fig,) = drawn
-    many, long = fig.axes
-    assert many.get_lines()[0].get_xydata().tolist() == [[0, 500], [1, 900], [2, 910]]
-    assert long.get_lines()[0].get_xydata().tolist() == [[0, 500], [0.5, 800]]
-    assert many.get_ylim() == long.get_ylim() and many.get_ylim()[0] == 0
-    assert [axis.get_title("left") for axis in fig.axes] == ["many", r"\$long"]

@@ -1,9 +1,9 @@
-"""Drawings of the tools: scattering coefficients and their error, memory over time."""
+"""Drawings of scattering coefficients and their error."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib import axes, ticker
@@ -103,23 +103,3 @@ def path_errors(
             ax.set_xlabel("centre frequency of the last wavelet (Hz)")
             plots.legend_below(ax)
         row[0].set_ylabel("relative error in L2")
-
-
-def memory(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    path: str | os.PathLike[str],
-) -> None:
-    """Draws the memory of a process over time, one panel for each workload.
-
-    Args:
-      curves: times in seconds and memory in MB, by workload.
-      path: the PNG to write.
-    """
-    size = 4.0 * len(curves), 3.2
-    with plots.picture(path, "Memory of prediction", size) as fig:
-        panels = fig.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-        for ax, (name, (secs, megabytes)) in zip(panels, curves.items(), strict=True):
-            ax.plot(np.asarray(secs) / 60, megabytes, color="#0072B2")
-            ax.set(title=plots.verbatim(name), xlabel="minutes")
-        panels[0].set_ylabel("resident memory (MB)")
-        panels[0].set_ylim(bottom=0)
