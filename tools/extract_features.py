@@ -2,11 +2,10 @@
 
     python -m tools.extract_features --data_dir=data/gtzan
 
-A second call computes only what was added or changed since, a call after an
-interruption goes on where that one stopped. Files that cannot be used are listed
-with the reason in the store's index.csv, and do not stop the others.
+Only new and changed files are computed; rerun it to resume after an interruption.
+Files that fail are listed with the reason in the store's index.csv.
 
-Exit code: 0 if any clip has features, even if others failed; 1 if none has.
+Exit code: 0 if any clip has features, 1 if none has.
 """
 
 from __future__ import annotations

@@ -86,11 +86,10 @@ def extract(
 ) -> Summary:
     """Brings a feature store up to date with the files of a table.
 
-    Only new and changed files are read (by size and modification time). Rerun it
-    after an interruption to resume; the result is identical to an uninterrupted run.
-    A file that failed has the reason in the store's `index.csv` and is tried again
-    once it has changed; one that could not be read, each time. A store that is up to
-    date is not written to.
+    Reads files that are new or changed (by size and modification time), and again
+    each time those that could not be read. Rerun it after an interruption to resume;
+    the result is identical to an uninterrupted run. Reasons for failures are in the
+    store's `index.csv`. A store that is up to date is not written to.
 
     Args:
       dataset: the clips.
@@ -105,14 +104,8 @@ def extract(
         with other parameters, or is being written by another process.
       OSError: if the store cannot be read or written.
     """
-    if max_secs is not None and not 0 < max_secs < math.inf:
-        raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
     folder = pathlib.Path(store_dir)
-    if not feature_store.exists(folder):
-        layer = log_scattering.LogScattering.from_params(frontend)
-        *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
-        feature_store.create(folder, frontend, max_secs=max_secs, num_paths=num_paths)
-    feature_store.check(folder, frontend, max_secs=max_secs)
+    _prepare(folder, frontend, max_secs)
     store = feature_store.Store(folder)
     pending, touched, gone = store.changes(dataset.root, dataset.paths)
     known = set(store.by_sha256)
@@ -121,15 +114,28 @@ def extract(
             store = feature_store.Store(folder)  # another process may have filled it
             pending, touched, gone = store.changes(dataset.root, dataset.paths)
             known = set(store.by_sha256)
+            _compute(dataset.root, pending, store, frontend, max_secs, on_progress)
             if touched:
                 store.update(touched)
-            _compute(dataset.root, pending, store, frontend, max_secs, on_progress)
             store.remove_unused()
     elif touched:
         # It saves time later; a store that cannot be written to is usable.
         with contextlib.suppress(OSError, ValueError), files.lock(folder):
             store.update(touched)
     return _summary([store.index[path] for path in dataset.paths], pending, known, gone)
+
+
+def _prepare(
+    folder: pathlib.Path, frontend: params.Frontend, max_secs: float | None
+) -> None:
+    """Makes a folder a store, or raises if it is one with other parameters."""
+    if max_secs is not None and not 0 < max_secs < math.inf:
+        raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
+    if not feature_store.exists(folder):
+        layer = log_scattering.LogScattering.from_params(frontend)
+        *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
+        feature_store.create(folder, frontend, max_secs=max_secs, num_paths=num_paths)
+    feature_store.check(folder, frontend, max_secs=max_secs)
 
 
 def _compute(

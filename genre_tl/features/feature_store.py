@@ -162,8 +162,8 @@ class Store:
             # With these line ends, the writer quotes names that contain either.
             writer = csv.writer(file, lineterminator="\r\n")
             writer.writerow(field.name for field in dataclasses.fields(Row))
-            rows = map(self.index.get, sorted(self.index))
-            writer.writerows(map(dataclasses.astuple, rows))
+            ordered = (self.index[path] for path in sorted(self.index))
+            writer.writerows(map(dataclasses.astuple, ordered))
 
     def remove_unused(self) -> None:
         """Deletes shards that no row names: outdated, or left by a kill."""
@@ -190,7 +190,7 @@ class Reader:
             size = 4 * number * self._num_paths
             if first < start + count and start < first + number:
                 data = self._shard(row.shard)[position : position + size]
-                if zlib.crc32(data) != crc32:
+                if zlib.crc32(data.tobytes()) != crc32:
                     raise self._damaged(row.shard, f"frames of {row.path}")
                 frames = data.view("<f4").reshape(number, self._num_paths)
                 parts.append(frames[max(start - first, 0) : start + count - first])
@@ -221,7 +221,7 @@ def exists(folder: pathlib.Path) -> bool:
 
 
 def create(folder: pathlib.Path, frontend: params.Frontend, **values: Any) -> None:
-    """Makes a new or empty folder a store with these parameters.
+    """Makes a new or empty folder a store with these parameters, unless it is one.
 
     Raises:
       ValueError: if it contains something else, or another process writes to it.
@@ -229,9 +229,11 @@ def create(folder: pathlib.Path, frontend: params.Frontend, **values: Any) -> No
     """
     folder.mkdir(parents=True, exist_ok=True)
     with files.lock(folder):
-        own = {files.LOCK, _PARAMS + files.UNFINISHED}
-        foreign = {entry.name for entry in folder.iterdir()} - own
-        if foreign and not exists(folder):
+        if exists(folder):
+            return
+        foreign = {entry.name for entry in folder.iterdir()}
+        foreign -= {files.LOCK, _PARAMS + files.UNFINISHED}
+        if foreign:
             raise ValueError(
                 f"{folder}: holds {min(foreign)} but no feature store; give a new or "
                 "an empty folder for the features"
@@ -274,11 +276,14 @@ def check(
 
 def sha256(file: pathlib.Path) -> str:
     """Returns the checksum of a file in hexadecimal, "" if it cannot be read."""
+    digest = hashlib.sha256()
     try:
         with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            while part := stream.read(2**20):
+                digest.update(part)
     except OSError:
         return ""
+    return digest.hexdigest()
 
 
 def _values(frontend: params.Frontend) -> dict[str, Any]:

@@ -303,9 +303,9 @@ def _in_memory(features: Features) -> Features:
 def _free_bytes() -> int:
     """Returns the memory that this process may still use."""
     free = [2**63]
-    with contextlib.suppress(OSError, TypeError):
+    with contextlib.suppress(OSError):
         text = pathlib.Path("/proc/meminfo").read_text()
-        free.append(1024 * int(re.search(r"MemAvailable:\s*(\d+)", text)[1]))
+        free += [1024 * int(x) for x in re.findall(r"MemAvailable:\s*(\d+)", text)]
     with contextlib.suppress(OSError, ValueError):  # "max": without limit
         group = pathlib.Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())

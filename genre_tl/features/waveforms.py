@@ -41,7 +41,7 @@ def waveform_batches(
         return generator.permutation(len(paths)), generator.random(len(paths))
 
     def read(row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        (clip,) = decoding.read([paths[row]])
+        (clip,) = decoding.read([paths[int(row)]])
         if clip.waveform is None:
             raise ValueError(f"{clip.path}: {clip.error}")
         start = int(place * (max(len(clip.waveform) - num_samples, 0) + 1))
