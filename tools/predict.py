@@ -4,25 +4,20 @@ r"""Names the genre (or tags) of music files with an exported model.
     find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
         --output=scores.csv --embeddings=vectors.npz
 
-Folders are searched recursively for audio files; hidden files and folders are
-skipped. `-` reads a list of files and folders from the standard input, one per line.
-Prints one line per file:
+Folders are searched recursively; hidden files are skipped. `-` reads a list of files
+and folders from the standard input, one per line. Prints one line per file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
 
 --format=json prints one object per line and --format=csv a table, both with the
-scores of all labels. A file that cannot be used is reported on stderr, and has a row
-with the reason in JSON and CSV; the other files are still scored, and the exit code
-is 1.
-
-With --output or --embeddings, rerun the same command to resume after an
-interruption; the result is identical to an uninterrupted run.
+scores of all labels. A file that cannot be used is reported on stderr and in its row;
+the exit code is then 1. With --output or --embeddings, rerun the same command to
+resume; the result is identical to an uninterrupted run.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import errno
 import glob
 import hashlib
@@ -33,6 +28,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import app, flags
 
 from genre_tl import files
@@ -95,15 +91,13 @@ def main(argv: list[str]) -> int:
 
     command.skip_graph_rewriting()
     model = predictor.Predictor(FLAGS.model)
-    outputs = [path for path in (FLAGS.output, FLAGS.embeddings) if path]
-    with contextlib.ExitStack() as stack:
-        chunks = None
-        if outputs:
-            opened = unfinished.opened(outputs[0], _key(model, paths))
-            chunks = stack.enter_context(opened)
-        num_failed = _predict(model, paths, chunks)
-        if chunks:
+    output = FLAGS.output or FLAGS.embeddings
+    if output:
+        with unfinished.opened(output, _key(model, paths)) as chunks:
+            num_failed = _predict(model, paths, chunks)
             _write_outputs(_writer(model.labels).head(), paths, chunks)
+    else:
+        num_failed = _predict(model, paths, None)
     failed = f"; {num_failed} failed" if num_failed else ""
     _report(f"{len(paths) - num_failed} of {len(paths)} files{failed}")
     return 1 if num_failed else 0
@@ -187,33 +181,27 @@ def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:
 def _predict(
     model: predictor.Predictor, paths: Sequence[str], chunks: unfinished.Chunks | None
 ) -> int:
-    """Prints or stores the results that are missing; returns the number of failures."""
+    """Prints or stores the missing results; returns the number of failed files."""
     from genre_tl.serving import predictor
 
     writer, num_failed, start = _writer(model.labels), 0, 0
-    if not FLAGS.output:
-        _print(writer.head())
+    _print(writer.head())
     for chunk in chunks or ():
+        _print(chunk["text"].tobytes().decode())
         num_failed += chunk["failed"].sum()
         start += len(chunk["failed"])
-        if not FLAGS.output:
-            _print(chunk["text"].tobytes().decode())
     if start:
         _report(f"resuming after {start} of {len(paths)} files")
     group: list[tuple[str, predictor.Result]] = []
-    for result in _results(model, paths, start):
-        text = writer.text(result)
-        if not FLAGS.output:
-            _print(text)
+    for done, result in enumerate(_results(model, paths, start), start + 1):
         if result.error:
             num_failed += 1
             _report(f"{result.path}: {result.error}")
-        if chunks:
-            group.append((text, result))
-            done = start + len(group)
-            if len(group) == predictor.GROUP_FILES or done == len(paths):
-                _store(group, chunks)
-                start, group = done, []
+        group.append((writer.text(result), result))
+        _print(group[-1][0])
+        if done % predictor.GROUP_FILES == 0 or done == len(paths):
+            _store(group, chunks)
+            group = []
     return num_failed
 
 
@@ -254,6 +242,9 @@ def _writer(labels: Sequence[str]) -> result_formats.Writer:
 
 
 def _print(text: str) -> None:
+    """Prints a text unless it goes to --output."""
+    if FLAGS.output:
+        return
     if sys.stdout.isatty():
         text = "\n".join(map(result_formats.printable, text.split("\n")))
     try:
@@ -266,10 +257,10 @@ def _print(text: str) -> None:
 
 
 def _store(
-    group: Sequence[tuple[str, predictor.Result]], chunks: unfinished.Chunks
+    group: Sequence[tuple[str, predictor.Result]], chunks: unfinished.Chunks | None
 ) -> None:
-    import numpy as np
-
+    if chunks is None:
+        return
     texts = "".join(text for text, _ in group).encode("utf-8", "backslashreplace")
     vectors = [r.embedding for _, r in group if not r.error and r.embedding is not None]
     chunks.add(
@@ -292,8 +283,6 @@ def _write_outputs(head: str, paths: Sequence[str], chunks: unfinished.Chunks) -
 
 def _write_npz(paths: Sequence[str], chunks: unfinished.Chunks) -> None:
     """Writes what `np.savez` would, but never holds all vectors in memory."""
-    import numpy as np
-
     failed = [is_failed for chunk in chunks for is_failed in chunk["failed"]]
     ids = [path for path, is_bad in zip(paths, failed, strict=True) if not is_bad]
     width = max((chunk["vectors"].shape[-1] for chunk in chunks), default=0)
@@ -328,16 +317,15 @@ def _write_taggram(result: predictor.Result, labels: Sequence[str], base: str) -
     from genre_tl.evaluation import plots
 
     assert result.taggram is not None
-    times, scores = result.taggram.times_secs, result.taggram.scores
+    times, scores = result.taggram
     name = os.path.relpath(os.path.abspath(result.path), base)
     target = os.path.join(FLAGS.taggram, name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    rows = [
-        ",".join([f"{secs:.3f}", *(f"{score:.6f}" for score in row)])
-        for secs, row in zip(times, scores, strict=True)
-    ]
-    head = result_formats.csv_row(["secs", *labels])
-    files.write_text(f"{target}.csv", head + "".join(f"{row}\n" for row in rows))
+    head = result_formats.csv_row(["secs", *labels]).rstrip("\n")
+    formats = ["%.3f", *["%.6f"] * len(labels)]
+    with files.whole(f"{target}.csv") as path:
+        rows = np.column_stack([times, scores])
+        np.savetxt(path, rows, formats, ",", header=head, comments="", encoding="utf-8")
     title = result_formats.printable(os.path.basename(result.path))
     if len(times):
         plots.taggram(times, scores, labels, f"{target}.png", title=title)

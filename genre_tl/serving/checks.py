@@ -9,7 +9,7 @@ from __future__ import annotations
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -51,7 +51,7 @@ def run(folder: pathlib.Path, trained: TrainedModel) -> Iterator[str]:
         clips = reference_clips(trained.frontend)
         model.signatures["serving_default"](tf.constant(_batch(clips[:1])))
         answered = time.monotonic()
-        yield _check_signatures(_requested(model), trained.labels)
+        yield _check_signatures(model, trained.labels)
         scores = _scores(model, clips)
     what = f"scores of {len(clips)} reference clips differ from the Keras model's"
     yield check_difference(scores["alone"], keras_scores(trained, clips), what)
@@ -89,28 +89,21 @@ def _load(folder: pathlib.Path) -> tf.Module:
         raise ValueError(f"export refused: it cannot be loaded: {error}") from error
 
 
-def _requested(model: tf.Module) -> dict[str, np.ndarray]:
-    """Returns the outputs for the warm-up requests, by `signature/output`."""
-    found: dict[str, np.ndarray] = {}
-    for name, signature in model.signatures.items():
-        (argument,) = signature.structured_input_signature[1]
-        _, request = warmup.requests().get(name, ("", np.zeros([1, 1], np.float32)))
-        outputs = signature(**{argument: tf.constant(request)})
-        found |= {f"{name}/{key}": value.numpy() for key, value in outputs.items()}
-    return found
-
-
-def _check_signatures(found: Mapping[str, np.ndarray], labels: Sequence[str]) -> str:
-    answered = {name.partition("/")[0] for name in found}
-    if answered != set(warmup.requests()):
-        raise ValueError(f"export refused: its signatures are {sorted(answered)}")
-    for name, value in found.items():
-        if name.endswith("/classes"):
-            if value.tolist() != [[label.encode() for label in labels]]:
-                raise ValueError(f"export refused: {name} are not the labels")
-        elif not np.isfinite(value).all():
-            raise ValueError(f"export refused: {name} are not finite")
-    return f"{len(answered)} signatures answer their warm-up requests"
+def _check_signatures(model: tf.Module, labels: Sequence[str]) -> str:
+    names = [label.encode() for label in labels]
+    requests = warmup.requests()
+    if set(model.signatures) != set(requests):
+        raise ValueError(f"export refused: it has signatures {set(model.signatures)}")
+    for name, (argument, request) in requests.items():
+        answer = model.signatures[name](**{argument: tf.constant(request)})
+        for output, value in answer.items():
+            if output == "classes" and value.numpy().tolist() != [names]:
+                raise ValueError(
+                    f"export refused: classes of {name} are not the labels"
+                )
+            if output != "classes" and not np.isfinite(value).all():
+                raise ValueError(f"export refused: {output} of {name} are not finite")
+    return f"{len(requests)} signatures answer their warm-up requests"
 
 
 def _scores(model: tf.Module, clips: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -84,14 +84,13 @@ class Network(tf.Module):
         return variables
 
     def states(self, frames: tf.Tensor) -> tf.Tensor:
-        """Returns for every frame what the head reads, `[batch, frames, units]`.
+        """Returns the state of every frame, `[batch, frames, units]`.
 
-        That is the last layer's state or, with read-out `all`, the standardised frame
-        joined with all layers' states. Values at padded frames are meaningless and
-        have no effect on others.
+        With read-out `all` that is the standardised frame joined with all layers'
+        states, else the last layer's state. Padded frames have meaningless values.
 
         Args:
-          frames: float32 `[batch, frames, paths]`, frames static, `PAD_VALUE` after
+          frames: `[batch, frames, paths]`, static number of frames, `PAD_VALUE` after
             the end of a clip.
         """
         mask = tf.not_equal(frames[:, :, 0], features.PAD_VALUE)
@@ -111,7 +110,7 @@ class Network(tf.Module):
         """Returns the input of the head, `[batch, units]`.
 
         Args:
-          states: `[batch, frames, units]`.
+          states: as `states` returns them.
           counts: valid frames of each clip, float32 `[batch]`, at least 1.
         """
         if not self._reads_all:
@@ -123,11 +122,8 @@ class Network(tf.Module):
     def local(self, states: tf.Tensor, counts: tf.Tensor, reach: int) -> tf.Tensor:
         """Returns the input of the head around each frame, `[batch, frames, units]`.
 
-        Args:
-          states: `[batch, frames, units]`.
-          counts: valid frames of each clip, float32 `[batch]`.
-          reach: with read-out `all`, the mean is over this many valid frames on either
-            side; with `last` each frame has its own state.
+        With read-out `all` it is the mean of the valid states up to `reach` frames
+        away, else the state.
         """
         if not self._reads_all:
             return states

@@ -22,11 +22,20 @@ GROUP_FILES = 32
 
 # Longer files are read and scored in pieces: what an export computes at once.
 _PIECE_SEGMENTS = saved_model.CHUNK_SEGMENTS
-_WHOLE_FILE = 2**40  # the piece, if the length of the model's segments is unknown
+_WHOLE_FILE = 2**40
 
 # Most samples in one padded batch, and in the pieces read before they are scored.
 _BATCH_SAMPLES = saved_model.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 _READ_SAMPLES = 2 * _BATCH_SAMPLES
+
+
+class Taggram(NamedTuple):
+    """Scores over time."""
+
+    times_secs: np.ndarray
+    """`[times]`, from the beginning of the recording."""
+    scores: np.ndarray
+    """`[times, labels]`"""
 
 
 class Predictor:
@@ -41,7 +50,7 @@ class Predictor:
 
     Raises:
       FileNotFoundError: if there is no export.
-      ValueError: if it is damaged, or not an export of this package.
+      ValueError: if it is damaged, or of another program.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -75,17 +84,10 @@ class Predictor:
         """
         return self.score_pieces(self._whole(waveforms))[1]
 
-    def taggram(self, waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the scores of a clip over time.
+    def taggram(self, waveform: np.ndarray) -> Taggram:
+        """Returns the scores around each valid frame of a clip.
 
-        Args:
-          waveform: float `[samples]` at `params.SAMPLE_RATE_HZ`.
-
-        Returns:
-          Times in seconds, float32 `[times]`, one per valid frame, and the scores
-          around them, float32 `[times, labels]`.
-
-        Raises: as for `scores`.
+        Args, Raises: as for `scores`.
         """
         return self.taggram_of_piece(*self._whole([waveform]))
 
@@ -93,11 +95,9 @@ class Predictor:
         """Scores parts of recordings, as `framing.pieces` yields them.
 
         Returns:
-          Scores float32 `[pieces, labels]`, embeddings `[pieces, units]`, and valid
-          frames float32 `[pieces]`, 0 for silence: the weight of each piece among
-          those of its recording.
+          Scores `[pieces, labels]`, embeddings `[pieces, units]`, and the weight of
+          each piece in its recording `[pieces]`: valid frames, 0 for silence.
         """
-        self.require_own_process()
         answers = []
         for batch in list(_batches(pieces)) or [[]]:
             padding = np.array([piece.padding for piece in batch], np.float32)
@@ -105,16 +105,12 @@ class Predictor:
             answers.append(self._model.score_and_embed(_stack(batch), starts, padding))
         return [np.concatenate(part) for part in zip(*answers, strict=True)]
 
-    def taggram_of_piece(self, piece: framing.Piece) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what `taggram` does for a part of a recording.
-
-        Times count from the beginning of the recording.
-        """
-        self.require_own_process()
+    def taggram_of_piece(self, piece: framing.Piece) -> Taggram:
+        """Returns what `taggram` does, for a part of a recording."""
         scores, times = self._model.taggram(_stack([piece]), [0], [piece.padding])
         is_frame = times[0].numpy() != saved_model.NO_TIME
         secs = times[0].numpy()[is_frame] + piece.start / params.SAMPLE_RATE_HZ
-        return secs.astype(np.float32), scores[0].numpy()[is_frame]
+        return Taggram(secs.astype(np.float32), scores[0].numpy()[is_frame])
 
     def require_own_process(self) -> None:
         """Raises `RuntimeError` in a process forked from that of the model."""
@@ -143,26 +139,14 @@ class Predictor:
         return pieces
 
 
-class Taggram(NamedTuple):
-    """Scores over time.
-
-    Attributes:
-      times_secs: float `[times]`, from the beginning of the file.
-      scores: float32 `[times, labels]`.
-    """
-
-    times_secs: np.ndarray
-    scores: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class Result:
     """Prediction for one file, or the reason it failed.
 
     Attributes:
       path: the file, as given.
-      scores: float32 `[labels]`; None after an error.
-      embedding: float32 `[units]`, if requested.
+      scores: `[labels]`; None after an error.
+      embedding: `[units]`, if requested.
       taggram: scores over time, if requested.
       secs: length of the audio read.
       note: a warning about a file that was used, or "".
@@ -186,21 +170,17 @@ def predict(
     embeddings: bool = False,
     taggrams: bool = False,
 ) -> Iterator[Result]:
-    """Scores files in order and in bounded memory, decoding some ahead.
+    """Yields a result for each file, in order and in bounded memory.
 
-    A file of more than eight minutes is scored in pieces and their scores averaged,
-    as an export does with its segments. Results do not depend on where a list of
-    files begins, if it is cut at a multiple of `GROUP_FILES`.
+    Files of more than eight minutes are scored in pieces. Results do not depend on
+    where a list of files begins, if it is cut at a multiple of `GROUP_FILES`.
 
     Args:
       model: an exported model.
-      paths: audio files.
+      paths: audio files; one that cannot be used has an error.
       max_secs: use at most this much of each file, from its beginning.
-      embeddings: whether to return the embedding of each file.
+      embeddings: whether to return embeddings.
       taggrams: whether to compute scores over time.
-
-    Yields:
-      One result per file; a file that cannot be used has an error.
     """
     model.require_own_process()
     frontend = model_card.read(model.folder).get("frontend", {})
@@ -221,7 +201,7 @@ def predict(
 
 class _Scored(NamedTuple):
     answer: tuple[np.ndarray, np.ndarray, float]  # scores, embedding, valid frames
-    taggram: tuple[np.ndarray, np.ndarray] | None
+    taggram: Taggram | None
 
 
 class _File:

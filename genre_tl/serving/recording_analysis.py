@@ -24,11 +24,8 @@ _COLUMNS = 1_000  # of envelope and scaleogram
 _RANGE_DB = 70.0  # from the loudest coefficient to black
 _NUM_NEIGHBOURS = 8
 
-# Errors of NumPy for other files, damaged or empty ones.
-_NOT_EMBEDDINGS = (
-    *(KeyError, ValueError, AttributeError, TypeError),
-    *(zipfile.BadZipFile, EOFError),
-)
+# Errors of NumPy for files of another kind, damaged or empty ones.
+_LOAD_ERRORS = (KeyError, ValueError, AttributeError, zipfile.BadZipFile, EOFError)
 
 # First-order filters: 8 per octave, a frame every 32 ms, computed in blocks that
 # overlap by a margin on either side.
@@ -52,7 +49,7 @@ class Collection:
             with np.load(path) as table:
                 self.ids = table["ids"].tolist()
                 self._vectors = table["vectors"].astype(np.float32)
-        except _NOT_EMBEDDINGS as error:
+        except _LOAD_ERRORS as error:
             raise ValueError(
                 f"{os.fspath(path)}: holds no embeddings ({error}); create them with "
                 "predict --embeddings"
@@ -79,12 +76,7 @@ class Collection:
 def analyse(
     path: str, model: predictor.Predictor, collection: Collection | None = None
 ) -> dict[str, Any]:
-    """Returns everything that the page shows about a recording, fit for JSON.
-
-    Args:
-      path: an audio file.
-      model: scores the genres or tags.
-      collection: recordings to find neighbours in.
+    """Returns everything that the page shows about an audio file, fit for JSON.
 
     Returns:
       `secs`, `note`; `envelope` `[columns]`, 0 to 1; `scaleogram` `[bands][columns]`,

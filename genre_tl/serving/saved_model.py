@@ -1,7 +1,7 @@
-"""What a SavedModel answers: scores, scores over time, embeddings.
+"""The SavedModel of a trained network, and what its signatures compute.
 
-All of TensorFlow's core operations and plain variables, so that a server needs
-nothing else. `docs/serving.md` describes the signatures.
+Core TensorFlow operations and plain variables only. `docs/serving.md` describes the
+signatures.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from genre_tl.serving import inference_graph
 from genre_tl.serving.trained_model import TrainedModel
 
 CHUNK_SEGMENTS = 16
-"""Segments that are computed at once: what bounds the memory."""
+"""Segments computed at a time, which bounds memory."""
 
 NO_TIME = -1.0
-"""Stands in `times` of a taggram where a clip has no frame; the scores are 0."""
+"""Value in `times` of a taggram where a clip has no frame; its scores are 0."""
 
-# A taggram's scores are those of this much music around each frame.
+# Music around each frame of a taggram.
 _WINDOW_SECS = 5.0
 
 _WAVEFORM = tf.TensorSpec([None, None], tf.float32, "waveform")
@@ -69,18 +69,6 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
         classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
         return {"scores": scores, "classes": classes}
 
-    def signature(spec: tf.TensorSpec, answer: Callable[[tf.Tensor], Any]) -> Any:
-        return tf.function(answer, input_signature=[spec], autograph=False)
-
-    def serving_default(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        return scored(waveform)
-
-    def audio_bytes(audio_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return scored(wav_graph.decode(audio_bytes))
-
-    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return scored(_of_examples(inputs))
-
     def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
         _, vectors, _ = answers.score_and_embed(waveform, *_places(waveform))
         return {"embedding": vectors}
@@ -91,12 +79,16 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
 
     encoded = tf.TensorSpec([None], tf.string, "audio_bytes")
     examples = tf.TensorSpec([None], tf.string, "inputs")
+    functions = {
+        "serving_default": (_WAVEFORM, scored),
+        "audio_bytes": (encoded, lambda wav: scored(wav_graph.decode(wav))),
+        "classify": (examples, lambda inputs: scored(_of_examples(inputs))),
+        "embedding": (_WAVEFORM, embedding),
+        "taggram": (_WAVEFORM, taggram),
+    }
     return {
-        "serving_default": signature(_WAVEFORM, serving_default),
-        "audio_bytes": signature(encoded, audio_bytes),
-        "taggram": signature(_WAVEFORM, taggram),
-        "embedding": signature(_WAVEFORM, embedding),
-        "classify": signature(examples, classify),
+        name: tf.function(function, input_signature=[spec], autograph=False)
+        for name, (spec, function) in functions.items()
     }
 
 
@@ -105,15 +97,12 @@ def _places(waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _mark_as_classification(folder: str | os.PathLike[str]) -> None:
-    """Gives `classify` the method name that a server's `:classify` looks for."""
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(
-        str(folder)
-    )
-    updater.replace_method_name(
-        "classify", tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME
-    )
+    """Sets the method name that a server's `:classify` looks for."""
+    v1 = tf.compat.v1.saved_model
+    updater = v1.signature_def_utils.MethodNameUpdater(str(folder))
+    updater.replace_method_name("classify", v1.CLASSIFY_METHOD_NAME)
     updater.save()
-    # It held a checksum of the file that was just changed; nothing needs it.
+    # It has a checksum of the file before this change.
     (pathlib.Path(folder) / "fingerprint.pb").unlink(missing_ok=True)
 
 
@@ -182,16 +171,10 @@ class Answers:
             autograph=False,
         )
 
-    def of_segments(
-        self, rows: tf.Tensor, weights: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores and embeddings of segments.
-
-        Args:
-          rows: float32 `[segments, segment_samples]`, zeros after the end of a clip.
-          weights: valid frames of each, float32 `[segments]`.
-        """
-        return self._answer(self.network.states(self.frames_of(rows)), weights)
+    def scores_of_segments(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns scores of clips of one segment, padded with zeros at the end."""
+        weights = framing.weights(framing.valid_samples(rows), self._frontend)
+        return self._answer(self.network.states(self.frames_of(rows)), weights)[0]
 
     def _answer(
         self, states: tf.Tensor, weights: tf.Tensor
@@ -206,85 +189,64 @@ class Answers:
         segments = framing.segments(waveform, self._frontend, starts, padding)
         sizes = [self.network.num_labels, self.network.num_units]
 
-        def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            chunk = segments.select(slice(start, start + CHUNK_SEGMENTS))
-            answer = self._answer(self._states_of(waveform, chunk), chunk.weights)
-            weighted = tf.concat(answer, 1) * chunk.weights[:, tf.newaxis]
-            added = tf.math.unsorted_segment_sum(weighted, chunk.clips, num_clips)
-            total = tf.ensure_shape(total + added, [None, sum(sizes)])
-            return start + CHUNK_SEGMENTS, total
+        def answer(states: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+            both = tf.concat(self._answer(states, weights), 1)
+            return both * weights[:, tf.newaxis]
 
-        _, total = tf.while_loop(
-            lambda start, _: start < tf.size(segments.clips),
-            add_chunk,
-            (0, tf.zeros([num_clips, sum(sizes)])),
-            parallel_iterations=1,
-        )
+        weighted = self._by_chunk(waveform, segments, answer, [sum(sizes)])
+        total = tf.math.unsorted_segment_sum(weighted, segments.clips, num_clips)
         num_frames = segments.frames_per_clip(num_clips)
         means = total / tf.maximum(num_frames, 1)[:, tf.newaxis]
         return *tf.split(means, sizes, 1), num_frames
-
-    def _states_of(self, waveform: tf.Tensor, chunk: framing.Segments) -> tf.Tensor:
-        rows = framing.cut(waveform, chunk, self._frontend)
-        return self._states(rows, chunk.lengths)
 
     def _taggram(
         self, waveform: tf.Tensor, starts: tf.Tensor, padding: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         segments = framing.segments(waveform, self._frontend, starts, padding)
-        scores = self._scores_of_frames(waveform, segments)
         num_frames, hop = self._frontend.segment_frames, self._frontend.hop_samples
-        is_valid = tf.sequence_mask(segments.weights, num_frames)
+        reach = round(_WINDOW_SECS / 2 * params.SAMPLE_RATE_HZ / hop)
+
+        def answer(states: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+            return self.network.scores(self.network.local(states, weights, reach))
+
+        width = self.network.num_labels + 1
+        scores = self._by_chunk(waveform, segments, answer, [num_frames, width - 1])
         samples = segments.starts[:, tf.newaxis] + hop * tf.range(num_frames)
-        times = tf.cast(samples, tf.float32) / params.SAMPLE_RATE_HZ
-        times = tf.where(is_valid, times, NO_TIME)
-        scores = tf.where(is_valid[:, :, tf.newaxis], scores, 0.0)
+        times = tf.cast(samples, tf.float32) / params.SAMPLE_RATE_HZ - NO_TIME
+        is_valid = tf.sequence_mask(segments.weights, num_frames)[:, :, tf.newaxis]
+        rows = tf.concat([scores, times[:, :, tf.newaxis]], 2)
+        rows = tf.where(is_valid, rows, 0.0)
+        # Put where they belong in their clip; what is missing there stays 0.
         after = segments.starts - tf.gather(starts, segments.clips)
         numbers = tf.maximum(after, 0) // self._frontend.segment_samples
+        count = tf.reduce_max(tf.concat([[0], numbers + 1], 0))
+        num_clips = tf.shape(waveform)[0]
         places = tf.stack([segments.clips, numbers], 1)
-        return self._join(scores, times, places, tf.shape(waveform)[0])
+        rows = tf.scatter_nd(places, rows, [num_clips, count, num_frames, width])
+        rows = tf.reshape(rows, [num_clips, count * num_frames, width])
+        return rows[:, :, :-1], rows[:, :, -1] + NO_TIME
 
-    def _scores_of_frames(
-        self, waveform: tf.Tensor, segments: framing.Segments
+    def _by_chunk(
+        self,
+        waveform: tf.Tensor,
+        segments: framing.Segments,
+        answer: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        size: list[int],
     ) -> tf.Tensor:
-        """Returns the scores around each frame, `[segments, frames, labels]`."""
-        hop_secs = self._frontend.hop_samples / params.SAMPLE_RATE_HZ
-        reach = round(_WINDOW_SECS / 2 / hop_secs)
-        size = [self._frontend.segment_frames, self.network.num_labels]
+        """Returns `answer(states, weights)` of all segments, `[segments, *size]`."""
 
-        def write_chunk(number: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
+        def write(number: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
             start = number * CHUNK_SEGMENTS
             chunk = segments.select(slice(start, start + CHUNK_SEGMENTS))
-            states = self._states_of(waveform, chunk)
-            vectors = self.network.local(states, chunk.weights, reach)
-            scores = tf.ensure_shape(self.network.scores(vectors), [None, *size])
-            return number + 1, parts.write(number, scores)
+            rows = framing.cut(waveform, chunk, self._frontend)
+            found = answer(self._states(rows, chunk.lengths), chunk.weights)
+            return number + 1, parts.write(number, tf.ensure_shape(found, shape))
 
-        num_chunks = -(-tf.size(segments.clips) // CHUNK_SEGMENTS)
+        shape, count = [None, *size], -(-tf.size(segments.clips) // CHUNK_SEGMENTS)
         parts = tf.TensorArray(
-            tf.float32, num_chunks, infer_shape=False, element_shape=[None, *size]
+            tf.float32, count, infer_shape=False, element_shape=shape
         )
         _, parts = tf.while_loop(
-            lambda number, _: number < num_chunks,
-            write_chunk,
-            (0, parts),
-            parallel_iterations=1,
+            lambda number, _: number < count, write, (0, parts), parallel_iterations=1
         )
         return parts.concat()
-
-    def _join(
-        self,
-        scores: tf.Tensor,
-        times: tf.Tensor,
-        places: tf.Tensor,
-        num_clips: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Concatenates the frames of each clip's segments; `places`: clip, number."""
-        num_segments = tf.reduce_max(tf.concat([[0], places[:, 1] + 1], 0))
-        size = [self._frontend.segment_frames, self.network.num_labels]
-        shape = tf.stack([num_clips, num_segments, *size])
-        scores = tf.scatter_nd(places, scores, shape)
-        # Where nothing is put there is 0.
-        times = tf.scatter_nd(places, times - NO_TIME, shape[:3]) + NO_TIME
-        scores = tf.reshape(scores, [num_clips, num_segments * size[0], size[1]])
-        return scores, tf.reshape(times, [num_clips, num_segments * size[0]])

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params
-from genre_tl.features import framing
 from genre_tl.serving import checks, saved_model
 from genre_tl.serving.trained_model import TrainedModel
 
@@ -44,7 +43,12 @@ def write(trained: TrainedModel, folder: pathlib.Path) -> Iterator[str]:
     # In half precision, leakage of the filters would drown quiet paths.
     answers.frames_of.build((1, frontend.segment_samples))
     answers.frames_of.scattering.shield_filters()
-    scores = _of_one_segment(answers, frontend)
+    waveform = tf.TensorSpec([1, frontend.segment_samples], tf.float32, "waveform")
+    scores = tf.function(
+        lambda waveform: {"scores": answers.scores_of_segments(waveform)},
+        input_signature=[waveform],
+        autograph=False,
+    ).get_concrete_function()
     clips = checks.reference_clips(frontend)
     clips = [clip for clip in clips if len(clip) <= frontend.segment_samples]
     expected = checks.keras_scores(trained, clips)
@@ -55,20 +59,6 @@ def write(trained: TrainedModel, folder: pathlib.Path) -> Iterator[str]:
         yield checks.check_difference(found, expected, what, tolerance)
         (folder / f"model_{name}.tflite").write_bytes(content)
     saved_model.write_labels(trained.labels, folder)
-
-
-def _of_one_segment(
-    answers: saved_model.Answers, frontend: params.Frontend
-) -> tf.types.experimental.ConcreteFunction:
-    waveform = tf.TensorSpec([1, frontend.segment_samples], tf.float32, "waveform")
-
-    @tf.function(input_signature=[waveform], autograph=False)
-    def scores(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        weights = framing.weights(framing.valid_samples(waveform), frontend)
-        scores, _ = answers.of_segments(waveform, weights)
-        return {"scores": scores}
-
-    return scores.get_concrete_function()
 
 
 def _convert(

@@ -1,4 +1,4 @@
-"""A trained network with what an export needs to know about it."""
+"""A trained network with what its export needs to know."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainedModel:
 
     Attributes:
       network: a tagger or classifier.
-      frontend: parameters of the frames that it was trained on.
+      frontend: front end of the frames that it was trained on.
       labels: names of its scores, in order.
 
     Raises:
@@ -31,40 +31,32 @@ class TrainedModel:
     labels: Sequence[str]
 
     def __post_init__(self) -> None:
-        if self.network.layers[-1].name != networks.HEAD:
+        network, labels = self.network, self.labels
+        if network.layers[-1].name != networks.HEAD:
+            raise ValueError(f"{network.name!r} has no head: pass a whole network")
+        num_scores = network.output_shape[-1]
+        if not len(labels) == len(set(labels)) == num_scores:
             raise ValueError(
-                f"{self.network.name!r} has no head: pass a tagger or classifier"
+                f"{len(labels)} labels ({len(set(labels))} different) for {num_scores} "
+                "scores: give each score its own label"
             )
-        num_scores, num_labels = self.network.output_shape[-1], len(self.labels)
-        if num_labels != num_scores or len(set(self.labels)) != num_labels:
-            raise ValueError(
-                f"{num_labels} labels ({len(set(self.labels))} different) for "
-                f"{num_scores} scores: give each score its own label"
-            )
-        for label in self.labels:
-            require_label(label)
+        for label in labels:
+            # Control characters, surrogates, line and paragraph separators.
+            kinds = {unicodedata.category(character) for character in label}
+            if kinds & {"Cc", "Cs", "Zl", "Zp"} or not label.strip():
+                raise ValueError(
+                    f"label {label!r} is empty, not valid UTF-8 or has control "
+                    "characters; rename it and train again"
+                )
 
     def facts(self) -> dict[str, Any]:
-        """Returns what a client must know, fit for JSON."""
-        frontend = self.frontend
+        """Returns labels and front end for the model card."""
+        derived = ("hop_samples", "segment_samples", "segment_secs")
         return {
             "labels": list(self.labels),
             "frontend": {
                 "sample_rate_hz": params.SAMPLE_RATE_HZ,
-                **dataclasses.asdict(frontend),
-                "hop_samples": frontend.hop_samples,
-                "segment_samples": frontend.segment_samples,
-                "segment_secs": frontend.segment_secs,
+                **dataclasses.asdict(self.frontend),
+                **{name: getattr(self.frontend, name) for name in derived},
             },
         }
-
-
-def require_label(label: str) -> None:
-    """Raises `ValueError` unless a label is a line of valid, visible text."""
-    # Control characters, halves of surrogate pairs, line and paragraph separators.
-    is_odd = any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in label)
-    if is_odd or not label.strip():
-        raise ValueError(
-            f"label {label!r} is empty, not valid UTF-8 or has control characters; "
-            "rename it and train again"
-        )

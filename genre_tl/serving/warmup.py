@@ -74,11 +74,7 @@ def wav_bytes(samples: np.ndarray, rate_hz: int = params.SAMPLE_RATE_HZ) -> byte
 
 
 def _prediction_log(signature: str, argument: str, value: np.ndarray) -> bytes:
-    """Returns a serialized `tensorflow.serving.PredictionLog`.
-
-    Written by hand after `tensorflow_serving/apis/prediction_log.proto`, which saves a
-    dependency for a handful of fields.
-    """
+    """Returns a `PredictionLog` of TensorFlow Serving, without depending on it."""
     model_spec = _field(3, signature.encode())
     if signature == "classify":  # ClassificationRequest: Input of an ExampleList
         examples = _field(1, _field(1, value[0]))

@@ -1,5 +1,7 @@
 """What an export must pass before it is published."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -62,19 +64,20 @@ def test_different_scores_are_refused(exported, monkeypatch, name, reason):
 
 
 @pytest.mark.parametrize(
-    "name, value, reason",
+    "name, output, value, reason",
     [
-        ("embedding/embedding", np.nan, "embedding/embedding are not finite"),
-        ("more/scores", 1.0, "its signatures are .*'more'"),
-        ("classify/classes", b"x", "classify/classes are not the labels"),
+        ("embedding", "embedding", np.nan, "embedding of embedding are not finite"),
+        ("more", "scores", 1.0, "it has signatures .*'more'"),
+        ("classify", "classes", b"x", "classes of classify are not the labels"),
     ],
 )
-def test_wrong_answers_of_signatures_are_refused(exported, name, value, reason):
-    found = checks._requested(exported.model)
-    assert "5 signatures" in checks._check_signatures(found, LABELS)
-    found[name] = np.array([[value]])
+def test_wrong_answers_of_signatures_are_refused(exported, name, output, value, reason):
+    signatures = dict(exported.model.signatures.items())
+    model = types.SimpleNamespace(signatures=signatures)
+    assert "5 signatures" in checks._check_signatures(model, LABELS)
+    signatures[name] = lambda **request: {output: tf.constant([[value]])}
     with pytest.raises(ValueError, match=f"refused: {reason}"):
-        checks._check_signatures(found, LABELS)
+        checks._check_signatures(model, LABELS)
 
 
 def test_a_score_that_is_not_a_number_is_refused():
