@@ -63,41 +63,27 @@ class Group(NamedTuple):
     """Wavelets that one strided convolution computes.
 
     A step advances `stride` samples and sees `size * stride` around them. Its outputs
-    are real parts, then imaginary parts, each `[wavelets, samples per step]`.
-
-    Attributes:
-      kernel: `[size, stride, outputs]`.
-      rate_in: samples per block of the input.
-      rate_out: samples per block of the output.
-      first, num_rows: first-order wavelets that are computed (first order), or whose
-        moduli are the input (second order).
+    are real parts, then imaginary parts, each `[wavelets, samples per step]`. Its rows
+    are the first-order wavelets that it computes (first order), or whose moduli are
+    its input (second order).
     """
 
-    kernel: Any
+    kernel: Any  # [size, stride, outputs]
     rate_in: int
     rate_out: int
-    first: int
+    first: int  # row
     num_rows: int
 
 
 class Kernels(NamedTuple):
-    """The constants of a plan.
-
-    Attributes:
-      first: first-order wavelets.
-      second: second-order wavelets.
-      halvings: kernels that halve a rate, by that rate.
-      moments: `[samples per block, 1 + moments]` by rate: picks the first sample of a
-        block, and computes the Legendre moments of all.
-      low_pass: kernel from the moments of blocks to frames,
-        `[size, stride * moments, stride * oversampling]`.
-    """
+    """The constants of a plan, dictionaries by rate."""
 
     first: list[Group]
     second: list[Group]
-    halvings: dict[int, Any]
+    halvings: dict[int, Any]  # kernels that halve the rate
+    # [samples per block, 1 + moments]: the first sample of a block, Legendre moments
     moments: dict[int, Any]
-    low_pass: Any
+    low_pass: Any  # [size, stride * moments, stride * oversampling], blocks to frames
 
 
 class Plan:
@@ -109,14 +95,10 @@ class Plan:
     reflection at the end, its reflection at the start.
 
     Attributes:
-      num_samples, num_frames: lengths of input and output.
-      num_blocks: blocks to compute.
-      hop: samples per block.
-      oversampling: output frames per block.
       is_mirrored: whether both ends reflect; otherwise they meet on a circle.
+      oversampling: output frames per block.
       rates: at which signals are read, falling.
       lowest: rate at which order zero and the first order are averaged.
-      kernels: the constants.
       order: positions of kymatio's paths in order zero, first order, second order.
 
     Raises:
@@ -126,7 +108,7 @@ class Plan:
     def __init__(
         self, transform: wavelets.Transform, num_samples: int, precision: str
     ) -> None:
-        if max(2**transform.J, transform.T) > num_samples:
+        if transform.scale > num_samples:
             raise ValueError(
                 f"J={transform.J}, T={transform.T}: clips of {num_samples} samples are "
                 "shorter than the largest scale; lower J or T, or pad the clips"
@@ -193,7 +175,7 @@ class Plan:
         groups = []
         for start, stop in _runs(list(zip(read, moduli, strict=True))):
             for first in range(start, stop, _GROUP_SIZE):
-                chosen = bank.part(first, min(first + _GROUP_SIZE, stop))
+                chosen = bank.part(slice(first, min(first + _GROUP_SIZE, stop)))
                 rates = read[first], moduli[first]
                 kernel, _ = self._kernel(chosen, sampling.reach, *rates, exact=True)
                 groups.append(Group(kernel, *rates, first, len(chosen.xi)))
@@ -211,7 +193,7 @@ class Plan:
             wanted = sampling.rate * bank.sigma[n] + sampling.extra
             for start, stop in _runs(rates):
                 arguments = sampling.reach, rates[start], wanted
-                kernel, rate_out = self._kernel(bank.part(n, n + 1), *arguments)
+                kernel, rate_out = self._kernel(bank.part([n]), *arguments)
                 rows = start, stop - start
                 groups.append(Group(kernel, rates[start], rate_out, *rows))
         return groups

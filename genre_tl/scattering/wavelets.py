@@ -33,9 +33,9 @@ class Bank(NamedTuple):
     sigma: np.ndarray  # bandwidths (standard deviations), in cycles per sample
     j: np.ndarray  # log2 of the scales; a second-order path leads to a larger one
 
-    def part(self, start: int, stop: int) -> Bank:
-        """Returns the wavelets from `start` to `stop`."""
-        return Bank(*(values[start:stop] for values in self))
+    def part(self, chosen: Any) -> Bank:
+        """Returns the wavelets at these positions."""
+        return Bank(*(values[chosen] for values in self))
 
     def scaled(self, samples: int) -> Bank:
         """Returns the bank in cycles per `samples` samples."""
@@ -57,6 +57,11 @@ class Transform:
         """log2 of the samples between frames, without oversampling."""
         return int(math.log2(self.T))
 
+    @property
+    def scale(self) -> int:
+        """Largest scale of wavelets and low-pass, in samples."""
+        return max(2**self.J, self.T)
+
     def banks(self) -> tuple[Bank, Bank]:
         """Returns the wavelets of the first and, those in use, of the second order."""
         sigma_min = SIGMA0 / 2**self.J
@@ -65,7 +70,7 @@ class Transform:
             Bank(*map(np.array, parameters(sigma_min, q, _ALPHA))) for q in self.Q
         )
         used = (second.j > first.j.min()) & (self.max_order == 2)
-        return first, Bank(*(values[used] for values in second))
+        return first, second.part(used)
 
     @functools.cache  # noqa: B019 - small, and takes long
     def _kymatio(self, num_samples: int) -> base_frontend.ScatteringBase1D:
@@ -81,7 +86,7 @@ class Transform:
 
     def meta(self) -> dict[str, Any]:
         """Returns kymatio's description of the paths."""
-        return self._kymatio(max(2**self.J, self.T)).meta()
+        return self._kymatio(self.scale).meta()
 
     def num_frames(self, num_samples: int) -> int:
         """Returns kymatio's number of frames, which depends on its padding."""
@@ -96,12 +101,12 @@ class Transform:
         too short for kymatio to do so, it lies on a circle as long as kymatio's, so
         that values that wrap around agree as well.
         """
-        scale, hop = max(2**self.J, self.T), 2**self.hop_log2
+        hop = 2**self.hop_log2
         kymatio = self._kymatio(num_samples)
         padded = kymatio.pad_left + num_samples + kymatio.pad_right
-        if padded < num_samples + 16 * scale:
+        if padded < num_samples + 16 * self.scale:
             return padded // hop, False
-        return math.ceil((num_samples + margin * scale) / hop), True
+        return math.ceil((num_samples + margin * self.scale) / hop), True
 
 
 def transform(

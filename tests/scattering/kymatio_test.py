@@ -16,7 +16,7 @@ CASES = [
     (1, 1, None, 1000),
     (5, 3, 1, 700),
     (3, 1, 256, 1000),
-    (7, 1, 700, 1000),
+    (7, 1, 700, 3000),
     (6, 1, None, 4096),
     (8, 8, None, 2**14),
     (8, 8, None, 15_000),
@@ -34,24 +34,23 @@ GRID = itertools.product(
 )
 
 
-def check(signal, precision, **arguments):
-    dtype = "float64" if precision == "high" else "float32"
-    layer = scattering.Scattering1D(precision=precision, **arguments)
-    ours = layer(signal[None].astype(dtype))[0].numpy()
-    exact = reference.exact(signal, **arguments)[:, : ours.shape[1]]
-    errors = reference.errors(ours, exact)
-    median, largest = BOUNDS[precision]
-    assert np.median(errors) < median, arguments
-    assert errors.max() < largest, arguments
-    return ours
+def check(signal, **arguments):
+    exact = reference.exact(signal, **arguments)
+    for precision, (median, largest) in BOUNDS.items():
+        layer = scattering.Scattering1D(precision=precision, **arguments)
+        dtype = "float64" if precision == "high" else "float32"
+        ours = layer(signal[None].astype(dtype))[0].numpy()
+        errors = reference.errors(ours, exact[:, : ours.shape[1]])
+        assert np.median(errors) < median, (precision, arguments)
+        assert errors.max() < largest, (precision, arguments)
+    return ours.shape
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("precision", BOUNDS)
-def test_every_path_equals_kymatio_without_subsampling(case, precision):
+def test_every_path_equals_kymatio_without_subsampling(case):
     J, Q, T, num_samples = case
     for signal in reference.signals(num_samples).values():
-        check(signal, precision, J=J, Q=Q, T=T)
+        check(signal, J=J, Q=Q, T=T)
 
 
 @pytest.mark.slow
@@ -65,8 +64,7 @@ def test_every_valid_setting_has_kymatios_shape_and_values():
             shape = reference.released(1000, **arguments)(signal).shape
         except AssertionError:  # kymatio finds its own filters unstable
             continue
-        for precision in BOUNDS:
-            assert check(signal, precision, **arguments).shape == shape, arguments
+        assert check(signal, **arguments) == shape, arguments
         num_compared += 1
     assert num_compared >= 200
 

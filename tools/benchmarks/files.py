@@ -9,7 +9,8 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 
 import numpy as np
 import soundfile
@@ -23,12 +24,15 @@ from . import timing
 
 _RATE_HZ = params.SAMPLE_RATE_HZ
 _LOOP_FILES = 3
+_LOOP_SECS = 30
+_PIECE_SAMPLES = 240 * _RATE_HZ
 
 
 def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     """Prints the time of `predict` and `extract_features` for the files of folders.
 
-    The peer is a loop over soundfile and kymatio, timed for a few files and scaled.
+    The peer is a loop over soundfile and kymatio, timed for the first 30 s of a few
+    files and scaled.
 
     Raises:
       ValueError: if there is no audio file, or a program fails.
@@ -40,16 +44,13 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
         raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
     secs = {"predict": timing.once(lambda: _predict(model, names))}
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    sizes: list[int] = []
-    secs |= {
-        "predict, one file": timing.once(lambda: _predict(model, names[:1])),
-        "extract_features": timing.once(lambda: _extract(names)),
-        "decoding and resampling": timing.once(lambda: sizes.extend(_read(names))),
-    }
-    audio_secs = sum(sizes) / _RATE_HZ
-    few = names[:_LOOP_FILES]
-    name = f"loop over soundfile and kymatio ({len(few)} files, scaled)"
-    secs[name] = _loop_secs(few) * sum(sizes) / sum(sizes[: len(few)])
+    secs["predict, one file"] = timing.once(lambda: _predict(model, names[:1]))
+    secs["extract_features"] = timing.once(lambda: _extract(names))
+    start = time.perf_counter()
+    audio_secs = _decode(names)
+    secs["decoding and resampling"] = time.perf_counter() - start
+    name = f"loop over soundfile and kymatio ({len(names[:_LOOP_FILES])} files, scaled)"
+    secs[name] = _loop_share(names[:_LOOP_FILES]) * audio_secs
     rows = [
         [name, f"{x:.1f} s", f"{audio_secs / x:.0f}", f"{x / secs['predict']:.2f}"]
         for name, x in secs.items()
@@ -59,10 +60,10 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     print(f"\nPeak memory of predict: {peak_mb:.0f} MB")
 
 
-def _read(names: Sequence[str]) -> Iterator[int]:
-    # The samples of each file.
-    for clip in decoding.read(names):
-        yield 0 if clip.waveform is None else len(clip.waveform)
+def _decode(names: Sequence[str]) -> float:
+    # Returns the seconds of audio.
+    clips = decoding.read(names, piece_samples=_PIECE_SAMPLES)
+    return sum(len(x.waveform) for x in clips if x.waveform is not None) / _RATE_HZ
 
 
 def _predict(model: str, names: Sequence[str]) -> None:
@@ -101,14 +102,16 @@ def _run(command: Sequence[str], stdin: str = "") -> None:
         raise ValueError(f"{command[2]} failed: {done.stderr.decode()[-500:]}")
 
 
-def _loop_secs(names: Sequence[str]) -> float:
-    # The time of a plain program, without that of making kymatio's filters.
-    secs = []
+def _loop_share(names: Sequence[str]) -> float:
+    # The time of a plain program per second of audio, without making the filters.
+    secs, audio_secs = [], 0.0
     for name in [names[0], *names]:  # the first one twice, as a warm-up
-        samples, rate_hz = soundfile.read(name, always_2d=True, dtype="float32")
+        rate_hz = soundfile.info(name).samplerate
+        samples, _ = soundfile.read(name, _LOOP_SECS * rate_hz, always_2d=True)
         positions = np.arange(0, len(samples), rate_hz / _RATE_HZ)
         clip = np.interp(positions, np.arange(len(samples)), samples.mean(1))
         batch = tf.constant(clip[np.newaxis], tf.float32)
         kymatio = ScatteringTensorFlow1D(J=13, Q=8, shape=len(clip))
         secs.append(timing.once(functools.partial(kymatio, batch)))
-    return sum(secs[1:])
+        audio_secs += len(clip) / _RATE_HZ if len(secs) > 1 else 0
+    return sum(secs[1:]) / audio_secs

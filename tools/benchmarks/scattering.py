@@ -25,10 +25,9 @@ _FINE_SAMPLES = 256
 
 
 def speed(repeats: int) -> None:
-    """Prints the time beside kymatio's, the time by length, and memory."""
+    """Prints the time beside kymatio's, and the memory."""
     for batch in (1, 8):
         _beside_kymatio(batch, repeats)
-    _by_length(repeats)
     _by_itself()
 
 
@@ -61,18 +60,6 @@ def _traced(clips: np.ndarray) -> timing.Call:
     layer = scattering.Scattering1D(_J, _Q)
     graph = tf.function(layer, [spec], autograph=False)
     return lambda: graph(tf.constant(clips)).numpy()
-
-
-def _by_length(repeats: int) -> None:
-    rows = []
-    for batch, secs in ((1, 3), (1, 30), (1, 300), (2, 30), (4, 30), (16, 30)):
-        clips = np.zeros([batch, secs * params.SAMPLE_RATE_HZ], np.float32)
-        [taken] = timing.seconds([_traced(clips)], repeats)
-        real_time = f"{batch * secs / timing.median(taken):.0f}"
-        rows.append([f"{batch} of {secs} s", timing.milliseconds(taken), real_time])
-    timing.table(
-        "Time by length and number", ["clips", "time", "times real time"], rows
-    )
 
 
 def _by_itself() -> None:
