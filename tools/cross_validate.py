@@ -98,10 +98,8 @@ def _plan() -> cross_validation.Plan:
     from genre_tl.training import cross_validation
 
     names = "num_folds num_repeats seed protocol clips_per_genre curves start"
-    return cross_validation.Plan(
-        models=tuple(dict.fromkeys(FLAGS.model)),
-        **{name: FLAGS[name].value for name in names.split()},
-    )
+    values: dict[str, Any] = {name: FLAGS[name].value for name in names.split()}
+    return cross_validation.Plan(models=tuple(dict.fromkeys(FLAGS.model)), **values)
 
 
 def _warn_of_leaks(digests: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ loop, and its gradient is written by hand (Cho et al. 2014, with `reset_after`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class GRU(keras.layers.Layer):
         start = tf.zeros([tf.shape(inputs)[0], self.units], gates.dtype)
         kernel = tf.convert_to_tensor(self.recurrent_kernel)
         # Only training needs the gradient; an export must not contain it.
-        run = _differentiable(keep) if training else _scan_with(keep)
+        run = _differentiable(keep) if training else functools.partial(scan, keep=keep)
         states = run(gates, start, kernel, tf.convert_to_tensor(self.bias[1]))
         return tf.transpose(states, [1, 0, 2]) if self.return_sequences else states[-1]
 
@@ -100,10 +101,6 @@ def scan(
       keep: bool `[frames, batch, 1]`; where false, the state stays as it was.
     """
     return _loop(gates, state, recurrent_kernel, bias, keep)[0]
-
-
-def _scan_with(keep: tf.Tensor | None) -> Callable[..., tf.Tensor]:
-    return lambda *args: scan(*args, keep)
 
 
 def _loop(

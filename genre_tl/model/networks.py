@@ -134,7 +134,7 @@ def _build(
 
 
 def _recurrent(model: params.Model, number: int) -> keras.layers.Layer:
-    options = {
+    options: dict[str, Any] = {
         "units": model.num_units,
         "return_sequences": number < model.num_layers or model.readout != "last",
     }

@@ -78,6 +78,11 @@ class Plan:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be >= {least}")
 
+    @property
+    def source(self) -> files.PathLike | None:
+        """The pre-training run, if a model needs it."""
+        return None if _NEED_START.isdisjoint(self.models) else self.start
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fold:
@@ -96,28 +101,22 @@ def divide(
     plan: Plan,
     parts: Mapping[str, np.ndarray] | None = None,
 ) -> list[Fold]:
-    """Returns all folds of all repeats.
+    """Returns all folds of all repeats; groups of clips stay together.
 
-    Args:
-      table: of genres; groups of clips stay together.
-      plan: number of folds, and seed.
-      parts: a published split to use instead; its repeats differ in the seed.
+    With `parts`, a published split, there is one fold, and repeats differ in the seed.
 
     Raises:
       ValueError: if the table does not have enough clips.
     """
     folds = []
     for repeat in range(plan.num_repeats):
-        tests = [parts["test"]] if parts else _tests(table, plan, repeat)
+        seed = _mix(plan.seed, repeat)
+        tests = [parts["test"]] if parts else splits.folds(table, plan.num_folds, seed)
         for number, test in enumerate(tests):
             seed = _mix(plan.seed, repeat, number)
             train, valid = _training_rows(table, plan, test, seed, parts)
             folds.append(Fold(repeat, number, seed, train, valid, test))
     return folds
-
-
-def _tests(table: datasets.Dataset, plan: Plan, repeat: int) -> list[np.ndarray]:
-    return splits.folds(table, plan.num_folds, _mix(plan.seed, repeat))
 
 
 def _mix(*numbers: int) -> int:
@@ -282,9 +281,9 @@ def _settings(
     data: run_folder.Data, preset: params.Preset, plan: Plan
 ) -> dict[str, Any]:
     source = None
-    if not _NEED_START.isdisjoint(plan.models):
-        source = finetune.describe_start(plan.start, preset)
-        source["num_seen"] = num_seen(plan.start, data.features.digests)
+    if plan.source is not None:
+        source = finetune.describe_start(plan.source, preset)
+        source["num_seen"] = num_seen(plan.source, data.features.digests)
     parts, plan_values = preset.to_dict(), dataclasses.asdict(plan)
     table = data.table
     rows = {
@@ -302,12 +301,7 @@ def _settings(
 
 
 def num_seen(start: files.PathLike, digests: Sequence[str]) -> int:
-    """Returns how many of some clips a pre-training run was trained or validated on.
-
-    Args:
-      start: the run.
-      digests: sha256 of the clips' audio files.
-    """
+    """Returns how many clips, given by SHA-256, a pre-training run has seen."""
     seen = set(run_folder.read_run(start)["data"]["seen"])
     return sum(digest in seen for digest in digests)
 
@@ -323,8 +317,7 @@ class _Trainer:
         callbacks: fitting.Callbacks,
     ) -> None:
         self._data, self._plan, self._callbacks = data, plan, callbacks
-        needs_start = not _NEED_START.isdisjoint(plan.models)
-        source = finetune.load_start(plan.start) if needs_start else None
+        source = None if plan.source is None else finetune.load_start(plan.source)
         self._stages = finetune.Stages(data, preset, source)
 
     def run(self, model: str, fold: Fold) -> dict[str, Any]:

@@ -33,65 +33,43 @@ class Stages:
     """
 
     def __init__(
-        self,
-        data: run_folder.Data,
-        preset: params.Preset,
-        source: keras.Model | None,
+        self, data: run_folder.Data, preset: params.Preset, source: keras.Model | None
     ) -> None:
-        self.recipe, self._model = preset.finetune, preset.model
-        self._features, self._table = data.features, data.table
-        self._segment_frames = preset.frontend.segment_frames
-        self._source = source
+        self.recipe, self._data, self._source = preset.finetune, data, source
+        self._model, self._segment_frames = preset.model, preset.frontend.segment_frames
         self.method = self.recipe.method if source else "finetune"
         self.head_epochs = self.recipe.head_epochs if source else 0
 
     @functools.cached_property
     def head(self) -> fitting.LinearProbe:
         """Trains the head on the frozen backbone of the tagger."""
-        return fitting.LinearProbe(
-            self._source,
-            self._features,
-            self._table.labels,
-            self.recipe,
-            self._segment_frames,
-        )
+        arguments = self._data, self.recipe, self._segment_frames
+        return fitting.LinearProbe(self._source, *arguments)
 
     @functools.cached_property
     def network(self) -> fitting.WholeNetwork:
         """Trains the whole network."""
-        return fitting.WholeNetwork(
-            self._classifier(seed=0),
-            self._features,
-            self._table.labels,
-            self.recipe,
-            self._segment_frames,
-        )
+        arguments = self._data, self.recipe, self._segment_frames
+        return fitting.WholeNetwork(self._classifier(seed=0), *arguments)
 
     def initial(
         self, train: np.ndarray, seed: int, *, is_random: bool = False
     ) -> keras.Model:
-        """Returns a classifier with the backbone of the tagger, if there is one.
+        """Returns a classifier with the backbone of the tagger, or random weights.
 
-        Args:
-          train: rows for the statistics of the frames, if weights are random. A
-            pre-trained backbone keeps the statistics that it was trained with.
-          seed: random seed of weights and dropout.
-          is_random: whether to leave out the tagger.
+        A backbone keeps the statistics of its own training clips; with random weights
+        frames are standardised on the rows in `train`.
         """
         network = self._classifier(seed)
         if is_random or self._source is None:
-            statistics = pipeline.frame_statistics(self._features, train)
+            statistics = pipeline.frame_statistics(self._data.features, train)
             networks.standardize(network, *statistics)
         else:
             transfer.copy_backbone(self._source, network)
         return network
 
-    def scores(self, network: keras.Model, rows: np.ndarray) -> np.ndarray:
-        """Returns the scores of clips by any network, float32 `[rows, genres]`."""
-        return fitting.scores(network, self._features, rows, self._segment_frames)
-
     def _classifier(self, seed: int) -> keras.Model:
-        sizes = self._features.num_paths, len(self._table.vocabulary)
+        sizes = self._data.features.num_paths, len(self._data.table.vocabulary)
         return networks.classifier(self._model, *sizes, seed=seed)
 
 
@@ -130,15 +108,13 @@ def finetune(
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
             source = None if start is None else load_start(start)
-            stages = Stages(data, preset, source)
-            network = _train(run, data, stages, seed, callbacks)
-            found = {
-                part: _measure(
-                    data.table, data.table.labels[rows], stages.scores(network, rows)
-                )
-                for part, rows in data.parts.items()
-                if part != "train" and len(rows)
-            }
+            network = _train(run, data, Stages(data, preset, source), seed, callbacks)
+            found = {}
+            for part in ("valid", "test"):
+                if len(rows := data.parts[part]):
+                    segment_frames = preset.frontend.segment_frames
+                    scores = fitting.scores(network, data, rows, segment_frames)
+                    found[part] = _measure(data.table, data.table.labels[rows], scores)
             run.finish(network, found)
         return run.record
 
@@ -184,17 +160,13 @@ def _measure(
 
 
 def evaluate(
-    run_dir: files.PathLike,
-    features: pipeline.Features,
-    table: datasets.Dataset,
-    rows: np.ndarray,
+    run_dir: files.PathLike, data: run_folder.Data, rows: np.ndarray
 ) -> metrics.GenreMetrics:
     """Returns the metrics of a finished classifier on clips of any genre collection.
 
     Args:
       run_dir: a fine-tuning run.
-      features: frames of the table's clips.
-      table: its genres must be among those of the classifier.
+      data: its genres must be among those of the classifier.
       rows: the clips to score.
 
     Raises:
@@ -204,7 +176,7 @@ def evaluate(
     record = run_folder.read_run(run_dir)
     if record["kind"] != "finetune":
         raise ValueError(f"{run_dir}: a {record['kind']} run, not a genre classifier")
-    known = record["vocabulary"]
+    table, known = data.table, record["vocabulary"]
     unknown = sorted(set(table.vocabulary) - set(known))
     if unknown:
         raise ValueError(
@@ -213,7 +185,7 @@ def evaluate(
         )
     segment_frames = record["preset"]["frontend"]["segment_frames"]
     network = networks.load(pathlib.Path(run_dir) / "model.keras")
-    found = fitting.scores(network, features, rows, segment_frames)
+    found = fitting.scores(network, data, rows, segment_frames)
     classes = np.array([known.index(genre) for genre in table.vocabulary])
     return metrics.genre_metrics(classes[table.classes[rows]], found, known)
 

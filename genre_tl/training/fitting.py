@@ -36,8 +36,7 @@ class WholeNetwork:
 
     Args:
       network: a tagger or classifier; compiled and changed.
-      features: frames of all clips.
-      labels: of all clips, `[clips, labels]`.
+      data: features and labels of all clips.
       training: learning rate, batch size, excerpts.
       segment_frames: frames of the model's input.
     """
@@ -45,25 +44,21 @@ class WholeNetwork:
     def __init__(
         self,
         network: keras.Model,
-        features: pipeline.Features,
-        labels: np.ndarray,
+        data: run_folder.Data,
         training: params.Training,
         segment_frames: int,
     ) -> None:
-        self.model, self._features, self._labels = network, features, labels
-        self._training, self._segment_frames = training, segment_frames
+        self.model, self._data, self._training = network, data, training
+        self._segment_frames = segment_frames
         rate, norm = training.learning_rate, training.clip_norm
         self._new_optimizer = _compile(network, rate, norm)
 
     def begin(
         self, rows: np.ndarray, seed: int, initial: keras.Model | None = None
     ) -> None:
-        """Prepares for training on some clips.
+        """Prepares for training on some clips, with a seed of order and excerpts.
 
-        Args:
-          rows: the clips to train on.
-          seed: random seed of order and excerpts.
-          initial: an equal network to copy weights and dropout seeds from.
+        Weights and dropout seeds are copied from `initial`, an equal network.
         """
         self._rows, self._seed = rows, seed
         _assign(self.model.optimizer.variables, self._new_optimizer)
@@ -75,8 +70,8 @@ class WholeNetwork:
         size = self._training.batch_size
         num_frames = self._training.crop_frames or self._segment_frames
         batches = pipeline.training_batches(
-            self._features,
-            self._labels,
+            self._data.features,
+            self._data.table.labels,
             self._rows,
             pipeline.Batching(size, num_frames, self._seed),
             first_epoch=initial_epoch + 1,
@@ -92,7 +87,7 @@ class WholeNetwork:
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """Returns the scores of clips, float32 `[rows, labels]`."""
-        return scores(self.model, self._features, rows, self._segment_frames)
+        return scores(self.model, self._data, rows, self._segment_frames)
 
 
 class LinearProbe:
@@ -106,8 +101,7 @@ class LinearProbe:
 
     Args:
       network: a tagger or classifier; only its backbone is used.
-      features: frames of all clips.
-      labels: of all clips, `[clips, genres]`.
+      data: features and genres of all clips.
       training: learning rate and penalty of the head.
       segment_frames: frames of the network's input.
     """
@@ -115,17 +109,15 @@ class LinearProbe:
     def __init__(
         self,
         network: keras.Model,
-        features: pipeline.Features,
-        labels: np.ndarray,
+        data: run_folder.Data,
         training: params.FineTuning,
         segment_frames: int,
     ) -> None:
-        self._vectors, self._segments = _predict(
-            transfer.backbone(network), features, np.arange(len(labels)), segment_frames
-        )
-        self._labels, num_genres = labels, labels.shape[1]
-        num_inputs = self._vectors.shape[1]
-        self.model = transfer.probe(num_inputs, num_genres, training.head_l2)
+        backbone, self._labels = transfer.backbone(network), data.table.labels
+        rows = np.arange(len(self._labels))
+        self._vectors, self._segments = _predict(backbone, data, rows, segment_frames)
+        sizes = self._vectors.shape[1], self._labels.shape[1]
+        self.model = transfer.probe(*sizes, l2=training.head_l2)
         self._new_optimizer = _compile(self.model, training.head_learning_rate)
 
     def begin(self, rows: np.ndarray) -> None:
@@ -195,8 +187,7 @@ def fit_best(
 ) -> tuple[run_folder.History, int]:
     """Trains, and keeps the best epoch if `callbacks` validate, or else the last.
 
-    Returns:
-      A row for each epoch, and the number (from 1) of the epoch that is kept.
+    Returns the history and the number (from 1) of the epoch that is kept.
     """
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", patience=epochs, mode="max", restore_best_weights=True
@@ -215,8 +206,7 @@ def train_in_folder(
 ) -> None:
     """Trains until the run has ended, from where its folder stands; keeps the best.
 
-    `keras.callbacks.BackupAndRestore` saves no dropout seeds, and would repeat an
-    epoch that is in the history.
+    `keras.callbacks.BackupAndRestore` does not resume dropout, nor the history.
     """
 
     def commit(epoch: int, logs: dict[str, float]) -> None:
@@ -236,33 +226,17 @@ def train_in_folder(
 
 
 def scores(
-    network: keras.Model,
-    features: pipeline.Features,
-    rows: np.ndarray,
-    segment_frames: int,
+    network: keras.Model, data: run_folder.Data, rows: np.ndarray, segment_frames: int
 ) -> np.ndarray:
-    """Returns the scores of clips, each the mean over its segments.
-
-    Args:
-      network: a tagger or classifier.
-      features: frames of all clips.
-      rows: the clips to score.
-      segment_frames: frames of the network's input.
-
-    Returns:
-      float32 `[rows, labels]`.
-    """
-    return pipeline.mean_scores(*_predict(network, features, rows, segment_frames))
+    """Returns scores `[rows, labels]` of clips, each the mean over its segments."""
+    return pipeline.mean_scores(*_predict(network, data, rows, segment_frames))
 
 
 def _predict(
-    network: keras.Model,
-    features: pipeline.Features,
-    rows: np.ndarray,
-    segment_frames: int,
+    network: keras.Model, data: run_folder.Data, rows: np.ndarray, segment_frames: int
 ) -> tuple[np.ndarray, pipeline.Segments]:
     batches, segments = pipeline.evaluation_batches(
-        features, rows, batch_size=_BATCH_SIZE, segment_frames=segment_frames
+        data.features, rows, batch_size=_BATCH_SIZE, segment_frames=segment_frames
     )
     steps = -(-len(segments.clips) // _BATCH_SIZE)
     return network.predict(batches, steps=steps, verbose=0), segments

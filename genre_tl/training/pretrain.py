@@ -54,13 +54,8 @@ def pretrain(
             network = networks.tagger(preset.model, *sizes, seed=seed)
             statistics = pipeline.frame_statistics(data.features, train)
             networks.standardize(network, *statistics)
-            stage = fitting.WholeNetwork(
-                network,
-                data.features,
-                table.labels,
-                preset.pretrain,
-                preset.frontend.segment_frames,
-            )
+            segment_frames = preset.frontend.segment_frames
+            stage = fitting.WholeNetwork(network, data, preset.pretrain, segment_frames)
             stage.begin(train, seed)
             callbacks = [*fitting.validation(stage, data, measure), *callbacks]
             fitting.train_in_folder(run, stage, preset.pretrain, callbacks)

@@ -90,7 +90,7 @@ class Run:
         if path.is_file():
             found = read_json(path)
             check_same(self.folder, _fixed(found), _fixed(identity), "run")
-            self.record = found if self.is_finished else found | identity
+            self.record = found if self.is_finished else {**found, **identity}
         else:
             self.record = {**identity, **provenance()}
             files.write_json(path, self.record)

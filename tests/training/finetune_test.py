@@ -113,7 +113,7 @@ def test_the_best_validated_epoch_of_the_last_stage_is_kept(
 def test_evaluation_agrees_with_the_run(finetuned):
     data = runs.data()
     for folder, record in finetuned.values():
-        found = finetune.evaluate(folder, data.features, data.table, data.parts["test"])
+        found = finetune.evaluate(folder, data, data.parts["test"])
         assert found.accuracy == record["metrics"]["test"]["accuracy"]
 
 
@@ -122,7 +122,9 @@ def test_genres_unknown_to_the_classifier_are_named(finetuned):
     table = dataclasses.replace(data.table, vocabulary=("a", "b", "polka"))
     with pytest.raises(ValueError, match="polka"):
         finetune.evaluate(
-            finetuned["probe"][0], data.features, table, data.parts["test"]
+            finetuned["probe"][0],
+            dataclasses.replace(data, table=table),
+            data.parts["test"],
         )
 
 

@@ -23,14 +23,14 @@ def _classifier(seed=1, readout="all"):
 def _whole(segment_frames=12, network=None, **changes):
     recipe = runs.tuned(**changes).finetune
     network = network or _classifier()
-    arguments = DATA.features, DATA.table.labels, recipe, segment_frames
+    arguments = DATA, recipe, segment_frames
     return fitting.WholeNetwork(network, *arguments)
 
 
 def _probe(segment_frames=12, network=None, **changes):
     recipe = runs.tuned(**changes).finetune
     network = network or _classifier()
-    arguments = DATA.features, DATA.table.labels, recipe, segment_frames
+    arguments = DATA, recipe, segment_frames
     return fitting.LinearProbe(network, *arguments)
 
 
@@ -106,7 +106,7 @@ def test_a_network_with_the_head_of_a_probe_scores_alike(readout, segment_frames
     probe.begin(TRAIN)
     probe.fit(20, [])
     probe.give_head(network)
-    expected = fitting.scores(network, DATA.features, TEST, segment_frames)
+    expected = fitting.scores(network, DATA, TEST, segment_frames)
     np.testing.assert_allclose(probe.scores(TEST), expected, atol=1e-5)
 
 

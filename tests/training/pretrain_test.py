@@ -49,7 +49,7 @@ def test_the_kept_model_has_the_metrics_of_the_best_epoch(pretrained):
     folder, record = pretrained
     data, network = runs.data(True), networks.load(folder / "model.keras")
     rows, segment_frames = data.parts["valid"], runs.TINY.frontend.segment_frames
-    scores = fitting.scores(network, data.features, rows, segment_frames)
+    scores = fitting.scores(network, data, rows, segment_frames)
     row = run_folder.read_history(folder)[record["best_epoch"] - 1]
     found = metrics.tagging_metrics(data.table.labels[rows], scores)
     assert found.macro_auc_roc == row["val_macro_auc_roc"]
