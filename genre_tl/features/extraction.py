@@ -86,10 +86,9 @@ def extract(
 ) -> Summary:
     """Brings a feature store up to date with the files of a table.
 
-    Reads files that are new or changed (by size and modification time), and again
-    each time those that could not be read. Rerun it after an interruption to resume;
-    the result is identical to an uninterrupted run. Reasons for failures are in the
-    store's `index.csv`. A store that is up to date is not written to.
+    Reads files that are new or changed, by size and modification time, or could not
+    be read before. Rerun it to resume after an interruption; the result is identical
+    to an uninterrupted run. A store that is up to date is not written to.
 
     Args:
       dataset: the clips.
@@ -104,8 +103,7 @@ def extract(
         with other parameters, or is being written by another process.
       OSError: if the store cannot be read or written.
     """
-    folder = pathlib.Path(store_dir)
-    _prepare(folder, frontend, max_secs)
+    _prepare(folder := pathlib.Path(store_dir), frontend, max_secs)
     store = feature_store.Store(folder)
     pending, touched, gone = store.changes(dataset.root, dataset.paths)
     known = set(store.by_sha256)

@@ -146,9 +146,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns training batches of epoch `first_epoch`, the next one, and so on.
 
-    An epoch has `num_batches` batches with every row once, in random order; the last
-    batch is filled up from the beginning of the order, with other excerpts. It is
-    the same whichever epoch the dataset begins with.
+    An epoch has every row once, in random order; the last of its `num_batches` batches
+    is filled up from the beginning. It does not depend on the epochs before.
 
     Args:
       features: of all clips.
@@ -158,18 +157,13 @@ def training_batches(
       first_epoch: number of the first epoch.
 
     Returns:
-      An infinite dataset of frames `[batch_size, num_frames, paths]` and labels
-      `[batch_size, num_labels]`, float32, with static shapes.
+      An infinite dataset of frames float32 `[batch_size, num_frames, paths]` and
+      labels float32 `[batch_size, num_labels]`, static shapes.
     """
-    rows, length = _non_empty(rows), batching.num_frames
+    length, rows, labels = batching.num_frames, _non_empty(rows), np.float32(labels)
     shape = num_batches(rows, batching.batch_size), batching.batch_size
-    labels = labels.astype(np.float32)
 
-    def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        generator = np.random.default_rng([batching.seed, int(epoch)])
-        order = np.resize(generator.permutation(rows), shape)
-        spare = np.maximum(features.counts[order] - length, 0)
-        return order, generator.integers(spare + 1)
+    plan = functools.partial(_plan, features, rows, batching)
 
     def read(clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.minimum(features.counts[clips], length)
@@ -187,6 +181,17 @@ def training_batches(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     ).prefetch(tf.data.AUTOTUNE)
+
+
+def _plan(
+    features: Features, rows: np.ndarray, batching: Batching, epoch: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns clips and starts of an epoch's excerpts, `[batches, batch_size]`."""
+    shape = num_batches(rows, batching.batch_size), batching.batch_size
+    generator = np.random.default_rng([batching.seed, int(epoch)])
+    order = np.resize(generator.permutation(rows), shape)
+    spare = np.maximum(features.counts[order] - batching.num_frames, 0)
+    return order, generator.integers(spare + 1)
 
 
 def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:

@@ -36,10 +36,6 @@ def waveform_batches(
     """
     labels = np.asarray(labels, np.float32)
 
-    def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        generator = np.random.default_rng([seed or 0, int(epoch)])
-        return generator.permutation(len(paths)), generator.random(len(paths))
-
     def read(row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (clip,) = decoding.read([paths[int(row)]])
         if clip.waveform is None:
@@ -53,17 +49,26 @@ def waveform_batches(
         shapes = [num_samples], labels.shape[1:]
         return tuple(map(tf.ensure_shape, outputs, shapes))
 
-    slices = tf.data.Dataset.from_tensor_slices
-    if seed is None:
-        order = slices((np.arange(len(paths)), np.zeros(len(paths))))
-    else:
-        order = tf.data.Dataset.counter(1).flat_map(
-            lambda epoch: slices(
-                tuple(tf.numpy_function(plan, [epoch], [tf.int64, tf.float64]))
-            )
-        )
     return (
-        order.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        _order(len(paths), seed)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(batch_size, drop_remainder=seed is not None)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _order(num_files: int, seed: int | None) -> tf.data.Dataset:
+    """Returns pairs of a file's number and the place of its excerpt, from 0 to 1."""
+    if seed is None:
+        places = np.arange(num_files), np.zeros(num_files)
+        return tf.data.Dataset.from_tensor_slices(places)
+
+    def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([seed or 0, int(epoch)])
+        return generator.permutation(num_files), generator.random(num_files)
+
+    def slices(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.numpy_function(plan, [epoch], [tf.int64, tf.float64])
+        return tf.data.Dataset.from_tensor_slices(tuple(order))
+
+    return tf.data.Dataset.counter(1).flat_map(slices)
