@@ -160,14 +160,15 @@ def training_batches(
       An infinite dataset of frames float32 `[batch_size, num_frames, paths]` and
       labels float32 `[batch_size, num_labels]`, static shapes.
     """
-    length, rows, labels = batching.num_frames, _non_empty(rows), np.float32(labels)
+    length, rows = batching.num_frames, _non_empty(rows)
     shape = num_batches(rows, batching.batch_size), batching.batch_size
 
     plan = functools.partial(_plan, features, rows, batching)
 
     def read(clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.minimum(features.counts[clips], length)
-        return _excerpts(features, length, clips, starts, counts), labels[clips]
+        wanted = labels[clips].astype(np.float32)
+        return _excerpts(features, length, clips, starts, counts), wanted
 
     order = tf.data.Dataset.counter(first_epoch).flat_map(
         lambda epoch: tf.data.Dataset.from_tensor_slices(
