@@ -33,7 +33,7 @@ INSIDE = {
 }
 TOP = {"params", "files", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation")
-MODULE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 10
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 45, 6
 HEAVY = {"tensorflow", "tensorflow_io", "keras", "kymatio", "sklearn", "matplotlib"}
 TENSORFLOW = {"tensorflow", "tensorflow_io", "keras"}
 

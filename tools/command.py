@@ -142,9 +142,10 @@ def _guarded(main: Main, argv: list[str]) -> int | None:
     except (ValueError, OSError) as error:
         if _TRACEBACK.value:
             raise
-        is_named = isinstance(error, OSError) and error.strerror and error.filename
-        text = f"{error.filename}: {error.strerror}" if is_named else str(error)
-        return _complain(text or type(error).__name__, 1)
+        text = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            text = f"{error.filename}: {error.strerror}"
+        return _complain(text, 1)
 
 
 def _complain(message: str, code: int) -> int:

@@ -162,7 +162,6 @@ def training_batches(
     """
     length, rows = batching.num_frames, _non_empty(rows)
     shape = num_batches(rows, batching.batch_size), batching.batch_size
-
     plan = functools.partial(_plan, features, rows, batching)
 
     def read(clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

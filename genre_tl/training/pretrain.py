@@ -25,7 +25,9 @@ def pretrain(
     min_positives: int = 5,
     callbacks: fitting.Callbacks = (),
 ) -> dict[str, Any]:
-    """Trains a tagger until the validation AUC-ROC is stable, or resumes it.
+    """Trains a tagger until the validation AUC-ROC is stable; returns run.json.
+
+    An interrupted run is resumed.
 
     Args:
       run_dir: the run's folder; made if absent.
@@ -34,9 +36,6 @@ def pretrain(
       seed: random seed.
       min_positives: validation clips a tag needs to count in the metrics.
       callbacks: Keras callbacks that show progress.
-
-    Returns:
-      The content of run.json.
 
     Raises:
       ValueError: if the folder holds another run or the data does not suit.
