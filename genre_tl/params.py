@@ -91,7 +91,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training run.
+    """One training.
 
     Attributes:
       learning_rate: of Adam.

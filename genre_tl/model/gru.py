@@ -189,11 +189,8 @@ def _backward(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the total gradients of every state and of the first one.
 
-    Args:
-      upstream: gradient of each state by the layers above, `[frames, batch, units]`.
-      slopes: of the state by the recurrent part, `[frames, batch, 3 units]`.
-      carried: share of the state before that stays, `[frames, batch, units]`.
-      kernel: the recurrent kernel, `[units, 3 units]`.
+    `upstream` comes from the layers above, `slopes` are by the recurrent part, and
+    `carried` is the share of the state before that stays; each `[frames, batch, ...]`.
     """
     frames = upstream.shape[0] or tf.shape(upstream)[0]
 

@@ -127,11 +127,7 @@ class Run:
             path.unlink()
 
     def restore(self, model: keras.Model, epoch: int) -> None:
-        """Sets all variables of a compiled model as after an epoch.
-
-        Raises:
-          ValueError: if the checkpoint is damaged or missing.
-        """
+        """Sets all variables of a compiled model as after an epoch."""
         path = self._checkpoint(epoch)
         try:
             with np.load(path) as file:
@@ -187,15 +183,7 @@ def opened(folder: files.PathLike, identity: Mapping[str, Any]) -> Iterator[Run]
 def identity(
     kind: str, data: Data, preset: params.Preset, seed: int, **facts: Any
 ) -> dict[str, Any]:
-    """Returns what distinguishes a run from others, fit for JSON.
-
-    Args:
-      kind: `pretrain` or `finetune`.
-      data: of the run.
-      preset: of the run; of its training only the part that `kind` names counts.
-      seed: random seed.
-      **facts: what else distinguishes it.
-    """
+    """Returns what distinguishes a run from others, fit for JSON."""
     paths, digests = data.table.paths, data.features.digests
     parts = {part: [paths[row] for row in rows] for part, rows in data.parts.items()}
     seen = [row for part in ("train", "valid") for row in data.parts[part]]
