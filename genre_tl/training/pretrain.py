@@ -41,7 +41,7 @@ def pretrain(
       ValueError: if the folder holds another run or the data does not suit.
     """
     check_tags(data.table)
-    train, valid = data.parts["train"], data.parts["valid"]
+    valid = data.parts["valid"]
     if not len(valid):
         raise ValueError("pre-training needs validation clips to stop by; got none")
     table, measure = data.table, functools.partial(_measure, data, min_positives)
@@ -49,18 +49,24 @@ def pretrain(
     identity = run_folder.identity("pretrain", data, preset, seed, **facts)
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
-            sizes = data.features.num_paths, len(table.vocabulary)
-            network = networks.tagger(preset.model, *sizes, seed=seed)
-            statistics = pipeline.frame_statistics(data.features, train)
-            networks.standardize(network, *statistics)
-            segment_frames = preset.frontend.segment_frames
-            stage = fitting.WholeNetwork(network, data, preset.pretrain, segment_frames)
-            stage.begin(train, seed)
+            stage = _stage(data, preset, seed)
             callbacks = [*fitting.validation(stage, data, measure), *callbacks]
             fitting.train_in_folder(run, stage, preset.pretrain, callbacks)
             found = measure(table.labels[valid], stage.scores(valid))
-            run.finish(network, {"valid": found})
+            run.finish(stage.model, {"valid": found})
         return run.record
+
+
+def _stage(
+    data: run_folder.Data, preset: params.Preset, seed: int
+) -> fitting.WholeNetwork:
+    sizes = data.features.num_paths, len(data.table.vocabulary)
+    train, segment_frames = data.parts["train"], preset.frontend.segment_frames
+    network = networks.tagger(preset.model, *sizes, seed=seed)
+    networks.standardize(network, *pipeline.frame_statistics(data.features, train))
+    stage = fitting.WholeNetwork(network, data, preset.pretrain, segment_frames)
+    stage.begin(train, seed)
+    return stage
 
 
 def _measure(
