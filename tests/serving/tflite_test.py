@@ -67,7 +67,7 @@ def written(tmp_path_factory):
 @functools.cache
 def clips() -> np.ndarray:
     time = np.arange(SEGMENT) / 16_000
-    rows = [np.sin(2 * np.pi * hz * time * (1 + time)) for hz in (200, 900, 3000)]
+    rows = [np.sin(1 + 2 * np.pi * hz * time * (1 + time)) for hz in (200, 900, 3000)]
     rows[1] = np.where(time < time[-1] / 3, rows[1], 0)
     return 0.3 * np.stack(rows).astype(np.float32)
 
