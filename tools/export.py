@@ -47,53 +47,38 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"--name={FLAGS.name!r}: use letters, digits, dots, hyphens, underscores"
         )
-    run_dir = pathlib.Path(FLAGS.run_dir).expanduser()
-    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
-    base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}").expanduser()
-    from genre_tl.serving import export, model_card
-
-    logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
-    model_file = run_dir / "model.keras"
-    folder = export.newest(base)
-    if folder and not FLAGS.force and model_file.is_file():
-        known = model_card.read(folder).get("model_sha256")
-        if known == _sha256(model_file):
-            print(f"{model_file}: already exported as {folder}; --force exports again")
-            return
-    folder = _export(run_dir, model_file, base)
-    num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
-    if FLAGS.format == "saved_model":
-        print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
-
-
-def _export(
-    run_dir: pathlib.Path, model_file: pathlib.Path, base: pathlib.Path
-) -> pathlib.Path:
     from genre_tl import params
     from genre_tl.model import networks
     from genre_tl.serving import export, keras_files, model_card, tflite, trained_model
     from genre_tl.training import run_folder
 
-    record = run_folder.read_run(run_dir)
-    trained = trained_model.TrainedModel(
-        networks.load(model_file),
-        params.Preset.from_dict(record["preset"]).frontend,
-        record["vocabulary"],
-    )
+    logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
+    run_dir = pathlib.Path(FLAGS.run_dir).expanduser()
+    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
+    base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}").expanduser()
+    record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
+    digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
+    folder = export.newest(base)
+    known = folder and model_card.read(folder).get("model_sha256")
+    if known == digest and not FLAGS.force:
+        print(f"{model_file}: already exported as {folder}; --force exports again")
+        return
+    frontend = params.Preset.from_dict(record["preset"]).frontend
     writers = {"tflite": tflite.write, "keras": keras_files.write}
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
-    return export.export(
-        trained,
+    folder = export.export(
+        trained_model.TrainedModel(
+            networks.load(model_file), frontend, record["vocabulary"]
+        ),
         base,
-        card=model_card.from_run(record, FLAGS.name, _sha256(model_file)),
+        card=model_card.from_run(record, FLAGS.name, digest),
         write=writers.get(FLAGS.format, export.write_saved_model),
         on_check=lambda text: print(f"  ok: {text}", flush=True),
     )
-
-
-def _sha256(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
+    if FLAGS.format == "saved_model":
+        print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
 def cli() -> None:
