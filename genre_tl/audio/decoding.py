@@ -8,13 +8,16 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
 from genre_tl import params
-from genre_tl.audio import libsndfile, resampling, tensorflow_io_decoder
+from genre_tl.audio import ffmpeg, libsndfile, resampling, tensorflow_io_decoder
+
+_Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 
 _FILES_AHEAD = 8  # decoded while another is used
 _WHOLE_FILE = 2**40  # samples, more than any file has
@@ -79,7 +82,7 @@ def read(
 
 def _in_order(files: Iterator[Iterator[Clip]]) -> Iterator[Clip]:
     """Yields the pieces of files, while the next files are decoded in threads."""
-    # libsndfile and TensorFlow release the interpreter's lock.
+    # The decoders and TensorFlow release the interpreter's lock.
     num_threads = min(os.cpu_count() or 1, 16)
     pool = futures.ThreadPoolExecutor(num_threads)
     pending: collections.deque[tuple[Iterator[Clip], futures.Future[Clip]]]
@@ -109,8 +112,8 @@ def _pieces(
         most = math.ceil(max_secs * params.SAMPLE_RATE_HZ)
     try:
         with _open(path, max_secs) as source:
-            decode = tensorflow_io_decoder.decode
-            blocks = source.blocks(decode(path, source) if use_tfio else None)
+            decoded = tensorflow_io_decoder.decode(path, source) if use_tfio else None
+            blocks = source.blocks() if decoded is None else iter([decoded])
             rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
             for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
                 if held is not None:
@@ -119,7 +122,7 @@ def _pieces(
             if held is None:
                 raise ValueError("no audio after the header")
             collections.deque(blocks, maxlen=0)  # The rest may be damaged, too.
-            note = source.note()
+            note = source.note() if decoded is None else ""
         yield Clip(index, path, held, rate_hz, note)
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
@@ -128,18 +131,33 @@ def _pieces(
 
 
 @contextlib.contextmanager
-def _open(path: str, max_secs: float | None) -> Iterator[libsndfile.Source]:
-    """Opens a file with the decoder for it. Other decoders belong here."""
+def _open(path: str, max_secs: float | None) -> Iterator[_Source]:
     # For folders, `open` has the better message.
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise ValueError("empty file")
-        with libsndfile.opened(file, max_secs) as source:
+        with contextlib.closing(_source(file, max_secs)) as source:
             lowest, highest = resampling.MIN_RATE_HZ, resampling.MAX_RATE_HZ
             if not lowest <= source.rate_hz <= highest:
                 raise ValueError(
                     f"sample rate {source.rate_hz} Hz is outside 1-768 kHz"
                 )
             yield source
+
+
+def _source(file: BinaryIO, max_secs: float | None) -> _Source:
+    """Opens a file with the decoder for its content, or else with the other one."""
+    first: Callable[..., _Source] = libsndfile.Source
+    second: Callable[..., _Source] = ffmpeg.Source
+    if os.pread(file.fileno(), 4, 0) not in libsndfile.FIRST_BYTES:
+        first, second = second, first
+    try:
+        return first(file, max_secs)
+    except ValueError as error:
+        file.seek(0)
+        try:
+            return second(file, max_secs)
+        except ValueError:
+            raise error from None

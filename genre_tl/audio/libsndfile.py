@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -11,15 +10,19 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from genre_tl.audio import mp3
+FIRST_BYTES = frozenset(
+    (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"FORM", b".snd", b"dns.", b"caff")
+)
+"""How the files begin that libsndfile decodes best: uncompressed ones and FLAC."""
 
 _BLOCK_SAMPLES = 2**18  # headers may promise any length
 _MARGIN_SECS = 0.1  # read beyond `max_secs`, so that resampling sees no edge there
+_LOUDEST = 100.0  # float samples beyond it are noted
 _SYSTEM_ERROR = 2  # libsndfile's code for an error of the operating system
 
+_NOT_RECOGNISED = "not audio, or an unsupported format (convert it to FLAC or MP3)"
 _MESSAGES = {
-    "Format not recognised": "not audio, or an unsupported format (convert it to FLAC "
-    "or MP3)",
+    "Format not recognised": _NOT_RECOGNISED,
     "No 'data' chunk": "cut off in the header, before any audio",
     "SF_INFO struct incomplete": "no sample rate or no channels in the header",
     "malformed": "damaged header",
@@ -38,58 +41,70 @@ class Source:
 
     Attributes:
       rate_hz: its sample rate.
-      kind: libsndfile's names of its format and subtype.
-      num_samples: its length, as far as it is known.
-      num_wanted: how many samples `blocks` reads at most.
+
+    Args:
+      file: open for reading, at its beginning. Its content decides, not its name.
+      max_secs: how much will be read; None for all.
+
+    Raises:
+      ValueError: if it cannot be decoded.
+      OSError: if the system cannot read it.
     """
 
-    def __init__(
-        self, sound: soundfile.SoundFile, num_samples: int, max_secs: float | None
-    ) -> None:
-        self._sound, self._num_read = sound, 0
-        self.rate_hz = sound.samplerate
-        self.kind = (sound.format, sound.subtype)
-        self.num_samples = num_samples
+    def __init__(self, file: BinaryIO, max_secs: float | None) -> None:
+        try:
+            self._sound = _Stream(file.fileno(), closefd=False)
+        except soundfile.LibsndfileError as error:
+            raise _readable(error) from error
+        if self._sound.subtype.startswith("MPEG"):  # It would write to stderr.
+            raise ValueError(_NOT_RECOGNISED)
+        self.rate_hz = self._sound.samplerate
         secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
-        self.num_wanted = math.ceil(min(num_samples, secs * self.rate_hz))
+        self._num_wanted = math.ceil(min(self._sound.frames, secs * self.rate_hz))
+        self._num_read, self._peak = 0, 0.0
 
-    def blocks(self, decoded: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    def close(self) -> None:
+        """Closes the decoder, not the file."""
+        self._sound.close()
+
+    def blocks(self) -> Iterator[np.ndarray]:
         """Yields float32 `[samples]`, channels averaged, as far as they can be decoded.
-
-        Args:
-          decoded: all samples, if another decoder has decoded them already.
 
         Raises:
           ValueError: if a sample is NaN or infinite.
+          OSError: if the system cannot read the file.
         """
-        if decoded is not None:
-            self._num_read = len(decoded)
-            yield decoded
         is_complete = True
-        while is_complete and self._num_read < self.num_wanted:
-            size = min(self.num_wanted - self._num_read, _BLOCK_SAMPLES)
+        while is_complete and self._num_read < self._num_wanted:
+            size = min(self._num_wanted - self._num_read, _BLOCK_SAMPLES)
             block = np.zeros([size, self._sound.channels], np.float32)
             try:
                 samples = self._sound.read(out=block)
             except soundfile.LibsndfileError as error:
                 if error.code == _SYSTEM_ERROR:
-                    raise
+                    raise _readable(error) from error
                 # What was decoded before the error is in `block`.
                 samples = block[: np.flatnonzero(block.any(axis=1)).max(initial=-1) + 1]
             if not np.isfinite(samples).all():
                 raise ValueError("samples that are NaN or infinite")
+            self._peak = max(self._peak, np.abs(samples).max(initial=0))
             self._num_read += len(samples)
             is_complete = len(samples) == size
             yield samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
 
     def note(self) -> str:
         """Returns what was odd about the file, once `blocks` has been read, or ""."""
-        is_known = self.num_samples < 2**62  # "unknown" is 2**63 - 1.
-        if self._num_read < self.num_wanted and is_known:
-            return f"damaged or {self._cut_off(self._num_read, self.num_samples)}"
-        return self.header_note()
+        is_known = self._sound.frames < 2**62  # "unknown" is 2**63 - 1.
+        if self._num_read < self._num_wanted and is_known:
+            return f"damaged or {self._cut_off(self._num_read, self._sound.frames)}"
+        if self._peak > _LOUDEST:
+            return (
+                f"samples up to {self._peak:.0f}, where 1 is full scale: integers that "
+                "were not scaled?"
+            )
+        return self._header_note()
 
-    def header_note(self) -> str:
+    def _header_note(self) -> str:
         """Returns what libsndfile's log finds wrong with the header, or ""."""
         log = self._sound.extra_info
         data = re.search(r"(?:data|Data Size|SSND)\s*: (\d+) \(should be (\d+)\)", log)
@@ -100,8 +115,6 @@ class Source:
             r"(?m)^\s*(?:RIFF|riff|Riff size)\s*: (?:[08]$|.*\()", log
         ):
             return "wrong sizes in the header; all audio in the file was used"
-        if "lacks an end-of-stream" in log:
-            return "cut off: the end of the stream is missing"
         return ""
 
     def _cut_off(self, num_present: int, num_stated: int) -> str:
@@ -109,30 +122,10 @@ class Source:
         return f"cut off: {present:.1f} of {stated:.1f} s present"
 
 
-@contextlib.contextmanager
-def opened(file: BinaryIO, max_secs: float | None) -> Iterator[Source]:
-    """Opens a file by its content, not its name.
-
-    Args:
-      file: open for reading, at its beginning.
-      max_secs: how much will be read; None for all.
-
-    Raises:
-      ValueError: if it cannot be decoded, also while blocks are read.
-      OSError: if the system cannot read it.
-    """
-    copy, num_samples = mp3.repaired(file, max_secs) or (file, 0)
-    try:
-        with _Stream(copy.fileno(), closefd=False) as sound:
-            yield Source(sound, num_samples or sound.frames, max_secs)
-    except soundfile.LibsndfileError as error:
-        if error.code == _SYSTEM_ERROR:
-            raise OSError("the system could not read the file to its end") from error
-        text = error.error_string
-        known = [words for key, words in _MESSAGES.items() if key in text]
-        raise ValueError(
-            known[0] if known else f"cannot be decoded ({text.strip(' .')})"
-        ) from error
-    finally:
-        if copy is not file:
-            copy.close()
+def _readable(error: soundfile.LibsndfileError) -> Exception:
+    """Returns an error with the reason in words."""
+    if error.code == _SYSTEM_ERROR:
+        return OSError("the system could not read the file to its end")
+    text = error.error_string
+    known = [words for key, words in _MESSAGES.items() if key in text]
+    return ValueError(known[0] if known else f"cannot be decoded ({text.strip(' .')})")

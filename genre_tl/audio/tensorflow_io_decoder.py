@@ -1,6 +1,6 @@
 """Decodes MP3 and Ogg Vorbis with tensorflow-io, where it is installed and loads.
 
-The samples are those of libsndfile, at a higher cost (`docs/audio.md`).
+The samples are those of FFmpeg, at a higher cost (`docs/audio.md`).
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from genre_tl.audio import libsndfile
+from genre_tl.audio import ffmpeg, libsndfile
 
 _MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves as much as a header promises
 
 
-def decode(path: str, source: libsndfile.Source) -> np.ndarray | None:
-    """Decodes a file that libsndfile has opened.
+def decode(path: str, source: libsndfile.Source | ffmpeg.Source) -> np.ndarray | None:
+    """Decodes an open file.
 
     tensorflow-io returns neither a sample rate nor a dependable length. It decodes
-    only files that are wanted whole, and must return the length that libsndfile finds.
+    only files that are wanted whole, and must return the length that FFmpeg finds.
 
     Returns:
       float32 `[samples]`, or None if tensorflow-io does not load or cannot decode it.
     """
-    decoder, num_samples = _decoders().get(source.kind), source.num_samples
+    if isinstance(source, libsndfile.Source):
+        return None
+    decoder, num_samples = _decoders().get(source.codec), source.num_samples
     is_sane = 0 < num_samples < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
-    is_whole = num_samples == source.num_wanted
-    if not decoder or not is_sane or not is_whole or source.header_note():
+    if not decoder or not is_sane or num_samples > source.num_wanted:
         return None
     try:
         samples = decoder(tf.io.read_file(path)).numpy().mean(axis=1)
@@ -41,7 +42,7 @@ def decode(path: str, source: libsndfile.Source) -> np.ndarray | None:
 
 
 @functools.cache
-def _decoders() -> Mapping[tuple[str, str], Callable[[tf.Tensor], tf.Tensor]]:
+def _decoders() -> Mapping[str, Callable[[tf.Tensor], tf.Tensor]]:
     """Returns the ops from encoded bytes to float32 `[samples, channels]`, if any."""
     try:
         with warnings.catch_warnings():
@@ -54,6 +55,6 @@ def _decoders() -> Mapping[tuple[str, str], Callable[[tf.Tensor], tf.Tensor]]:
         return {}
     # No FLAC: the op never returns if the stream ends before its stated length.
     return {
-        ("MP3", "MPEG_LAYER_III"): audio.decode_mp3,
-        ("OGG", "VORBIS"): audio.decode_vorbis,
+        "mp3float": audio.decode_mp3,
+        "vorbis": audio.decode_vorbis,
     }

@@ -1,0 +1,223 @@
+"""Decodes audio files with FFmpeg (PyAV), packet by packet, past damage."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+
+# No playlists, and nothing else that makes FFmpeg open other files or addresses.
+_FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,mov,mp3,mpc,mpc8,"
+    "mpeg,mpegts,ogg,tta,voc,w64,wav,wv,xwma"
+)
+_UNSTATED = {"aac", "ac3", "amr", "dts", "eac3"}  # FFmpeg guesses their length
+NOT_AUDIO = "not audio, damaged, or an unsupported format (convert it to FLAC or MP3)"
+
+_BUFFER_BYTES, _SCAN_BYTES = 2**17, 2**20
+_MARGIN_SECS = 0.1  # read beyond `max_secs`, so that resampling sees no edge there
+_MOST_FAILURES = 100  # of reading packets
+_XING = re.compile(rb"(?s)(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})")
+_XING_BYTES = 2_000  # that hold the tag, before the first packet
+
+
+class Source:
+    """An open audio file.
+
+    Attributes:
+      rate_hz: its sample rate at the beginning. Later ones are converted to it.
+      codec: FFmpeg's name of the decoder.
+      num_samples: its length as far as FFmpeg knows it.
+      num_wanted: how many samples `blocks` reads, up to a packet more.
+
+    Args:
+      file: open for reading, at its beginning.
+      max_secs: how much will be read; None for all.
+
+    Raises:
+      ValueError: if it cannot be decoded.
+      OSError: if the system cannot read it.
+    """
+
+    def __init__(self, file: BinaryIO, max_secs: float | None) -> None:
+        self._file = file
+        starts, num_ends = _ogg_links(file)
+        self._links, self._is_cut_off = _links(file, starts), num_ends < len(starts)
+        self._container = _opened(next(self._links))
+        stream = _audio(self._container)
+        self.rate_hz = stream.codec_context.sample_rate
+        self.codec = stream.codec_context.name
+        length = 0 if self._is_cut_off else stream.duration or 0
+        self.num_samples = round(length * (stream.time_base or 0) * self.rate_hz)
+        secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
+        self.num_wanted = secs * self.rate_hz
+        self._num_read = self._num_lost = 0
+        self._lost_secs = self._stated_secs = 0.0
+
+    def close(self) -> None:
+        """Closes the decoder, not the file."""
+        self._container.close()
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields float32 `[samples]`, channels averaged, as far as they can be decoded.
+
+        Raises:
+          ValueError: if a sample is NaN or infinite.
+        """
+        for frame in _in_one_format(self._frames(), self.rate_hz):
+            planes = [np.frombuffer(x, "f4", frame.samples) for x in frame.planes]  # type: ignore[call-overload]
+            block = (
+                planes[0] if len(planes) == 1 else np.add.reduce(planes) / len(planes)
+            )
+            if not np.isfinite(block).all():
+                raise ValueError("samples that are NaN or infinite")
+            self._num_read += len(block)
+            yield block
+            if self._num_read >= self.num_wanted:
+                return
+
+    def note(self) -> str:
+        """Returns what was odd about the file, once `blocks` has been read, or ""."""
+        present = self._num_read / self.rate_hz
+        stated = present + self._lost_secs
+        if self._num_read < self.num_wanted:
+            stated = max(stated, self._stated_secs)
+        if stated - present > 0.1 + 0.005 * stated:
+            return f"damaged or cut off: {present:.1f} of {stated:.1f} s present"
+        if self._num_lost:
+            return f"damaged: {self._num_lost} packets could not be decoded"
+        return "cut off: the end of the stream is missing" if self._is_cut_off else ""
+
+    def _frames(self) -> Iterator[av.AudioFrame]:
+        """Yields what can be decoded, and counts what cannot."""
+        yield from self._frames_of_link()
+        for link in self._links:
+            self._container.close()
+            try:
+                self._container = _opened(link)
+            except ValueError:
+                self._lose(0.0)
+            else:
+                yield from self._frames_of_link()
+
+    def _frames_of_link(self) -> Iterator[av.AudioFrame]:
+        stated_secs = _stated_secs(self._container)
+        for number, packet in enumerate(self._packets()):
+            if not number:
+                if self._container.format.name == "mp3":
+                    stated_secs = min(stated_secs, self._tagged_secs(packet.pos or 0))
+                self._stated_secs += stated_secs
+            try:
+                yield from packet.decode()  # type: ignore[misc]
+            except av.FFmpegError:
+                self._lose((packet.duration or 0) * float(packet.time_base or 0))
+
+    def _packets(self) -> Iterator[av.Packet]:
+        for _ in range(_MOST_FAILURES):
+            try:
+                yield from self._container.demux(_audio(self._container))
+                return
+            except av.FFmpegError:
+                self._lose(0.0)
+
+    def _lose(self, secs: float) -> None:
+        if self._num_read:  # what is in front of the first frame is no audio
+            self._num_lost += 1
+            self._lost_secs += secs
+
+    def _tagged_secs(self, pos: int) -> float:
+        """Returns the length in the Xing tag before an MP3's first packet, or 0."""
+        before = os.pread(self._file.fileno(), _XING_BYTES, max(pos - _XING_BYTES, 0))
+        tag = _XING.search(before)
+        frame = 1152 if self.rate_hz >= 32_000 else 576
+        return int.from_bytes(tag[1], "big") * frame / self.rate_hz if tag else 0.0
+
+
+def _links(file: BinaryIO, starts: list[int]) -> Iterator[BinaryIO]:
+    if len(starts) < 2:
+        yield file
+        return
+    for start, stop in itertools.pairwise([*starts, os.fstat(file.fileno()).st_size]):
+        yield io.BytesIO(os.pread(file.fileno(), stop - start, start))
+
+
+def _ogg_links(file: BinaryIO) -> tuple[list[int], int]:
+    """Returns where each link of an Ogg file starts, and how many ends there are."""
+    starts, num_ends, was_first = [], 0, 0
+    data, end = b"", 0
+    while block := os.pread(file.fileno(), _SCAN_BYTES, end):
+        if not end and block[:4] != b"OggS":
+            break
+        data, end = data[-5:] + block, end + len(block)
+        for page in re.finditer(rb"(?s)OggS\0(.)", data):
+            is_first, is_last = page[1][0] & 2, page[1][0] & 4
+            if is_first and not was_first:
+                starts.append(end - len(data) + page.start())
+            num_ends += bool(is_last)
+            was_first = is_first
+    return starts, num_ends
+
+
+def _opened(file: BinaryIO) -> InputContainer:
+    reason = NOT_AUDIO
+    for name in (None, "mp3"):  # FFmpeg does not recognise an MP3 behind much else
+        file.seek(0)
+        try:
+            container = av.open(
+                file,
+                mode="r",
+                format=name,
+                options={"format_whitelist": _FORMATS},
+                buffer_size=_BUFFER_BYTES,
+                metadata_errors="ignore",
+            )
+        except av.FFmpegError:
+            continue
+        stream = container.streams.best("audio")
+        if getattr(getattr(stream, "codec_context", None), "sample_rate", 0):
+            return container
+        if container.streams.video and name is None:
+            reason = "video without sound (convert it to FLAC or MP3)"
+        container.close()
+    raise ValueError(reason)
+
+
+def _audio(container: InputContainer) -> av.AudioStream:
+    stream = container.streams.best("audio")
+    assert isinstance(stream, av.AudioStream)
+    return stream
+
+
+def _stated_secs(container: InputContainer) -> float:
+    """Returns the length that the container states, or 0."""
+    stream = _audio(container)
+    if container.format.name in _UNSTATED:
+        return 0.0
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return 0.0 if container.streams.video else (container.duration or 0) / 1e6
+
+
+def _in_one_format(
+    frames: Iterator[av.AudioFrame], rate_hz: int
+) -> Iterator[av.AudioFrame]:
+    """Yields frames in planar float32, all at one sample rate."""
+    before, resampler = None, None
+    for frame in frames:
+        this = (frame.format.name, frame.rate, frame.layout.nb_channels)
+        if this != before:
+            yield from resampler.resample(None) if resampler else ()
+            is_fit, before = this[:2] == ("fltp", rate_hz), this
+            resampler = None
+            if not is_fit:
+                resampler = av.AudioResampler("fltp", frame.layout, rate_hz)
+        yield from resampler.resample(frame) if resampler else (frame,)
+    yield from resampler.resample(None) if resampler else ()
