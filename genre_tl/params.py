@@ -129,9 +129,9 @@ class FineTuning(Training):
     """
 
     method: str = "probe"
-    head_epochs: int = 100
-    head_learning_rate: float = 1e-2
-    head_l2: float = 1e-3
+    head_epochs: int = 200
+    head_learning_rate: float = 3e-3
+    head_l2: float = 0.1
 
     def __post_init__(self) -> None:
         _check_choice("method", self.method, METHODS)
@@ -194,6 +194,13 @@ PRESETS: Mapping[str, Preset] = {
         frontend=Frontend(J=9, Q=2, segment_frames=64),
         model=Model(num_layers=2, num_units=16, dropout=0.1),
         pretrain=Training(max_epochs=3, **_TINY),
-        finetune=FineTuning(max_epochs=4, patience_epochs=0, head_epochs=30, **_TINY),
+        finetune=FineTuning(
+            max_epochs=4,
+            patience_epochs=0,
+            head_epochs=30,
+            head_learning_rate=0.03,
+            head_l2=1e-3,
+            **_TINY,
+        ),
     ),
 }

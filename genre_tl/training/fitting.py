@@ -27,6 +27,10 @@ Callbacks = Sequence[keras.callbacks.Callback]
 # Segments scored at once. A CPU reads the weights for each frame of a batch.
 _BATCH_SIZE = 96
 
+# Means of saturated units hardly differ between clips. Scaled up to a deviation of 1
+# they drown the others (70 GTZAN clips: 76 % accuracy instead of 81 %).
+_MIN_STDDEV = 1.0
+
 
 class WholeNetwork:
     """Trains all layers of a network on random excerpts of clips.
@@ -93,8 +97,8 @@ class WholeNetwork:
 class LinearProbe:
     """Trains a softmax regression on the vectors of a frozen backbone.
 
-    The vectors of all clips are computed once, and standardised on the clips to train
-    on. An epoch is one step on all of them.
+    The vectors of all clips are computed once, centred on the clips to train on, and
+    divided by deviations above 1. An epoch is one step on all of them.
 
     Attributes:
       model: the compiled head.
@@ -128,8 +132,7 @@ class LinearProbe:
         self._mean = np.average(self._vectors, axis=0, weights=weights)
         centred = self._vectors - self._mean
         variance = np.average(centred**2, axis=0, weights=weights)
-        floor = networks.Standardize.MIN_STDDEV
-        self._stddev = np.maximum(np.sqrt(variance), floor)
+        self._stddev = np.maximum(np.sqrt(variance), _MIN_STDDEV)
         self._inputs = (centred / self._stddev).astype(np.float32)
         self._weights = (weights / len(rows)).astype(np.float32)
         _assign(self.model.optimizer.variables, self._new_optimizer)
