@@ -59,7 +59,7 @@ class Source:
         self.num_samples = round(length * (stream.time_base or 0) * self.rate_hz)
         secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
         self.num_wanted = secs * self.rate_hz
-        self._num_read = self._num_lost = 0
+        self._num_read = self._num_decoded = self._num_lost = 0
         self._lost_secs = self._stated_secs = 0.0
 
     def close(self) -> None:
@@ -70,19 +70,21 @@ class Source:
         """Yields float32 `[samples]`, channels averaged, as far as they can be decoded.
 
         Raises:
-          ValueError: if a sample is NaN or infinite.
+          ValueError: if a sample is NaN or infinite, or most packets are damaged.
         """
         for frame in _in_one_format(self._frames(), self.rate_hz):
             planes = [np.frombuffer(x, "f4", frame.samples) for x in frame.planes]  # type: ignore[call-overload]
-            block = (
-                planes[0] if len(planes) == 1 else np.add.reduce(planes) / len(planes)
-            )
+            block = planes[0]
+            if len(planes) > 1:
+                block = np.add.reduce(planes) / len(planes)
             if not np.isfinite(block).all():
                 raise ValueError("samples that are NaN or infinite")
             self._num_read += len(block)
             yield block
             if self._num_read >= self.num_wanted:
-                return
+                break
+        if self._num_lost > self._num_decoded:
+            raise ValueError(NOT_AUDIO)  # Here and there noise looks like audio.
 
     def note(self) -> str:
         """Returns what was odd about the file, once `blocks` has been read, or ""."""
@@ -117,16 +119,18 @@ class Source:
                 self._stated_secs += stated_secs
             try:
                 yield from packet.decode()  # type: ignore[misc]
+                self._num_decoded += 1
             except av.FFmpegError:
                 self._lose((packet.duration or 0) * float(packet.time_base or 0))
 
     def _packets(self) -> Iterator[av.Packet]:
-        for _ in range(_MOST_FAILURES):
+        for failure in range(_MOST_FAILURES):
             try:
                 yield from self._container.demux(_audio(self._container))
                 return
             except av.FFmpegError:
-                self._lose(0.0)
+                if not failure:
+                    self._lose(0.0)
 
     def _lose(self, secs: float) -> None:
         if self._num_read:  # what is in front of the first frame is no audio

@@ -7,11 +7,12 @@ import pathlib
 from collections.abc import Iterator
 
 AUDIO_SUFFIXES = frozenset(
-    ".wav .mp3 .flac .ogg .oga .opus .au .snd .aif .aiff .aifc .caf .w64 .rf64".split()
+    ".aac .aif .aifc .aiff .ape .au .caf .flac .m4a .mka .mp2 .mp3 .mp4 .mpga .oga "
+    ".ogg .ogx .opus .rf64 .snd .spx .w64 .wav .wave .webm .wma .wv".split()
 )
 """Lower-case suffixes of the formats that `genre_tl.audio` decodes."""
 
-OTHER_AUDIO = frozenset(".m4a .aac .mp4 .wma .webm .ape .wv".split())
+OTHER_AUDIO = frozenset(".aax .dff .dsf .m4p .mid .midi .mpc .ra".split())
 """Lower-case suffixes of audio formats that it does not decode."""
 
 

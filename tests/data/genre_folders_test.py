@@ -32,7 +32,7 @@ def test_a_folder_of_genres_may_be_nested_and_mixed(tmp_path):
 def test_what_a_folder_of_genres_leaves_out_is_reported(tmp_path):
     touch(tmp_path / "a" / "x.wav")
     touch(tmp_path / "b" / "y.wav")
-    touch(tmp_path / "b" / "z.m4a")
+    touch(tmp_path / "b" / "z.mid")
     touch(tmp_path / "b" / "cover")
     touch(tmp_path / "b" / "zero.wav", b"")
     touch(tmp_path / "stray.wav")
@@ -43,7 +43,7 @@ def test_what_a_folder_of_genres_leaves_out_is_reported(tmp_path):
     assert dict(table.skipped) == {
         "a/gone.wav": "cannot be read: No such file or directory",
         "b/cover": "no file name suffix",
-        "b/z.m4a": "unsupported format .m4a; convert it to FLAC, WAV or MP3",
+        "b/z.mid": "unsupported format .mid; convert it to FLAC, WAV or MP3",
         "b/zero.wav": "empty file",
         "stray.wav": "not in a folder",
     }

@@ -18,7 +18,7 @@ from absl import flags
 from absl.testing import flagsaver
 from support import loudness, other_user
 
-from genre_tl.serving import predictor
+from genre_tl.serving import predictor, saved_model
 from tools import command, predict, unfinished
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -122,7 +122,7 @@ def test_embeddings_have_one_vector_per_usable_file(whole):
     assert table["vectors"].shape == (NUM_FILES - 2, 3)
     lengths = np.array([soundfile.info(str(path)).frames for path in table["ids"]])
     # Longer ones have the mean of their pieces.
-    short = lengths <= predictor._PIECE_SEGMENTS * loudness.SEGMENT
+    short = lengths <= saved_model.CHUNK_SEGMENTS * loudness.SEGMENT
     lengths[0] = 0  # the first file is silent
     assert table["vectors"][short, 0].tolist() == lengths[short].tolist()
 
@@ -385,11 +385,11 @@ def test_no_files_give_an_empty_table(run, tmp_path):
 
 
 def test_unsupported_files_are_reported_once_with_the_remedy(run, music, tmp_path):
-    for name in ("x.m4a", "y.M4A", "z.wma", "cover.jpg"):
+    for name in ("x.mid", "y.MID", "z.ra", "cover.jpg"):
         (tmp_path / "m").mkdir(exist_ok=True)
         (tmp_path / "m" / name).touch()
     code, stdout, stderr = run(tmp_path / "m", music / "a" / "00.wav")
-    remedy = "skipped: 2 .m4a, 1 .wma (unsupported; convert them to FLAC or MP3)"
+    remedy = "skipped: 2 .mid, 1 .ra (unsupported; convert them to FLAC or MP3)"
     assert (code, stdout.count("\n"), stderr.count(remedy)) == (0, 1, 1)
 
 

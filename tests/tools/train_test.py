@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, clip(genre, index), RATE_HZ)
     (folder / "music" / "noise" / "broken.mp3").write_bytes(b"no sound" * 99)
-    for name in ("a.m4a", "b.m4a", "cover.jpg"):
+    for name in ("a.mid", "b.mid", "cover.jpg"):
         (folder / "music" / "tone" / name).write_bytes(b"something")
     return folder
 
@@ -72,7 +72,7 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
         assert f"$ python -m tools.{tool} " in trained.stdout
     assert f"{NUM_CLIPS} new," in trained.stdout
     assert "failed: noise/broken.mp3: not audio" in trained.stdout
-    assert "skipped: tone/a.m4a and 1 more: unsupported format .m4a" in trained.stdout
+    assert "skipped: tone/a.mid and 1 more: unsupported format .mid" in trained.stdout
     assert "skipped: tone/cover.jpg: unsupported format .jpg" in trained.stdout
     report = (folder / "runs/mine_cross_validation/report.md").read_text()
     assert "accuracy" in report
