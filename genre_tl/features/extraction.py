@@ -30,14 +30,12 @@ from genre_tl.features import feature_store, framing, log_scattering
 # A kill costs at most the work of one shard: so many files, or bytes of audio.
 _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 
-# Segments in one call of the scattering transform, and in a piece of a long file.
-_BATCH_SEGMENTS = _PIECE_SEGMENTS = 8
+# A long file is computed in pieces of so many segments, two pieces at a time.
+_PIECE_SEGMENTS, _NUM_THREADS = 8, 2
 
 _CHANGED = "it changed while it was read; extract again"
 _NOT_READ = "it could not be read to its end; extract again"
 _TOO_LOUD = "its samples are too large to compute with"
-
-_Results = Iterator[tuple[feature_store.Row, list[np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,20 +97,19 @@ def extract(
         each file, if there is anything to do.
 
     Raises:
-      ValueError: if `max_secs` is out of range, the folder is not a store, was made
-        with other parameters, or is being written by another process.
+      ValueError: if `max_secs` is out of range, or the store has other parameters, is
+        damaged or is being written by another process.
       OSError: if the store cannot be read or written.
     """
-    _prepare(folder := pathlib.Path(store_dir), frontend, max_secs)
-    store = feature_store.Store(folder)
+    folder, num_computed = pathlib.Path(store_dir), 0
+    _create(folder, frontend, max_secs)
+    store = feature_store.Store(folder, frontend, max_secs=max_secs)
     pending, touched, gone = store.changes(dataset.root, dataset.paths)
-    known = set(store.by_sha256)
     if pending:
         with files.lock(folder):
-            store = feature_store.Store(folder)  # another process may have filled it
+            store.read_index()  # another process may have filled it
             pending, touched, gone = store.changes(dataset.root, dataset.paths)
-            known = set(store.by_sha256)
-            _compute(dataset.root, pending, store, frontend, max_secs, on_progress)
+            num_computed = _compute(dataset.root, pending, store, frontend, on_progress)
             if touched:
                 store.update(touched)
             store.remove_unused()
@@ -120,20 +117,18 @@ def extract(
         # It saves time later; a store that cannot be written to is usable.
         with contextlib.suppress(OSError, ValueError), files.lock(folder):
             store.update(touched)
-    return _summary([store.index[path] for path in dataset.paths], pending, known, gone)
+    return _summary(store, dataset.paths, pending, num_computed, gone)
 
 
-def _prepare(
+def _create(
     folder: pathlib.Path, frontend: params.Frontend, max_secs: float | None
 ) -> None:
-    """Makes a folder a store, or raises if it is one with other parameters."""
     if max_secs is not None and not 0 < max_secs < math.inf:
         raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
     if not feature_store.exists(folder):
         layer = log_scattering.LogScattering.from_params(frontend)
         *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
         feature_store.create(folder, frontend, max_secs=max_secs, num_paths=num_paths)
-    feature_store.check(folder, frontend, max_secs=max_secs)
 
 
 def _compute(
@@ -141,73 +136,88 @@ def _compute(
     pending: Sequence[feature_store.Row],
     store: feature_store.Store,
     frontend: params.Frontend,
-    max_secs: float | None,
     on_progress: Callable[[int, int], None],
-) -> None:
-    """Computes the pending files, a shard at a time."""
-    names = [str(root / row.path) for row in pending]
-    samples = _PIECE_SEGMENTS * frontend.segment_samples
-    clips = decoding.read(names, piece_samples=samples, max_secs=max_secs)
-    decoded = itertools.groupby(clips, key=operator.attrgetter("index"))
-    rows, num_done = iter(pending), 0
-    opened = (_File(next(rows), root, clips) for _, clips in decoded)
+) -> int:
+    """Computes the pending files, shard by shard; returns how many gave frames."""
+    pieces = decoding.read(
+        [str(root / row.path) for row in pending],
+        piece_samples=_PIECE_SEGMENTS * frontend.segment_samples,
+        max_secs=store.params["max_secs"],
+    )
+    decoded = itertools.groupby(pieces, key=operator.attrgetter("index"))
+    num_done = num_computed = 0
     on_progress(0, len(pending))
-    for size in _shard_sizes(pending):
+    for shard in _shards(pending):
+        files_and_pieces = zip(shard, decoded, strict=False)
+        opened = (_File(row, root, pieces) for row, (_, pieces) in files_and_pieces)
         results = []
-        group = itertools.islice(opened, size)
-        for result in _results(group, set(store.by_sha256), frontend):
-            results.append(result)
-            num_done += 1
+        for row, frames in _results(opened, set(store.by_sha256), frontend):
+            results.append((row, frames))
+            num_done, num_computed = num_done + 1, num_computed + bool(frames)
             on_progress(num_done, len(pending))
         store.write_shard(results)
+    return num_computed
 
 
-def _shard_sizes(rows: Sequence[feature_store.Row]) -> Iterator[int]:
-    """Yields the number of files of each shard."""
-    count = num_bytes = 0
+def _shards(rows: Sequence[feature_store.Row]) -> Iterator[list[feature_store.Row]]:
+    shard: list[feature_store.Row] = []
     for row in rows:
-        count, num_bytes = count + 1, num_bytes + row.bytes
-        if count == _SHARD_FILES or num_bytes >= _SHARD_BYTES:
-            yield count
-            count = num_bytes = 0
-    if count:
-        yield count
+        shard.append(row)
+        num_bytes = sum(row.bytes for row in shard)
+        if len(shard) == _SHARD_FILES or num_bytes >= _SHARD_BYTES:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
 
 
 def _results(
-    files: Iterable[_File], seen: set[str], frontend: params.Frontend
-) -> _Results:
-    """Yields the row of each file and the frames of its segments.
+    opened: Iterable[_File], seen: set[str], frontend: params.Frontend
+) -> Iterator[tuple[feature_store.Row, list[np.ndarray]]]:
+    """Yields the row of each file and the valid frames of its segments.
 
-    Files without frames of their own come last: failed ones and those whose audio
-    was `seen` before.
+    Files that failed or whose audio was `seen` before have no segments.
     """
-    finished: dict[str, feature_store.Row] = {}
-
-    def segments() -> Iterator[tuple[str, np.ndarray, int]]:
-        for file in files:
+    transform = _transform(frontend)
+    piece_samples = _PIECE_SEGMENTS * frontend.segment_samples
+    waiting: collections.deque[tuple[feature_store.Row, list[Any]]]
+    waiting = collections.deque()
+    with futures.ThreadPoolExecutor(_NUM_THREADS) as pool:
+        for file in opened:
+            parts = []
             if file.sha256 not in seen:
-                for samples, length in _segments(file, frontend):
-                    yield file.path, samples, length
-            row = finished[file.path] = file.finish()
+                for piece in framing.pieces(file, piece_samples):
+                    parts.append(pool.submit(_segments, piece, transform))
+                    futures.wait(parts[-_NUM_THREADS - 1 : -_NUM_THREADS])
+            row = file.finish()
             if not row.error:
                 seen.add(row.sha256)
+            waiting.append((row, parts))
+            if len(waiting) > 2 * _NUM_THREADS:
+                yield _result(*waiting.popleft())
+        yield from itertools.starmap(_result, waiting)
 
-    scattered = _scatter(segments(), frontend)
-    for path, of_file in itertools.groupby(scattered, key=operator.itemgetter(0)):
-        frames = [frames for _, frames in of_file]
-        if not finished[path].error:
-            yield finished.pop(path), frames
-    yield from ((row, []) for row in finished.values())
+
+def _result(
+    row: feature_store.Row, parts: Sequence[futures.Future[list[Any]]]
+) -> tuple[feature_store.Row, list[np.ndarray]]:
+    segments = [segment for part in parts for segment in part.result()]
+    return row, [] if row.error else _valid_frames(segments)
+
+
+def _segments(piece: framing.Piece, transform: Any) -> list[Any]:
+    outputs = transform(piece.waveform[np.newaxis], [piece.padding])
+    return list(zip(*(output.numpy() for output in outputs), strict=True))
+
+
+def _valid_frames(segments: Sequence[tuple[np.ndarray, int]]) -> list[np.ndarray]:
+    """Returns the valid frames of each segment; one frame if there is no sound."""
+    sound = [frames[:count] for frames, count in segments if count]
+    return sound or [frames[:1] for frames, _ in segments[:1]]
 
 
 class _File:
-    """The waveforms of a file; then its row in the index.
-
-    Attributes:
-      path: the file, relative to the collection.
-      sha256: checksum of its content.
-    """
+    """The waveforms of a file; then its row in the index."""
 
     def __init__(
         self,
@@ -217,7 +227,6 @@ class _File:
     ) -> None:
         self._row, self._root, self._pieces = row, root, pieces
         self._num_samples, self._is_too_loud = 0, False
-        self.path = row.path
         self.sha256 = feature_store.sha256(root / row.path)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -233,7 +242,7 @@ class _File:
         """Reads the rest and returns the row of the whole file."""
         collections.deque(self, maxlen=0)
         # Checked last, so that the row describes what was decoded and hashed.
-        if feature_store.Row.of(self._root, self.path) != self._row:
+        if feature_store.Row.of(self._root, self._row.path) != self._row:
             return dataclasses.replace(self._row, error=_CHANGED)
         if self._last.is_system_error or not self.sha256:
             # Without a checksum it is tried again, and is no duplicate.
@@ -248,85 +257,41 @@ class _File:
         )
 
 
-def _segments(
-    waveforms: Iterable[np.ndarray], frontend: params.Frontend
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the segments of a recording, extended, and their valid samples."""
-    is_silent = None
-    piece_samples = _PIECE_SEGMENTS * frontend.segment_samples
-    for piece in framing.pieces(waveforms, piece_samples):
-        rows, lengths = _cut(frontend)(piece.waveform[np.newaxis], [piece.padding])
-        for row, length in zip(rows.numpy(), lengths.numpy(), strict=True):
-            if length:
-                is_silent = False
-                yield row, length
-            elif is_silent is None:
-                is_silent = True
-    if is_silent:
-        yield np.zeros(frontend.segment_samples, np.float32), 0
-
-
 @functools.cache
-def _cut(frontend: params.Frontend) -> Any:
-    """Returns the function from a piece of a recording to its segments, traced."""
+def _transform(frontend: params.Frontend) -> Any:
+    """Returns a traced function of a piece: frames and valid frames of its segments.
+
+    A segment without sound has no valid frames.
+    """
+    layer = log_scattering.LogScattering.from_params(frontend)
+    layer.build((None, frontend.segment_samples))
     piece = tf.TensorSpec([1, None], tf.float32), tf.TensorSpec([1], tf.float32)
 
     @tf.function(input_signature=piece, autograph=False)
-    def cut(waveform: tf.Tensor, padding: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def transform(waveform: tf.Tensor, padding: tf.Tensor) -> tuple[tf.Tensor, ...]:
         starts = tf.zeros([1], tf.int32)
         segments = framing.segments(waveform, frontend, starts, padding)
-        return framing.cut(waveform, segments, frontend), segments.lengths
+        rows = framing.cut(waveform, segments, frontend)
+        counts = tf.where(segments.lengths > 0, segments.weights, 0.0)
+        return layer.of_mirrored(rows, segments.lengths), tf.cast(counts, tf.int32)
 
-    return cut
-
-
-@functools.cache
-def _transform(frontend: params.Frontend) -> Any:
-    """Returns `LogScattering.of_mirrored`, traced."""
-    layer = log_scattering.LogScattering.from_params(frontend)
-    layer.build((None, frontend.segment_samples))
-    rows = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
-    lengths = tf.TensorSpec([None], tf.int32)
-    return tf.function(
-        layer.of_mirrored, input_signature=[rows, lengths], autograph=False
-    )
-
-
-def _scatter(
-    segments: Iterator[tuple[str, np.ndarray, int]], frontend: params.Frontend
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Turns segments into `[frames, paths]`, valid frames only."""
-    transform = _transform(frontend)
-
-    def compute(batch: Sequence[tuple[str, np.ndarray, int]]) -> list[Any]:
-        paths, rows, lengths = zip(*batch, strict=True)
-        frames = transform(np.stack(rows), np.array(lengths, np.int32)).numpy()
-        counts = [frontend.num_frames(max(length, 1)) for length in lengths]
-        outputs = zip(paths, frames, counts, strict=True)
-        return [(path, frames[:count]) for path, frames, count in outputs]
-
-    # One batch is computed while the next one is read and the last one used.
-    with futures.ThreadPoolExecutor(1) as pool:
-        running: futures.Future[list[Any]] | None = None
-        while batch := list(itertools.islice(segments, _BATCH_SEGMENTS)):
-            before, running = running, pool.submit(compute, batch)
-            yield from before.result() if before else ()
-        yield from running.result() if running else ()
+    return transform
 
 
 def _summary(
-    rows: Sequence[feature_store.Row],
+    store: feature_store.Store,
+    paths: Sequence[str],
     pending: Sequence[feature_store.Row],
-    known: set[str],
+    num_computed: int,
     gone: Sequence[str],
 ) -> Summary:
-    paths = {row.path for row in pending}
-    finished = [row for row in rows if row.path in paths and not row.error]
-    num_computed = len({row.sha256 for row in finished} - known)
+    rows = [store.index[path] for path in paths]
+    usable = {row.path for row in rows if not row.error}
+    num_new = len(usable & {row.path for row in pending})
     return Summary(
         num_computed=num_computed,
-        num_repeated=len(finished) - num_computed,
-        num_unchanged=sum(not row.error for row in rows) - len(finished),
+        num_repeated=num_new - num_computed,
+        num_unchanged=len(usable) - num_new,
         failures=tuple((row.path, row.error) for row in rows if row.error),
         notes=tuple((row.path, row.note) for row in rows if row.note),
         removed=tuple(gone),

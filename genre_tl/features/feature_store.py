@@ -8,6 +8,7 @@ shard. `docs/features.md` describes the format.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -17,8 +18,8 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, get_type_hints
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +29,7 @@ from genre_tl import files, params
 # Raise it when the same parameters give other features or the files change.
 _FORMAT = 2
 
-_PARAMS, _INDEX, _SHARDS = "params.json", "index.csv", "shards"
+_PARAMS, _INDEX = "params.json", "index.csv"
 
 # Bytes before and around the data of a TFRecord: its length and two checksums.
 _BEFORE, _AROUND = 12, 16
@@ -73,6 +74,11 @@ class Row:
             return cls(path)
         return cls(path, stat.st_size, stat.st_mtime_ns)
 
+    @property
+    def num_frames(self) -> tuple[int, ...]:
+        """Valid frames of each segment."""
+        return tuple(map(int, self.segments.split()))
+
     def same_audio_as(self, other: Row) -> Row:
         """Returns the row of this file, with the features of an identical one."""
         return dataclasses.replace(
@@ -81,18 +87,32 @@ class Row:
 
 
 class Store:
-    """An existing feature store.
+    """An existing feature store. Threads may share it for reading.
 
     Attributes:
       folder: where it is.
+      params: its parameters.
       index: row of each known file, by path, except those whose shard is missing.
       by_sha256: one of these rows for each different audio.
+
+    Raises:
+      ValueError: if it is damaged or has other parameters than those given; the
+        message lists the differences.
+      FileNotFoundError: if the folder is not a store.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
-        shards = {"", *(path.name for path in (folder / _SHARDS).glob("*.tfrecord"))}
-        rows = [row for row in _read_index(folder / _INDEX) if row.shard in shards]
+    def __init__(
+        self, folder: pathlib.Path, frontend: params.Frontend, **values: Any
+    ) -> None:
+        self.folder, self._shards = folder, folder / "shards"
+        self.params = _read_params(folder, _values(frontend) | values)
+        self._map = functools.cache(functools.partial(np.memmap, mode="r"))
+        self.read_index()
+
+    def read_index(self) -> None:
+        """Reads the index again, which another process may have changed."""
+        shards = {"", *(path.name for path in self._shards.glob("*.tfrecord"))}
+        rows = [row for row in _read_index(self.folder / _INDEX) if row.shard in shards]
         self.index = {row.path: row for row in rows}
         self.by_sha256 = {row.sha256: row for row in rows if row.sha256}
 
@@ -135,18 +155,22 @@ class Store:
           OSError: if the shard cannot be written; the store stays as it was.
         """
         numbers = [int(row.shard[:6]) for row in self.index.values() if row.shard]
-        path = self.folder / _SHARDS / f"{max(numbers, default=-1) + 1:06d}.tfrecord"
+        path = self._shards / f"{max(numbers, default=-1) + 1:06d}.tfrecord"
         position, records = _BEFORE, []
         for row, segments in results:
             if segments:
-                records.append(np.concatenate(segments).astype("<f4").tobytes())
-                row = _stored(row, path.name, position, segments)
+                blocks = [frames.astype("<f4").tobytes() for frames in segments]
+                self.by_sha256[row.sha256] = dataclasses.replace(
+                    row,
+                    shard=path.name,
+                    offset=position,
+                    segments=" ".join(str(len(frames)) for frames in segments),
+                    crc32=" ".join(str(zlib.crc32(block)) for block in blocks),
+                )
+                records.append(b"".join(blocks))
                 position += len(records[-1]) + _AROUND
-                self.by_sha256[row.sha256] = row
         if records:
-            path.parent.mkdir(exist_ok=True)
-            with files.whole(path) as unfinished:
-                _write_records(unfinished, records)
+            _write_records(path, records)
         self.update(
             row if row.error else row.same_audio_as(self.by_sha256[row.sha256])
             for row, _ in results
@@ -168,17 +192,9 @@ class Store:
     def remove_unused(self) -> None:
         """Deletes shards that no row names: outdated, or left by a kill."""
         used = {row.shard for row in self.index.values()}
-        for path in (self.folder / _SHARDS).glob("*.tfrecord*"):
+        for path in self._shards.glob("*.tfrecord*"):
             if path.name not in used:
                 path.unlink()
-
-
-class Reader:
-    """Reads frames of any clip of a store. Threads may share it."""
-
-    def __init__(self, folder: pathlib.Path, num_paths: int) -> None:
-        self._folder, self._num_paths = folder / _SHARDS, num_paths
-        self._shard = functools.cache(self._open)
 
     def read(self, row: Row, start: int, count: int) -> np.ndarray:
         """Returns frames `start` to `start + count` of a clip, float32.
@@ -186,33 +202,19 @@ class Reader:
         Raises ValueError if their checksum is wrong.
         """
         parts, first, position = [], 0, row.offset
-        for number, crc32 in zip(*map(numbers, (row.segments, row.crc32)), strict=True):
-            size = 4 * number * self._num_paths
-            if first < start + count and start < first + number:
-                data = self._shard(row.shard)[position : position + size]
-                if zlib.crc32(data.tobytes()) != crc32:
-                    raise self._damaged(row.shard, f"frames of {row.path}")
-                frames = data.view("<f4").reshape(number, self._num_paths)
-                parts.append(frames[max(start - first, 0) : start + count - first])
-            first, position = first + number, position + size
+        num_paths, path = self.params["num_paths"], self._shards / row.shard
+        remedy = "delete this file and extract again: only its clips are recomputed"
+        with _naming(path, remedy):
+            for number, crc32 in zip(row.num_frames, row.crc32.split(), strict=True):
+                size = 4 * number * num_paths
+                if first < start + count and start < first + number:
+                    data = self._map(path)[position : position + size]
+                    if zlib.crc32(data.tobytes()) != int(crc32):
+                        raise ValueError(f"frames of {row.path}")
+                    frames = data.view("<f4").reshape(number, num_paths)
+                    parts.append(frames[max(start - first, 0) : start + count - first])
+                first, position = first + number, position + size
         return np.concatenate(parts)
-
-    def _open(self, shard: str) -> np.ndarray:
-        try:
-            return np.memmap(self._folder / shard, mode="r")
-        except ValueError as error:  # an empty file
-            raise self._damaged(shard, str(error)) from error
-
-    def _damaged(self, shard: str, what: str) -> ValueError:
-        return ValueError(
-            f"{self._folder / shard}: damaged ({what}); delete this file and extract "
-            "again: only its clips are recomputed"
-        )
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Returns the numbers in a cell of the index."""
-    return tuple(map(int, text.split()))
 
 
 def exists(folder: pathlib.Path) -> bool:
@@ -223,9 +225,7 @@ def exists(folder: pathlib.Path) -> bool:
 def create(folder: pathlib.Path, frontend: params.Frontend, **values: Any) -> None:
     """Makes a new or empty folder a store with these parameters, unless it is one.
 
-    Raises:
-      ValueError: if it contains something else, or another process writes to it.
-      OSError: if it cannot be made.
+    Raises ValueError if it contains something else or another process writes to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with files.lock(folder):
@@ -239,39 +239,6 @@ def create(folder: pathlib.Path, frontend: params.Frontend, **values: Any) -> No
                 "an empty folder for the features"
             )
         files.write_json(folder / _PARAMS, _values(frontend) | values)
-
-
-def check(
-    folder: pathlib.Path, frontend: params.Frontend, **values: Any
-) -> dict[str, Any]:
-    """Returns the parameters of a store, which must include those given.
-
-    Raises:
-      ValueError: if it has others; the message lists the differences.
-      FileNotFoundError: if the folder is not a store.
-    """
-    path = folder / _PARAMS
-    if not exists(folder):
-        raise FileNotFoundError(
-            f"{folder}: there is no feature store; extract the features first"
-        )
-    try:
-        held = dict(json.loads(path.read_text(encoding="utf8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path}: damaged ({error}); delete {folder} and extract again"
-        ) from error
-    differences = [
-        f"{name} {held.get(name)!r} instead of {value!r}"
-        for name, value in (_values(frontend) | values).items()
-        if held.get(name) != value
-    ]
-    if differences:
-        raise ValueError(
-            f"{folder}: its features were made with {', '.join(differences)}; use "
-            "the same parameters, or another folder"
-        )
-    return held
 
 
 def sha256(file: pathlib.Path) -> str:
@@ -290,6 +257,26 @@ def _values(frontend: params.Frontend) -> dict[str, Any]:
     return {"format": _FORMAT, **dataclasses.asdict(frontend)}
 
 
+def _read_params(folder: pathlib.Path, expected: dict[str, Any]) -> dict[str, Any]:
+    if not exists(folder):
+        raise FileNotFoundError(
+            f"{folder}: there is no feature store; extract the features first"
+        )
+    with _naming(folder / _PARAMS, f"delete {folder} and extract again"):
+        held = dict(json.loads((folder / _PARAMS).read_text(encoding="utf8")))
+    differences = [
+        f"{name} {held.get(name)!r} instead of {value!r}"
+        for name, value in expected.items()
+        if held.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder}: its features were made with {', '.join(differences)}; use "
+            "the same parameters, or another folder"
+        )
+    return held
+
+
 def _open_text(path: pathlib.Path, mode: str) -> Any:
     # File names need not be valid UTF-8.
     return open(path, mode, encoding="utf8", errors="surrogateescape", newline="")
@@ -298,40 +285,34 @@ def _open_text(path: pathlib.Path, mode: str) -> Any:
 def _read_index(path: pathlib.Path) -> list[Row]:
     if not path.exists():
         return []
-    kinds: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
-    fields = dataclasses.fields(Row)
-    types = [kinds[str(field.type)] for field in fields]
-    try:
+    types = get_type_hints(Row)
+    with _naming(path, "delete it and extract everything again"):
         with _open_text(path, "r") as file:
             names, *lines = csv.reader(file)
-        if names != [field.name for field in fields]:
+        if names != list(types):
             raise ValueError(f"its columns are {', '.join(names)}")
         return [
-            Row(*(kind(cell) for kind, cell in zip(types, line, strict=True)))
+            Row(*(kind(x) for kind, x in zip(types.values(), line, strict=True)))
             for line in lines
         ]
-    except (ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: damaged ({error}); delete it and extract everything again"
-        ) from error
 
 
 def _write_records(path: pathlib.Path, records: Iterable[bytes]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with files.whole(path) as unfinished:
+        try:
+            with tf.io.TFRecordWriter(str(unfinished)) as writer:
+                for record in records:
+                    writer.write(record)
+        except tf.errors.OpError as error:
+            reason = error.message.removeprefix(f"{unfinished}; ")
+            raise OSError(errno.EIO, reason, str(unfinished)) from error
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path, remedy: str) -> Iterator[None]:
+    """Adds a damaged file and the remedy to errors of its content."""
     try:
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records:
-                writer.write(record)
-    except tf.errors.OpError as error:
-        reason = error.message.removeprefix(f"{path}; ")
-        raise OSError(errno.EIO, reason, str(path)) from error
-
-
-def _stored(row: Row, shard: str, offset: int, segments: Sequence[np.ndarray]) -> Row:
-    checksums = [zlib.crc32(frames.astype("<f4").tobytes()) for frames in segments]
-    return dataclasses.replace(
-        row,
-        shard=shard,
-        offset=offset,
-        segments=" ".join(str(len(frames)) for frames in segments),
-        crc32=" ".join(map(str, checksums)),
-    )
+        yield
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path}: damaged ({error}); {remedy}") from error

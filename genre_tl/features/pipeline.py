@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -99,36 +100,32 @@ def load(
     *,
     in_memory: bool | None = None,
 ) -> tuple[Features, datasets.Dataset]:
-    """Loads the features of a table's clips.
+    """Loads the features of a table's clips from a store filled by `extract`.
+
+    Returns the features, and the table of the clips that have some, in the same order.
+    The others are in its `skipped` with the reason, and counted in a log message.
 
     Args:
-      store_dir: a feature store, filled by `extract`.
+      store_dir: folder of the store.
       dataset: the clips.
       frontend: the front end that the store must have been made with.
-      in_memory: whether to read all frames now, and not batch by batch. By default
-        if they take at most half of the free memory.
-
-    Returns:
-      The features, and the table of the clips that have some, in the same order. The
-      others are in its `skipped` with the reason, and counted in a log message.
+      in_memory: whether to read all frames at once, instead of batch by batch. By
+        default if they take at most half of the free memory.
 
     Raises:
       ValueError: if the store was made with another front end, is damaged, or has
         none of the clips.
       OSError: if the store is missing or cannot be read.
     """
-    folder = pathlib.Path(store_dir)
-    values = feature_store.check(folder, frontend)
-    store = feature_store.Store(folder)
+    store = feature_store.Store(pathlib.Path(store_dir), frontend)
     kept = _with_features(dataset, store)
     rows = [store.index[path] for path in kept.paths]
-    reader = feature_store.Reader(folder, values["num_paths"])
     features = Features(
-        values["num_paths"],
-        tuple(feature_store.numbers(row.segments) for row in rows),
+        store.params["num_paths"],
+        tuple(row.num_frames for row in rows),
         tuple(row.sha256 for row in rows),
-        values["max_secs"],
-        lambda clip, start, count: reader.read(rows[clip], start, count),
+        store.params["max_secs"],
+        lambda clip, start, count: store.read(rows[clip], start, count),
     )
     if in_memory is None:
         size = 4 * int(features.counts.sum()) * features.num_paths
@@ -160,38 +157,31 @@ def training_batches(
       An infinite dataset of frames float32 `[batch_size, num_frames, paths]` and
       labels float32 `[batch_size, num_labels]`, static shapes.
     """
-    length, rows = batching.num_frames, _non_empty(rows)
+    rows, length = _non_empty(rows), batching.num_frames
     shape = num_batches(rows, batching.batch_size), batching.batch_size
-    plan = functools.partial(_plan, features, rows, batching)
 
-    def read(clips: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.minimum(features.counts[clips], length)
-        wanted = labels[clips].astype(np.float32)
-        return _excerpts(features, length, clips, starts, counts), wanted
+    def places() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+        for epoch in itertools.count(first_epoch):
+            generator = np.random.default_rng([batching.seed, epoch])
+            order = np.resize(generator.permutation(rows), shape)
+            counts = np.minimum(features.counts[order], length)
+            starts = generator.integers(features.counts[order] - counts + 1)
+            for clips, *place in zip(order, starts, counts, strict=True):
+                yield (clips, *place), labels[clips].astype(np.float32)
 
-    order = tf.data.Dataset.counter(first_epoch).flat_map(
-        lambda epoch: tf.data.Dataset.from_tensor_slices(
-            _call(plan, [epoch], [(shape, tf.int64)] * 2)
+    place = tf.TensorSpec(shape[1:], tf.int64)
+    label = tf.TensorSpec([shape[1], labels.shape[1]], tf.float32)
+    return (
+        tf.data.Dataset.from_generator(
+            places, output_signature=((place, place, place), label)
         )
+        .map(
+            lambda place, labels: (_frames(features, length, place), labels),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .prefetch(tf.data.AUTOTUNE)
     )
-    frames = (shape[1], length, features.num_paths), tf.float32
-    outputs = [frames, ((shape[1], labels.shape[1]), tf.float32)]
-    return order.map(
-        lambda *places: _call(read, places, outputs),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    ).prefetch(tf.data.AUTOTUNE)
-
-
-def _plan(
-    features: Features, rows: np.ndarray, batching: Batching, epoch: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns clips and starts of an epoch's excerpts, `[batches, batch_size]`."""
-    shape = num_batches(rows, batching.batch_size), batching.batch_size
-    generator = np.random.default_rng([batching.seed, int(epoch)])
-    order = np.resize(generator.permutation(rows), shape)
-    spare = np.maximum(features.counts[order] - batching.num_frames, 0)
-    return order, generator.integers(spare + 1)
 
 
 def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
@@ -206,17 +196,13 @@ def evaluation_batches(
     batch_size: int,
     segment_frames: int,
 ) -> tuple[tf.data.Dataset, Segments]:
-    """Returns all segments of the rows, in order.
+    """Returns batches of all segments of the rows, in order.
 
-    Args:
-      features: of all clips.
-      rows: the clips to score.
-      batch_size: segments in a batch; the last one may have fewer.
-      segment_frames: frames of the model's input. Longer segments are divided,
-        shorter ones padded.
+    Segments longer than `segment_frames`, the model's input, are divided, shorter ones
+    padded. The last batch may be smaller.
 
     Returns:
-      Batches `[batch, frames, paths]`, float32, where `frames` is `segment_frames` or
+      Batches float32 `[batch, frames, paths]`, where `frames` is `segment_frames` or
       the length of the longest segment if that is less; and the `Segments` that
       `mean_scores` needs.
     """
@@ -230,14 +216,11 @@ def evaluation_batches(
     ]
     positions, *places = np.array(pieces, np.int64).T
     length = min(segment_frames, features.longest)
-    output = (None, length, features.num_paths), tf.float32
     batches = (
         tf.data.Dataset.from_tensor_slices(tuple(places))
         .batch(batch_size)
         .map(
-            lambda *places: _call(
-                functools.partial(_excerpts, features, length), places, [output]
-            )[0],
+            lambda *place: _frames(features, length, place),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -325,30 +308,24 @@ def _non_empty(rows: Sequence[int] | np.ndarray) -> np.ndarray:
     return rows
 
 
-def _excerpts(
-    features: Features,
-    length: int,
-    clips: np.ndarray,
-    starts: np.ndarray,
-    counts: np.ndarray,
-) -> np.ndarray:
-    """Returns frames `[batch, length, paths]`, `PAD_VALUE` after `counts` of each."""
-    shape = len(clips), length, features.num_paths
-    excerpts = np.full(shape, framing.PAD_VALUE, np.float32)
-    for excerpt, *place in zip(excerpts, clips, starts, counts, strict=True):
-        excerpt[: place[-1]] = features.read(*place)
-    return excerpts
+def _frames(features: Features, length: int, places: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Reads frames `[batch, length, paths]`, `PAD_VALUE` after the end of each clip.
 
+    Args:
+      features: of all clips.
+      length: frames of each excerpt.
+      places: clips, first frames and numbers of frames to read, int64 `[batch]`.
+    """
 
-def _call(
-    function: Callable[..., Any],
-    inputs: Sequence[tf.Tensor],
-    outputs: Sequence[tuple[Sequence[int | None], tf.DType]],
-) -> tuple[tf.Tensor, ...]:
-    """Calls a NumPy function in a graph; `outputs` are its shapes and types."""
-    results = tf.numpy_function(function, inputs, [dtype for _, dtype in outputs])
-    shapes = [shape for shape, _ in outputs]
-    return tuple(map(tf.ensure_shape, results, shapes))
+    def read(*places: np.ndarray) -> np.ndarray:
+        shape = len(places[0]), length, features.num_paths
+        excerpts = np.full(shape, framing.PAD_VALUE, np.float32)
+        for excerpt, *place in zip(excerpts, *places, strict=True):
+            excerpt[: place[-1]] = features.read(*place)
+        return excerpts
+
+    frames = tf.numpy_function(read, places, tf.float32)
+    return tf.ensure_shape(frames, [*places[0].shape, length, features.num_paths])
 
 
 def _with_features(

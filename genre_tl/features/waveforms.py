@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -18,21 +19,18 @@ def waveform_batches(
     batch_size: int,
     seed: int | None = None,
 ) -> tf.data.Dataset:
-    """Returns a dataset of waveforms: decode -> resample -> cut or pad -> batch.
+    """Returns pairs of waveforms `[batch, num_samples]` and labels, float32.
 
-    Iterating raises an error that names the file if one cannot be decoded.
+    Files are decoded, resampled, cut or padded with zeros, and batched. Iterating
+    raises an error that names the file if one cannot be decoded.
 
     Args:
       paths: audio files.
       labels: `[files, num_labels]`.
-      num_samples: length of the waveforms, at `params.SAMPLE_RATE_HZ`. Shorter files
-        are padded with zeros.
+      num_samples: length of the waveforms, at `params.SAMPLE_RATE_HZ`.
       batch_size: files in a batch.
       seed: None takes the beginning of each file once, in order. Else the dataset is
         infinite: every epoch has its own random order and excerpts.
-
-    Returns:
-      Pairs of waveforms `[batch, num_samples]` and labels, float32.
     """
     labels = np.asarray(labels, np.float32)
 
@@ -63,12 +61,12 @@ def _order(num_files: int, seed: int | None) -> tf.data.Dataset:
         places = np.arange(num_files), np.zeros(num_files)
         return tf.data.Dataset.from_tensor_slices(places)
 
-    def plan(epoch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        generator = np.random.default_rng([seed or 0, int(epoch)])
-        return generator.permutation(num_files), generator.random(num_files)
+    def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for epoch in itertools.count(1):
+            generator = np.random.default_rng([seed, epoch])
+            yield generator.permutation(num_files), generator.random(num_files)
 
-    def slices(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.numpy_function(plan, [epoch], [tf.int64, tf.float64])
-        return tf.data.Dataset.from_tensor_slices(tuple(order))
-
-    return tf.data.Dataset.counter(1).flat_map(slices)
+    kinds = tf.int64, tf.float64
+    signature = tuple(tf.TensorSpec([num_files], kind) for kind in kinds)
+    order = tf.data.Dataset.from_generator(epochs, output_signature=signature)
+    return order.unbatch()

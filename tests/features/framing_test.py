@@ -84,10 +84,10 @@ def served(waveform):
 def stored(waveform, size=10**9):
     """Returns the frames that training would store; the file is read in pieces."""
     parts = [waveform[at : at + size] for at in range(0, len(waveform), size)]
-    segments = extraction._segments(parts, FRONTEND)
-    named = ((f"{number}", *each) for number, each in enumerate(segments))
-    frames = [frames for _, frames in extraction._scatter(named, FRONTEND)]
-    return np.concatenate(frames)
+    pieces = framing.pieces(parts, extraction._PIECE_SEGMENTS * SEGMENT)
+    transform = extraction._transform(FRONTEND)
+    segments = [x for piece in pieces for x in extraction._segments(piece, transform)]
+    return np.concatenate(extraction._valid_frames(segments))
 
 
 def check_alike(waveform, frames):
