@@ -128,12 +128,12 @@ class PlannedTransform:
         missing = -num_blocks % stride + reach
         blocks = tf.reshape(moments, [len(plan.order), num_blocks, -1])
         if plan.is_mirrored:
-            blocks = tf.concat([_reflected(blocks)[:, -reach:], blocks[..., 1:]], 1)
+            blocks = tf.concat([_reflected(blocks[:, : reach + 1]), blocks], 1)
             before = reach + num_blocks - blocks.shape[1]
             around = tf.pad(blocks, [[0, 0], [before, missing], [0, 0]])
         else:
             places = np.arange(-reach, num_blocks + missing) % num_blocks
-            around = tf.gather(blocks[..., 1:], places, axis=1)
+            around = tf.gather(blocks, places, axis=1)
         steps = tf.reshape(around, [len(plan.order), -1, width])
         frames = _rows(tf.nn.conv1d(steps, low_pass, 1, "VALID"))
         return tf.gather(frames[:, : plan.num_frames], plan.order)
@@ -196,13 +196,13 @@ def _in_blocks(signals: tf.Tensor, moments: tf.Tensor) -> tf.Tensor:
 
 
 def _reflected(blocks: tf.Tensor) -> tf.Tensor:
-    # [rows, blocks, 1 + moments] -> [rows, blocks - 1, moments]: the blocks before the
-    # first, of a signal that is reflected at its first sample. Legendre polynomials are
-    # even or odd; a reflected block holds the first sample of the next block instead of
-    # its own.
-    first, moments = blocks[..., :1], blocks[..., 1:]
-    signs = tf.constant((-1.0) ** np.arange(moments.shape[2]), blocks.dtype)
-    turned = signs * (moments[:, :-1] + first[:, 1:]) - first[:, :-1]
+    # [rows, blocks, 1 + moments] -> [rows, blocks - 1, ...]: the moments of the blocks
+    # before the first, of a signal that is reflected at its first sample. Legendre
+    # polynomials are even or odd; a reflected block holds the first sample of the next
+    # block instead of its own.
+    first = blocks[..., :1]
+    signs = tf.constant((-1.0) ** np.arange(-1, blocks.shape[2] - 1), blocks.dtype)
+    turned = signs * (blocks[:, :-1] + first[:, 1:]) - first[:, :-1]
     return turned[:, ::-1]
 
 

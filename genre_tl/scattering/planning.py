@@ -83,7 +83,7 @@ class Kernels(NamedTuple):
     halvings: dict[int, Any]  # kernels that halve the rate
     # [samples per block, 1 + moments]: the first sample of a block, Legendre moments
     moments: dict[int, Any]
-    low_pass: Any  # [size, stride * moments, stride * oversampling], blocks to frames
+    low_pass: Any  # [size, stride * (1 + moments), stride * oversampling], to frames
 
 
 class Plan:
@@ -245,10 +245,10 @@ class Plan:
         weights = np.linalg.pinv(_legendre(nodes)) @ gauss
         weights = weights.reshape(-1, len(lags), self.oversampling)
         weights = weights[:, ::-1].swapaxes(0, 1)
-        kernel = np.zeros([size * stride, _NUM_MOMENTS, stride, self.oversampling])
+        kernel = np.zeros([size * stride, 1 + _NUM_MOMENTS, stride, self.oversampling])
         for frame in range(stride):
-            kernel[frame : frame + len(lags), :, frame] = weights
-        return kernel.reshape(size, stride * _NUM_MOMENTS, -1)
+            kernel[frame : frame + len(lags), 1:, frame] = weights
+        return kernel.reshape(size, stride * (1 + _NUM_MOMENTS), -1)
 
 
 def _kymatio_order(first_j: np.ndarray, second_j: np.ndarray) -> np.ndarray:
