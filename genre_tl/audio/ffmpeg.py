@@ -24,6 +24,7 @@ NOT_AUDIO = "not audio, damaged, or an unsupported format (convert it to FLAC or
 
 _BUFFER_BYTES, _SCAN_BYTES = 2**17, 2**20
 _MARGIN_SECS = 0.1  # read beyond `max_secs`, so that resampling sees no edge there
+_BLOCK_SAMPLES = 2**15
 _MOST_FAILURES = 100  # of reading packets
 _XING = re.compile(rb"(?s)(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})")
 _XING_BYTES = 2_000  # that hold the tag, before the first packet
@@ -73,10 +74,8 @@ class Source:
           ValueError: if a sample is NaN or infinite, or most packets are damaged.
         """
         for frame in _in_one_format(self._frames(), self.rate_hz):
-            planes = [np.frombuffer(x, "f4", frame.samples) for x in frame.planes]  # type: ignore[call-overload]
-            block = planes[0]
-            if len(planes) > 1:
-                block = np.add.reduce(planes) / len(planes)
+            planes = frame.to_ndarray()
+            block = planes.mean(axis=0) if len(planes) > 1 else planes[0]
             if not np.isfinite(block).all():
                 raise ValueError("samples that are NaN or infinite")
             self._num_read += len(block)
@@ -118,10 +117,12 @@ class Source:
                     stated_secs = min(stated_secs, self._tagged_secs(packet.pos or 0))
                 self._stated_secs += stated_secs
             try:
-                yield from packet.decode()  # type: ignore[misc]
-                self._num_decoded += 1
+                frames = packet.decode()
             except av.FFmpegError:
                 self._lose((packet.duration or 0) * float(packet.time_base or 0))
+            else:
+                self._num_decoded += bool(frames)
+                yield from frames  # type: ignore[misc]
 
     def _packets(self) -> Iterator[av.Packet]:
         for failure in range(_MOST_FAILURES):
@@ -133,7 +134,7 @@ class Source:
                     self._lose(0.0)
 
     def _lose(self, secs: float) -> None:
-        if self._num_read:  # what is in front of the first frame is no audio
+        if self._num_decoded:  # what is in front of the first frame is no audio
             self._num_lost += 1
             self._lost_secs += secs
 
@@ -213,15 +214,23 @@ def _stated_secs(container: InputContainer) -> float:
 def _in_one_format(
     frames: Iterator[av.AudioFrame], rate_hz: int
 ) -> Iterator[av.AudioFrame]:
-    """Yields frames in planar float32, all at one sample rate."""
-    before, resampler = None, None
-    for frame in frames:
-        this = (frame.format.name, frame.rate, frame.layout.nb_channels)
-        if this != before:
-            yield from resampler.resample(None) if resampler else ()
-            is_fit, before = this[:2] == ("fltp", rate_hz), this
-            resampler = None
-            if not is_fit:
-                resampler = av.AudioResampler("fltp", frame.layout, rate_hz)
-        yield from resampler.resample(frame) if resampler else (frame,)
-    yield from resampler.resample(None) if resampler else ()
+    """Yields larger frames in planar float32, all at one sample rate."""
+    for _, run in itertools.groupby(frames, _format):
+        first = next(run)
+        layout, fifo = first.layout, av.AudioFifo()
+        run = itertools.chain([first], run)
+        if (first.format.name, first.rate) != ("fltp", rate_hz):
+            resampler = av.AudioResampler("fltp", layout, rate_hz)
+            ends = itertools.chain(run, [None])
+            run = itertools.chain.from_iterable(map(resampler.resample, ends))
+        for frame in run:
+            frame.pts = None
+            fifo.write(frame)
+            if fifo.samples >= _BLOCK_SAMPLES and (block := fifo.read()):
+                yield block
+        if block := fifo.read():
+            yield block
+
+
+def _format(frame: av.AudioFrame) -> tuple[str, int, int]:
+    return frame.format.name, frame.rate, frame.layout.nb_channels
