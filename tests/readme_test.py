@@ -16,7 +16,7 @@ import genre_tl
 from genre_tl import features, params
 from genre_tl.model import networks
 from genre_tl.serving import predictor
-from tools import result_formats
+from tools import outputs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -133,7 +133,7 @@ def test_the_script_sorts_files_by_the_csv_of_predict(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (script,) = re.findall(r"```python\n(.*?)```", text_of("docs/own_music.md"), re.S)
     scores = {"albums/a/1.mp3": [0.9, 0.1], "albums/b/1.mp3": [0.2, 0.8]}
-    table = result_formats.Writer("csv", ["dub", "techno"])
+    table = outputs.Writer("csv", ["dub", "techno"])
     text = table.head()
     for name, values in scores.items():
         (tmp_path / name).parent.mkdir(parents=True)

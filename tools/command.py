@@ -58,6 +58,14 @@ def run(main: Main, *, positional: bool = False) -> None:
         sys.exit(128 + (signal.SIGTERM if error.args else signal.SIGINT))
 
 
+def check_name(name: str) -> None:
+    """Raises `UsageError` if an export cannot have this name."""
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise app.UsageError(
+            f"--name={name!r}: use letters, digits, dots, hyphens, underscores"
+        )
+
+
 def halve_threads() -> None:
     """Limits TensorFlow to half the processors for each operation.
 

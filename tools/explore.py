@@ -18,14 +18,11 @@ import pathlib
 import tempfile
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
 from . import command
-
-if TYPE_CHECKING:
-    from genre_tl.serving import predictor, recording_analysis
 
 FLAGS = flags.FLAGS
 
@@ -47,75 +44,59 @@ def main(argv: list[str]) -> None:
     path = FLAGS.embeddings and os.path.expanduser(FLAGS.embeddings)
     collection = recording_analysis.Collection(path) if path else None
     model = predictor.Predictor(os.path.expanduser(FLAGS.model))
-    with _server(functools.partial(_Handler, model, collection)) as server:
-        print(
-            f"Open http://localhost:{server.server_port} (Ctrl-C stops it)", flush=True
-        )
-        server.serve_forever()
-
-
-def _server(handler: Callable[..., _Handler]) -> http.server.ThreadingHTTPServer:
+    handler = functools.partial(
+        _Handler, lambda path: recording_analysis.analyse(path, model, collection)
+    )
     try:
-        return http.server.ThreadingHTTPServer((_HOSTS[1], FLAGS.port), handler)
+        server = http.server.ThreadingHTTPServer((_HOSTS[1], FLAGS.port), handler)
     except OSError as error:
         message = f"--port={FLAGS.port}: {error.strerror}; choose another port"
         raise ValueError(message) from error
+    url = f"http://localhost:{server.server_port}"
+    print(f"Open {url} (Ctrl-C stops it)", flush=True)
+    server.serve_forever()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Sends the page, and the analysis of a file that is posted."""
 
-    def __init__(
-        self,
-        model: predictor.Predictor,
-        collection: recording_analysis.Collection | None,
-        *args: Any,
-    ) -> None:
-        self._model, self._collection = model, collection
+    def __init__(self, analyse: Callable[[str], dict[str, Any]], *args: Any) -> None:
+        self._analyse = analyse
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        """Sends the page."""
         if self._is_allowed("/"):
             page = _PAGE.read_text("utf-8").replace("MAX_BYTES", str(_MAX_BYTES))
             self._send(page.encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
-        """Analyses the audio file in the body."""
-        size = int(self.headers.get("Content-Length", 0))
         if not self._is_allowed("/analyse"):
             return
+        size = int(self.headers.get("Content-Length", 0))
         if size > _MAX_BYTES:
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         try:
-            facts = self._analyse(size)
+            with tempfile.NamedTemporaryFile() as file:
+                while size and (block := self.rfile.read(min(size, 2**20))):
+                    file.write(block)
+                    size -= len(block)
+                file.flush()
+                facts = self._analyse(file.name)
         except (ValueError, OSError) as error:
             facts = {"error": str(error)}
         self._send(json.dumps(facts).encode(), "application/json")
-
-    def _analyse(self, size: int) -> dict[str, Any]:
-        from genre_tl.serving import recording_analysis
-
-        with tempfile.NamedTemporaryFile() as file:
-            while size and (block := self.rfile.read(min(size, 2**20))):
-                file.write(block)
-                size -= len(block)
-            file.flush()
-            return recording_analysis.analyse(file.name, self._model, self._collection)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keeps the terminal quiet."""
 
     def _is_allowed(self, path: str) -> bool:
         # Other names may be those of a web site that resolves to this computer.
-        if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:
-            self.send_error(HTTPStatus.FORBIDDEN)
-        elif self.path != path:
-            self.send_error(HTTPStatus.NOT_FOUND)
-        else:
-            return True
-        return False
+        is_local = self.headers.get("Host", "").rpartition(":")[0] in _HOSTS
+        if not is_local or self.path != path:
+            self.send_error(HTTPStatus.NOT_FOUND if is_local else HTTPStatus.FORBIDDEN)
+            return False
+        return True
 
     def _send(self, body: bytes, kind: str) -> None:
         self.send_response(HTTPStatus.OK)

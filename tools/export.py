@@ -5,12 +5,8 @@
 writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
 card. The version, counted from 1, appears after it was reloaded and gave the scores
 of the trained model. Nothing is written if the newest version has this model already.
-docs/serving.md describes how to serve it.
-
-    python -m tools.export --run_dir=runs/finetune --name=genres --format=tflite
-
-writes saved_models/genres-tflite/<version>/ for mobile devices; --format=keras writes
-files for other Keras programs.
+--format=tflite writes saved_models/genres-tflite/<version>/ for mobile devices,
+--format=keras files for other Keras programs. docs/serving.md describes all of them.
 """
 
 from __future__ import annotations
@@ -18,9 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-import re
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from . import command
 
@@ -30,26 +25,17 @@ flags.DEFINE_string("run_dir", "runs/finetune", "Finished run to export.")
 flags.DEFINE_string("name", "genres", "Name of the export.")
 flags.DEFINE_string("saved_models_dir", "saved_models", "Folder of all exports.")
 flags.DEFINE_enum(
-    "format",
-    "saved_model",
-    ["saved_model", "tflite", "keras"],
-    "saved_model: for servers and `predict`; tflite: TensorFlow Lite in float32 and "
-    "float16; keras: classifier and backbone as .keras files.",
+    "format", "saved_model", ["saved_model", "tflite", "keras"], "Described above."
 )
-flags.DEFINE_boolean(
-    "force", False, "Export even if the newest version has this model already."
-)
+flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
 
 def main(argv: list[str]) -> None:
     del argv
-    if not re.fullmatch(r"\w[\w.-]*", FLAGS.name, re.ASCII):
-        raise app.UsageError(
-            f"--name={FLAGS.name!r}: use letters, digits, dots, hyphens, underscores"
-        )
+    command.check_name(FLAGS.name)
     from genre_tl import params
     from genre_tl.model import networks
-    from genre_tl.serving import export, keras_files, model_card, tflite, trained_model
+    from genre_tl.serving import export, model_card, other_formats, saved_model
     from genre_tl.training import run_folder
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
@@ -58,21 +44,24 @@ def main(argv: list[str]) -> None:
     base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}").expanduser()
     record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
     digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
-    folder = export.newest(base)
-    known = folder and model_card.read(folder).get("model_sha256")
+    newest = export.newest(base)
+    known = newest and model_card.read(newest).get("model_sha256")
     if known == digest and not FLAGS.force:
-        print(f"{model_file}: already exported as {folder}; --force exports again")
+        print(f"{model_file}: already exported as {newest}; --force exports again")
         return
-    frontend = params.Preset.from_dict(record["preset"]).frontend
-    writers = {"tflite": tflite.write, "keras": keras_files.write}
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
+    frontend = params.Preset.from_dict(record["preset"]).frontend
+    network = networks.load(model_file)
+    writers = {
+        "saved_model": export.write_saved_model,
+        "tflite": other_formats.write_tflite,
+        "keras": other_formats.write_keras,
+    }
     folder = export.export(
-        trained_model.TrainedModel(
-            networks.load(model_file), frontend, record["vocabulary"]
-        ),
+        saved_model.TrainedModel(network, frontend, record["vocabulary"]),
         base,
         card=model_card.from_run(record, FLAGS.name, digest),
-        write=writers.get(FLAGS.format, export.write_saved_model),
+        write=writers[FLAGS.format],
         on_check=lambda text: print(f"  ok: {text}", flush=True),
     )
     num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -53,12 +53,14 @@ _SHOWN = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation"}
 
 
 def main(argv: list[str]) -> None:
+    from genre_tl.serving import saved_model
     from genre_tl.training import finetune, run_folder
 
     del argv
     preset = run_flags.preset("finetune", method="method")
     table = data_flags.table()
     # Errors must come before features are extracted, which may take hours.
+    saved_model.check_labels(table.vocabulary)
     if FLAGS.start:
         finetune.describe_start(FLAGS.start, preset)
     _parts(table)

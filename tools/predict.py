@@ -18,6 +18,7 @@ resume; the result is identical to an uninterrupted run.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import errno
 import glob
 import hashlib
@@ -33,7 +34,7 @@ from absl import app, flags
 
 from genre_tl import files
 
-from . import command, result_formats, terminal, unfinished
+from . import command, outputs, terminal
 
 if TYPE_CHECKING:
     from genre_tl.serving import predictor
@@ -44,42 +45,23 @@ flags.DEFINE_string(
     "model", "saved_models/genres", "Export: a version, or the folder of versions."
 )
 flags.DEFINE_enum(
-    "format",
-    "text",
-    ["text", "json", "csv"],
-    "Output format; by default that of the suffix of --output.",
+    "format", "text", ["text", "json", "csv"], "By default that of --output's suffix."
 )
 flags.DEFINE_string("output", None, "Output file instead of the standard output.")
 flags.DEFINE_integer(
-    "top_k",
-    None,
-    "Number of labels per file, best first; 0 keeps all. By default 3 in text, all in "
-    "JSON and CSV.",
-    lower_bound=0,
+    "top_k", None, "Labels per file; 0 keeps all. By default 3 in text, else all.", 0
 )
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
-flags.DEFINE_float(
-    "max_secs", 0, "Use at most this much of each file; 0 uses all.", lower_bound=0
-)
+flags.DEFINE_float("max_secs", 0, "Use only the first seconds of files; 0: all.", 0)
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
 flags.DEFINE_boolean("null", False, "The list of `-` is separated by NUL characters.")
+flags.DEFINE_string("embeddings", None, "NPZ file for `ids` (paths) and `vectors`.")
 flags.DEFINE_string(
-    "embeddings",
-    None,
-    "NPZ file for one embedding per file: `ids` (paths) and `vectors`.",
-)
-flags.DEFINE_string(
-    "taggram",
-    None,
-    "Folder for scores over time: a plot and a CSV per file, keeping the folder "
-    "structure.",
+    "taggram", None, "Folder for scores over time: a plot and a CSV per file."
 )
 
 # Errors of one file name; any other concerns all files.
-_NAME_ERRORS = {
-    *(errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
-}
+_NAME_ERRORS = ("ENAMETOOLONG", "EINVAL", "EILSEQ", "EISDIR", "ENOTDIR", "EEXIST")
 
 
 def main(argv: list[str]) -> int:
@@ -91,35 +73,39 @@ def main(argv: list[str]) -> int:
 
     command.skip_graph_rewriting()
     model = predictor.Predictor(FLAGS.model)
-    output = FLAGS.output or FLAGS.embeddings
-    if output:
-        with unfinished.opened(output, _key(model, paths)) as chunks:
-            num_failed = _predict(model, paths, chunks)
-            _write_outputs(_writer(model.labels).head(), paths, chunks)
+    is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
+    kind = "chart" if FLAGS.chart else FLAGS.format
+    writer = outputs.Writer(
+        kind, model.labels, FLAGS.top_k, FLAGS.threshold, ascii_only=not is_unicode
+    )
+    if output := FLAGS.output or FLAGS.embeddings:
+        with outputs.opened(output, _key(model, paths)) as chunks:
+            failed = _predict(model, paths, writer, chunks)
+            usable = [x for x, is_bad in zip(paths, failed, strict=True) if not is_bad]
+            _write_outputs(writer.head(), usable, chunks)
     else:
-        num_failed = _predict(model, paths, None)
-    failed = f"; {num_failed} failed" if num_failed else ""
-    _report(f"{len(paths) - num_failed} of {len(paths)} files{failed}")
-    return 1 if num_failed else 0
+        failed = _predict(model, paths, writer, None)
+    end = f"; {sum(failed)} failed" if any(failed) else ""
+    _report(f"{failed.count(False)} of {len(paths)} files{end}")
+    return int(any(failed))
 
 
 def _check_flags() -> None:
     """Completes the flags, and refuses those that contradict each other."""
     for name in ("model", "output", "embeddings", "taggram"):
-        FLAGS[name].value = os.path.expanduser(FLAGS[name].value or "") or None
-    for name in ("output", "embeddings"):
-        path = FLAGS[name].value
-        if path and os.path.lexists(path) and not os.path.isfile(path):
+        path = os.path.expanduser(FLAGS[name].value or "")
+        FLAGS[name].value = path or None
+        is_output = name in ("output", "embeddings") and os.path.lexists(path)
+        if is_output and not os.path.isfile(path):
             raise ValueError(f"--{name}={path}: not a regular file; give another name")
     if FLAGS.embeddings and not FLAGS.embeddings.endswith(".npz"):
         raise app.UsageError(f"--embeddings={FLAGS.embeddings}: end the name in .npz")
     if FLAGS.output:
         suffix = pathlib.PurePath(FLAGS.output).suffix.lower()
-        kind = result_formats.SUFFIXES.get(suffix, FLAGS.format)
+        kind = outputs.SUFFIXES.get(suffix, FLAGS.format)
         if FLAGS["format"].present and FLAGS.format != kind:
-            raise app.UsageError(
-                f"--format={FLAGS.format} contradicts --output={FLAGS.output}"
-            )
+            reason = f"--format={FLAGS.format} contradicts --output={FLAGS.output}"
+            raise app.UsageError(reason)
         FLAGS["format"].value = kind
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError(f"--chart needs text, not {FLAGS.format}")
@@ -129,8 +115,7 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
     """Yields the names on the command line, with `-` and patterns expanded."""
     for name in map(os.path.expanduser, names):
         if name == "-":
-            separator = b"\0" if FLAGS.null else b"\n"
-            lines = sys.stdin.buffer.read().split(separator)
+            lines = sys.stdin.buffer.read().split(b"\0" if FLAGS.null else b"\n")
             yield from (os.fsdecode(line) for line in lines if line)
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
@@ -155,12 +140,13 @@ def _files(names: Iterable[str]) -> Iterator[str]:
             suffix = path.suffix.lower()
             if suffix in audio_files.AUDIO_SUFFIXES or path.is_dir():
                 found.append(str(path))
-            skipped[suffix] += suffix in audio_files.OTHER_AUDIO
-        if not found and not skipped.total():
+            elif suffix in audio_files.OTHER_AUDIO:
+                skipped[suffix] += 1
+        if not found and not skipped:
             raise ValueError(f"{name}: no audio files in this folder")
         yield from sorted(found)
-    if skipped.total():
-        counts = ", ".join(f"{n} {suffix}" for suffix, n in skipped.items() if n)
+    if skipped:
+        counts = ", ".join(f"{n} {suffix}" for suffix, n in skipped.items())
         _report(f"skipped: {counts} (unsupported; convert them to FLAC or MP3)")
 
 
@@ -168,41 +154,50 @@ def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:
     """Returns what the outputs depend on."""
     parts = sorted(path for path in model.folder.rglob("*") if path.is_file())
     digests = [hashlib.sha256(part.read_bytes()).digest() for part in parts]
-    names = ("format", "top_k", "threshold", "max_secs", "chart", "output")
+    names = "format top_k threshold max_secs chart output embeddings taggram".split()
     return {
         "model": hashlib.sha256(b"".join(digests)).hexdigest(),
         "list of files": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
         **{f"--{name}": FLAGS[name].value for name in names},
-        "--embeddings": FLAGS.embeddings,
-        "--taggram": FLAGS.taggram,
     }
 
 
 def _predict(
-    model: predictor.Predictor, paths: Sequence[str], chunks: unfinished.Chunks | None
-) -> int:
-    """Prints or stores the missing results; returns the number of failed files."""
+    model: predictor.Predictor,
+    paths: Sequence[str],
+    writer: outputs.Writer,
+    chunks: outputs.Chunks | None,
+) -> list[bool]:
+    """Prints or stores the missing results; returns which files failed."""
     from genre_tl.serving import predictor
 
-    writer, num_failed, start = _writer(model.labels), 0, 0
     _print(writer.head())
+    failed: list[bool] = []
     for chunk in chunks or ():
         _print(chunk["text"].tobytes().decode())
-        num_failed += chunk["failed"].sum()
-        start += len(chunk["failed"])
-    if start:
-        _report(f"resuming after {start} of {len(paths)} files")
-    group: list[tuple[str, predictor.Result]] = []
-    for done, result in enumerate(_results(model, paths, start), start + 1):
+        failed += chunk["failed"].tolist()
+    if failed:
+        _report(f"resuming after {len(failed)} of {len(paths)} files")
+    texts: list[str] = []
+    vectors: list[np.ndarray | None] = []
+    for result in _results(model, paths, len(failed)):
+        failed.append(bool(result.error))
         if result.error:
-            num_failed += 1
             _report(f"{result.path}: {result.error}")
-        group.append((writer.text(result), result))
-        _print(group[-1][0])
-        if done % predictor.GROUP_FILES == 0 or done == len(paths):
-            _store(group, chunks)
-            group = []
-    return num_failed
+        elif FLAGS.embeddings:
+            vectors.append(result.embedding)
+        texts.append(writer.text(result))
+        _print(texts[-1])
+        if len(failed) % predictor.GROUP_FILES == 0 or len(failed) == len(paths):
+            if chunks:
+                text = "".join(texts).encode("utf-8", "backslashreplace")
+                chunks.add(
+                    text=np.frombuffer(text, np.uint8),
+                    failed=np.array(failed[-len(texts) :]),
+                    vectors=np.array(vectors, "<f4"),
+                )
+            texts, vectors = [], []
+    return failed
 
 
 def _results(
@@ -218,27 +213,20 @@ def _results(
     base = os.path.commonpath(parents) if parents else os.curdir
     if FLAGS.taggram:
         os.makedirs(FLAGS.taggram, exist_ok=True)
-    results = predictor.predict(
-        model,
-        paths[start:],
-        max_secs=FLAGS.max_secs or None,
-        embeddings=bool(FLAGS.embeddings),
-        taggrams=bool(FLAGS.taggram),
-    )
+    secs, taggrams = FLAGS.max_secs or None, bool(FLAGS.taggram)
+    results = predictor.predict(model, paths[start:], max_secs=secs, taggrams=taggrams)
     show(0, len(paths) - start)
     for done, result in enumerate(results, 1):
-        if result.taggram is not None:
-            result = _with_taggram(result, model.labels, base)
+        try:
+            if result.taggram:
+                _write_taggram(result, model.labels, base)
+        except OSError as error:
+            if errno.errorcode.get(error.errno or 0) not in _NAME_ERRORS:
+                raise
+            reason = f"its --taggram cannot be written ({error.strerror})"
+            result = dataclasses.replace(result, scores=None, error=reason)
         yield result
         show(done, len(paths) - start)
-
-
-def _writer(labels: Sequence[str]) -> result_formats.Writer:
-    is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
-    kind = "chart" if FLAGS.chart else FLAGS.format
-    return result_formats.Writer(
-        kind, labels, FLAGS.top_k, FLAGS.threshold, ascii_only=not is_unicode
-    )
 
 
 def _print(text: str) -> None:
@@ -246,7 +234,7 @@ def _print(text: str) -> None:
     if FLAGS.output:
         return
     if sys.stdout.isatty():
-        text = "\n".join(map(result_formats.printable, text.split("\n")))
+        text = "\n".join(map(outputs.printable, text.split("\n")))
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -256,61 +244,25 @@ def _print(text: str) -> None:
         command.drop_output()  # The other outputs are still wanted.
 
 
-def _store(
-    group: Sequence[tuple[str, predictor.Result]], chunks: unfinished.Chunks | None
-) -> None:
-    if chunks is None:
-        return
-    texts = "".join(text for text, _ in group).encode("utf-8", "backslashreplace")
-    vectors = [r.embedding for _, r in group if not r.error and r.embedding is not None]
-    chunks.add(
-        text=np.frombuffer(texts, np.uint8),
-        failed=np.array([bool(result.error) for _, result in group]),
-        vectors=np.array(vectors, "<f4"),
-    )
-
-
-def _write_outputs(head: str, paths: Sequence[str], chunks: unfinished.Chunks) -> None:
-    if FLAGS.embeddings:
-        _write_npz(paths, chunks)
+def _write_outputs(head: str, usable: Sequence[str], chunks: outputs.Chunks) -> None:
     if FLAGS.output:
         target = os.path.realpath(FLAGS.output)
         with files.whole(target) as path, open(path, "wb") as file:
             file.write(head.encode("utf-8", "backslashreplace"))
             file.writelines(chunk["text"].tobytes() for chunk in chunks)
-    chunks.remove()
-
-
-def _write_npz(paths: Sequence[str], chunks: unfinished.Chunks) -> None:
-    """Writes what `np.savez` would, but never holds all vectors in memory."""
-    failed = [is_failed for chunk in chunks for is_failed in chunk["failed"]]
-    ids = [path for path, is_bad in zip(paths, failed, strict=True) if not is_bad]
+    if not FLAGS.embeddings:
+        return
+    # What `np.savez` would write, but never all vectors in memory.
     width = max((chunk["vectors"].shape[-1] for chunk in chunks), default=0)
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), width)}
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(usable), width)}
     target = os.path.realpath(FLAGS.embeddings)
     with files.whole(target) as path, zipfile.ZipFile(path, "w") as archive:
-        with archive.open("ids.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array(file, np.array(ids, str))
-        with archive.open("vectors.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, header)
+        with archive.open("ids.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.array(usable, str))
+        with archive.open("vectors.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
             for chunk in chunks:
-                file.write(chunk["vectors"].tobytes())
-
-
-def _with_taggram(
-    result: predictor.Result, labels: Sequence[str], base: str
-) -> predictor.Result:
-    """Writes scores over time; an impossible file name is an error of its file."""
-    from genre_tl.serving import predictor
-
-    try:
-        _write_taggram(result, labels, base)
-    except OSError as error:
-        if error.errno not in _NAME_ERRORS:
-            raise
-        reason = f"its --taggram cannot be written ({error.strerror})"
-        return predictor.Result(result.path, None, error=reason)
-    return result
+                member.write(chunk["vectors"].tobytes())
 
 
 def _write_taggram(result: predictor.Result, labels: Sequence[str], base: str) -> None:
@@ -321,18 +273,17 @@ def _write_taggram(result: predictor.Result, labels: Sequence[str], base: str) -
     name = os.path.relpath(os.path.abspath(result.path), base)
     target = os.path.join(FLAGS.taggram, name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    head = result_formats.csv_row(["secs", *labels]).rstrip("\n")
-    formats = ["%.3f", *["%.6f"] * len(labels)]
-    with files.whole(f"{target}.csv") as path:
-        rows = np.column_stack([times, scores])
-        np.savetxt(path, rows, formats, ",", header=head, comments="", encoding="utf-8")
-    title = result_formats.printable(os.path.basename(result.path))
+    rows = [["secs", *labels]]
+    for secs, row in zip(times, scores, strict=True):
+        rows.append([f"{secs:.3f}", *(f"{score:.6f}" for score in row)])
+    files.write_text(f"{target}.csv", "".join(map(outputs.csv_row, rows)))
+    title = outputs.printable(os.path.basename(result.path))
     if len(times):
         plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _report(text: str) -> None:
-    terminal.say(result_formats.printable(text), sys.stderr)
+    terminal.say(outputs.printable(text), sys.stderr)
 
 
 def cli() -> None:

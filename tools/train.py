@@ -57,10 +57,13 @@ def main(argv: list[str]) -> int:
 
 def _check() -> None:
     """Raises errors that would else come after hours of feature extraction."""
+    command.check_name(FLAGS.name)
     from genre_tl.data import splits
+    from genre_tl.serving import saved_model
     from genre_tl.training import run_folder
 
     table = data_flags.table()
+    saved_model.check_labels(table.vocabulary)
     if FLAGS.start:
         run_folder.read_run(FLAGS.start)
     if FLAGS.folds:

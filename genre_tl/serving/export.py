@@ -3,14 +3,13 @@
 A version is a folder `<name>/<version>/`, as TensorFlow Serving expects;
 `docs/serving.md` describes it.
 
-    trained = trained_model.TrainedModel(network, frontend, labels)
+    trained = saved_model.TrainedModel(network, frontend, labels)
     folder = export.export(trained, "saved_models/x", card={})
     serving.Predictor(folder).scores([waveform])  # [clips, labels]
 """
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,18 +17,17 @@ from typing import Any
 
 from genre_tl import files
 from genre_tl.serving import checks, model_card, saved_model, warmup
-from genre_tl.serving.trained_model import TrainedModel
+from genre_tl.serving.saved_model import TrainedModel
 
 Write = Callable[[TrainedModel, pathlib.Path], Iterable[str]]
-"""Fills a folder with a format; yields a line of text for every check passed."""
+"""Fills a folder with a format; yields a line of text for every check passed.
+
+It raises `ValueError` if a check fails.
+"""
 
 
 def write_saved_model(trained: TrainedModel, folder: pathlib.Path) -> Iterator[str]:
-    """Writes and checks a SavedModel, without its card; a `Write`.
-
-    Raises:
-      ValueError: if a check fails.
-    """
+    """Writes and checks a SavedModel, without its card; a `Write`."""
     saved_model.save(trained, folder)
     warmup.write(folder)
     yield from checks.run(folder, trained)
@@ -37,13 +35,13 @@ def write_saved_model(trained: TrainedModel, folder: pathlib.Path) -> Iterator[s
 
 def export(
     trained: TrainedModel,
-    base_dir: str | os.PathLike[str],
+    base_dir: files.PathLike,
     *,
     card: Mapping[str, Any],
     write: Write = write_saved_model,
     on_check: Callable[[str], None] = lambda text: None,
 ) -> pathlib.Path:
-    """Writes a network as the next version of a SavedModel, or in another format.
+    """Writes a network as the next version and returns its folder.
 
     The version appears atomically, after it was reloaded and gave the scores of the
     Keras model.
@@ -53,11 +51,8 @@ def export(
       base_dir: folder of the versions 1, 2, 3, ...
       card: facts for the model card, fit for JSON. Labels, front end and checks are
         added.
-      write: `write_saved_model`, `tflite.write` or `keras_files.write`.
+      write: `write_saved_model`, or a function of `other_formats`.
       on_check: called with a line of text for every check passed.
-
-    Returns:
-      The folder of the new version.
 
     Raises:
       ValueError: if a check fails, or another process exports to `base_dir`.
@@ -77,7 +72,7 @@ def export(
     return target
 
 
-def newest(base_dir: str | os.PathLike[str]) -> pathlib.Path | None:
+def newest(base_dir: files.PathLike) -> pathlib.Path | None:
     """Returns the folder of the highest version, or None."""
     highest = max(_versions(pathlib.Path(base_dir)), default=None)
     return None if highest is None else pathlib.Path(base_dir) / str(highest)

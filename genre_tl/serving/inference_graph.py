@@ -20,12 +20,7 @@ from genre_tl.model import gru, networks
 # More blocks keep the layers busier, but each costs a loop of its own.
 _BLOCK_FRAMES = 15
 
-_IDLE = (
-    keras.layers.InputLayer,
-    keras.layers.Masking,
-    keras.layers.Dropout,
-    keras.layers.GlobalAveragePooling1D,
-)
+_IDLE = ("InputLayer", "Masking", "Dropout", "GlobalAveragePooling1D")
 _OTHER_CELLS = (keras.layers.GRU, keras.layers.LSTM, keras.layers.Bidirectional)
 _ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
 
@@ -40,11 +35,8 @@ class Network(tf.Module):
       num_labels: number of scores.
       num_units: length of the vector that the head reads.
 
-    Args:
-      network: what `networks.tagger` or `networks.classifier` returns.
-
     Raises:
-      ValueError: if a layer is of another kind.
+      ValueError: if a layer is of a kind that `networks` does not use.
     """
 
     def __init__(self, network: keras.Model) -> None:
@@ -72,7 +64,7 @@ class Network(tf.Module):
         elif layer.name == networks.HEAD and layer.activation.__name__ in _ACTIVATIONS:
             self._head = self._variables(layer)
             self._activation = _ACTIVATIONS[layer.activation.__name__]
-        elif not isinstance(layer, _IDLE):
+        elif type(layer).__name__ not in _IDLE:
             raise ValueError(
                 f"cannot export layer {layer.name!r} ({type(layer).__name__}): build "
                 "the network with genre_tl.model.networks"
@@ -88,10 +80,7 @@ class Network(tf.Module):
 
         With read-out `all` that is the standardised frame joined with all layers'
         states, else the last layer's state. Padded frames have meaningless values.
-
-        Args:
-          frames: `[batch, frames, paths]`, static number of frames, `PAD_VALUE` after
-            the end of a clip.
+        `frames` is `[batch, frames, paths]` with a static number of frames.
         """
         mask = tf.not_equal(frames[:, :, 0], features.PAD_VALUE)
         mean, stddev = self._statistics
@@ -109,9 +98,7 @@ class Network(tf.Module):
     def read_out(self, states: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
         """Returns the input of the head, `[batch, units]`.
 
-        Args:
-          states: as `states` returns them.
-          counts: valid frames of each clip, float32 `[batch]`, at least 1.
+        `counts` are the valid frames of each clip, float32 `[batch]`, at least 1.
         """
         if not self._reads_all:
             return tf.gather(states, tf.cast(counts, tf.int32) - 1, batch_dims=1)

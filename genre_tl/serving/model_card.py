@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -39,36 +38,27 @@ _LIMITS = (
 
 
 def from_run(record: Mapping[str, Any], name: str, fingerprint: str) -> dict[str, Any]:
-    """Returns the card of the model of a run.
+    """Returns the card of the export `name` of a run.
 
-    Args:
-      record: what `run_folder.read_run` returns.
-      name: name of the export.
-      fingerprint: SHA-256 of the model file.
+    `record` is from `run_folder.read_run`, `fingerprint` the SHA-256 of the model file.
     """
-    start = record.get("start") or {}
-    parts = [record["data"], start["data"]] if start else [record["data"]]
-    training = {
-        "kind": record["kind"],
-        "start": _data(start["data"]) | {"metrics": start["metrics"]} if start else "",
-        "command": _command(record["command"]),
-        "configuration": record["preset"],
-    }
-    training |= {
-        name: record[name]
-        for name in ("seed", "epochs", "best_epoch", "started", "revision")
-        if name in record
-    }
+    start = record.get("start")
+    names = [part["name"] for part in (record["data"], start) if part]
+    facts = ("seed", "epochs", "best_epoch", "started", "revision")
     return {
         "name": name,
         "intended_use": _USES[record["kind"]],
         "limits": list(_LIMITS),
         "data": _data(record["data"]),
-        "licence_of_the_data": [
-            _LICENCES.get(part["name"], _UNKNOWN_LICENCE) for part in parts
-        ],
+        "licence_of_the_data": [_LICENCES.get(x, _UNKNOWN_LICENCE) for x in names],
         "metrics": record["metrics"],
-        "training": training,
+        "training": {
+            "kind": record["kind"],
+            "start": start,
+            "command": _command(record["command"]),
+            "configuration": record["preset"],
+            **{fact: record[fact] for fact in facts if fact in record},
+        },
         "versions": record["versions"],
         "model_sha256": fingerprint,
     }
@@ -93,10 +83,7 @@ def _without_folders(argument: str) -> str:
 
 def _data(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the number of clips in place of their list."""
-    return {
-        name: len(value) if isinstance(value, list) else value
-        for name, value in facts.items()
-    }
+    return {x: len(y) if isinstance(y, list) else y for x, y in facts.items()}
 
 
 def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
@@ -104,15 +91,15 @@ def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
     path = folder / PATH
     path.parent.mkdir(exist_ok=True)
     files.write_json(path, card)
-    files.write_text(path.with_suffix(".md"), _markdown(card))
+    lines = [f"# {card.get('name', 'Model card')}"]
+    for name, value in card.items():
+        if name != "name" and value:
+            lines += ["", f"## {_title(name)}", "", *_lines(value)]
+    files.write_text(path.with_suffix(".md"), "\n".join([*lines, ""]))
 
 
-def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the card of an exported version; empty if it has none.
-
-    Raises:
-      ValueError: if it is damaged.
-    """
+def read(folder: files.PathLike) -> dict[str, Any]:
+    """Returns the card of an exported version; empty if it has none."""
     path = pathlib.Path(folder) / PATH
     try:
         return json.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -120,21 +107,13 @@ def read(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged: {error}") from error
 
 
-def _markdown(card: Mapping[str, Any]) -> str:
-    lines = [f"# {card.get('name', 'Model card')}"]
-    for name, value in card.items():
-        if name != "name" and value not in (None, "", [], {}):
-            lines += ["", f"## {_title(name)}", "", *_list(value)]
-    return "\n".join([*lines, ""])
-
-
-def _list(value: Any, indent: str = "") -> Iterator[str]:
-    """Yields the lines of a value: a nested list, or text."""
+def _lines(value: Any, indent: str = "") -> Iterator[str]:
+    """Yields the lines of a value in Markdown: a nested list, or text."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             is_nested = isinstance(part, Mapping)
             yield f"{indent}- {_title(name)}:{'' if is_nested else ' ' + _text(part)}"
-            yield from _list(part, f"{indent}  ") if is_nested else ()
+            yield from _lines(part, f"{indent}  ") if is_nested else ()
     elif isinstance(value, list) and any(" " in str(part) for part in value):
         yield from (f"{indent}- {part}" for part in value)
     else:

@@ -7,12 +7,13 @@ import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params
+from genre_tl import files, params
 from genre_tl.audio import decoding
 from genre_tl.features import framing
 from genre_tl.serving import export, model_card, saved_model
@@ -20,8 +21,6 @@ from genre_tl.serving import export, model_card, saved_model
 GROUP_FILES = 32
 """Files scored together; the last bit of a score depends on the group's files."""
 
-# Longer files are read and scored in pieces: what an export computes at once.
-_PIECE_SEGMENTS = saved_model.CHUNK_SEGMENTS
 _WHOLE_FILE = 2**40
 
 # Most samples in one padded batch, and in the pieces read before they are scored.
@@ -30,12 +29,10 @@ _READ_SAMPLES = 2 * _BATCH_SAMPLES
 
 
 class Taggram(NamedTuple):
-    """Scores over time."""
+    """Scores over time: seconds `[times]` from the beginning, `[times, labels]`."""
 
     times_secs: np.ndarray
-    """`[times]`, from the beginning of the recording."""
     scores: np.ndarray
-    """`[times, labels]`"""
 
 
 class Predictor:
@@ -50,10 +47,10 @@ class Predictor:
 
     Raises:
       FileNotFoundError: if there is no export.
-      ValueError: if it is damaged, or of another program.
+      ValueError: if it is damaged, or made by another program.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: files.PathLike) -> None:
         self.folder = _locate(pathlib.Path(path))
         self._process = os.getpid()
         try:
@@ -77,26 +74,15 @@ class Predictor:
         """
         return self.score_pieces(self._whole(waveforms))[0]
 
-    def embeddings(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the input of the head for clips, float32 `[clips, units]`.
-
-        Args, Raises: as for `scores`.
-        """
-        return self.score_pieces(self._whole(waveforms))[1]
-
     def taggram(self, waveform: np.ndarray) -> Taggram:
-        """Returns the scores around each valid frame of a clip.
-
-        Args, Raises: as for `scores`.
-        """
+        """Returns the scores around each valid frame of a clip; as `scores`."""
         return self.taggram_of_piece(*self._whole([waveform]))
 
     def score_pieces(self, pieces: Sequence[framing.Piece]) -> list[np.ndarray]:
         """Scores parts of recordings, as `framing.pieces` yields them.
 
-        Returns:
-          Scores `[pieces, labels]`, embeddings `[pieces, units]`, and the weight of
-          each piece in its recording `[pieces]`: valid frames, 0 for silence.
+        Returns scores `[pieces, labels]`, embeddings `[pieces, units]`, and the number
+        of valid frames of each piece, `[pieces]`, 0 for silence.
         """
         answers = []
         for batch in list(_batches(pieces)) or [[]]:
@@ -131,11 +117,9 @@ class Predictor:
                     f"waveforms[{number}] is {waveform.dtype} {waveform.shape}: give "
                     "one channel of floating-point samples from -1 to 1"
                 )
-            samples = waveform.astype(np.float32, copy=False)
-            empty = framing.Piece(samples, 0, np.float32(0))
-            pieces += (
-                framing.pieces([samples], _WHOLE_FILE) if len(samples) else [empty]
-            )
+            samples = waveform if len(waveform) else np.zeros(1)
+            samples = samples.astype(np.float32, copy=False)
+            pieces += framing.pieces([samples], _WHOLE_FILE)
         return pieces
 
 
@@ -144,9 +128,8 @@ class Result:
     """Prediction for one file, or the reason it failed.
 
     Attributes:
-      path: the file, as given.
       scores: `[labels]`; None after an error.
-      embedding: `[units]`, if requested.
+      embedding: `[units]`; None after an error.
       taggram: scores over time, if requested.
       secs: length of the audio read.
       note: a warning about a file that was used, or "".
@@ -167,41 +150,29 @@ def predict(
     paths: Sequence[str],
     *,
     max_secs: float | None = None,
-    embeddings: bool = False,
     taggrams: bool = False,
 ) -> Iterator[Result]:
     """Yields a result for each file, in order and in bounded memory.
 
     Files of more than eight minutes are scored in pieces. Results do not depend on
-    where a list of files begins, if it is cut at a multiple of `GROUP_FILES`.
-
-    Args:
-      model: an exported model.
-      paths: audio files; one that cannot be used has an error.
-      max_secs: use at most this much of each file, from its beginning.
-      embeddings: whether to return embeddings.
-      taggrams: whether to compute scores over time.
+    where a list of files begins, if it is cut at a multiple of `GROUP_FILES`. With
+    `max_secs`, only the first seconds of each file are used.
     """
     model.require_own_process()
-    frontend = model_card.read(model.folder).get("frontend", {})
-    piece_samples = _PIECE_SEGMENTS * frontend.get("segment_samples", 0) or _WHOLE_FILE
+    segment = model_card.read(model.folder).get("frontend", {}).get("segment_samples")
+    piece_samples = segment * saved_model.CHUNK_SEGMENTS if segment else _WHOLE_FILE
     clips = decoding.read(paths, piece_samples=piece_samples, max_secs=max_secs)
-    scored: list[_Scored] = []
+    scored: list[tuple[Any, ...]] = []
     for parts in _read_ahead(clips, piece_samples):
         pieces = [part for part in parts if isinstance(part, framing.Piece)]
         answers = zip(*(model.score_pieces(pieces) if pieces else ()), strict=True)
         for part in parts:
             if isinstance(part, framing.Piece):
                 over_time = model.taggram_of_piece(part) if taggrams else None
-                scored.append(_Scored(next(answers), over_time))
+                scored.append((*next(answers), over_time))
             else:
-                yield _combined(part, scored, embeddings)
+                yield _combined(part, scored)
                 scored = []
-
-
-class _Scored(NamedTuple):
-    answer: tuple[np.ndarray, np.ndarray, float]  # scores, embedding, valid frames
-    taggram: Taggram | None
 
 
 class _File:
@@ -239,25 +210,25 @@ def _read_ahead(
     yield parts
 
 
-def _combined(file: _File, scored: Sequence[_Scored], embeddings: bool) -> Result:
-    """Returns the result of a file from those of its pieces."""
+def _combined(file: _File, scored: Sequence[tuple[Any, ...]]) -> Result:
+    """Returns the result of a file from those of its pieces.
+
+    A piece has scores, an embedding, a number of valid frames and a taggram or None.
+    """
     clip = file.clip
     if clip.error:
         return Result(clip.path, None, error=clip.error)
-    has_sound = any(num_frames for (_, _, num_frames), _ in scored)
     # Silence within a file has no weight.
-    scored = [piece for piece in scored if piece.answer[2] or not has_sound]
-    scores, vectors, num_frames = zip(*(x.answer for x in scored), strict=True)
-    weights = np.maximum(num_frames, 1)
-    over_time = zip(*(x.taggram for x in scored if x.taggram), strict=True)
+    sounding = [piece for piece in scored if piece[2]]
+    scores, vectors, frames, taggrams = zip(*(sounding or scored), strict=True)
+    weights = np.maximum(frames, 1)
+    over_time = zip(*(x for x in taggrams if x is not None), strict=True)
     taggram = [np.concatenate(part) for part in over_time]
-    silence = "" if has_sound else "no sound: the scores mean nothing"
+    silence = "" if sounding else "no sound: the scores mean nothing"
     return Result(
         clip.path,
         np.average(scores, axis=0, weights=weights).astype(np.float32),
-        np.average(vectors, axis=0, weights=weights).astype(np.float32)
-        if embeddings
-        else None,
+        np.average(vectors, axis=0, weights=weights).astype(np.float32),
         Taggram(*taggram) if taggram else None,
         file.num_samples / params.SAMPLE_RATE_HZ,
         "; ".join(filter(None, (clip.note, silence))),
@@ -265,28 +236,23 @@ def _combined(file: _File, scored: Sequence[_Scored], embeddings: bool) -> Resul
 
 
 def _locate(path: pathlib.Path) -> pathlib.Path:
-    if (path / "saved_model.pb").is_file():
-        return path
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; export a model first")
-    folder = export.newest(path)
-    if folder is None or not (folder / "saved_model.pb").is_file():
+    is_version = (path / "saved_model.pb").is_file()
+    folder = path if is_version else export.newest(path) or path
+    if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
-            f"{folder or path}: has no SavedModel; give the folder of a version, or "
-            "of all versions"
+            f"{folder}: no SavedModel here; export a model first, or give the folder "
+            "of a version or of all versions"
         )
     return folder
 
 
-def _stack(pieces: Sequence[framing.Piece]) -> tf.Tensor:
+def _stack(pieces: Sequence[framing.Piece]) -> np.ndarray:
     """Returns float32 `[pieces, samples]`, padded with zeros."""
     if len(pieces) == 1:  # may be long: no copy
-        return tf.constant(pieces[0].waveform[np.newaxis])
-    longest = max((len(piece.waveform) for piece in pieces), default=0)
-    batch = np.zeros([len(pieces), longest], np.float32)
-    for row, piece in zip(batch, pieces, strict=True):
-        row[: len(piece.waveform)] = piece.waveform
-    return tf.constant(batch)
+        return pieces[0].waveform[np.newaxis]
+    rows = [piece.waveform for piece in pieces]
+    longest = max(map(len, rows), default=0)
+    return keras.utils.pad_sequences(rows, longest, "float32", padding="post")
 
 
 def _batches(pieces: Sequence[framing.Piece]) -> Iterator[list[framing.Piece]]:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import os
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from sklearn.metrics import pairwise
 
-from genre_tl import params, scattering
+from genre_tl import files, params, scattering
 from genre_tl.audio import decoding
 from genre_tl.serving import predictor
 
-MAX_SECS = 600.0
-"""Longest part of a recording that is analysed."""
-
+_MAX_SECS = 600.0
 _COLUMNS = 1_000  # of envelope and scaleogram
 _RANGE_DB = 70.0  # from the loudest coefficient to black
 _NUM_NEIGHBOURS = 8
-
-# Errors of NumPy for files of another kind, damaged or empty ones.
-_LOAD_ERRORS = (KeyError, ValueError, AttributeError, zipfile.BadZipFile, EOFError)
 
 # First-order filters: 8 per octave, a frame every 32 ms, computed in blocks that
 # overlap by a margin on either side.
@@ -34,24 +25,22 @@ _BLOCK, _MARGIN = 2**17, 2**13
 
 
 class Collection:
-    """Embeddings of recordings, to find neighbours in.
-
-    Args:
-      path: NPZ file of `ids` and `vectors` from `predict --embeddings`.
+    """Embeddings of recordings: an NPZ file from `predict --embeddings`.
 
     Raises:
       ValueError: if it is another file.
-      OSError: if it cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: files.PathLike) -> None:
+        # NumPy's errors for files of another kind, damaged or empty ones.
+        wrong = KeyError, ValueError, AttributeError, zipfile.BadZipFile, EOFError
         try:
             with np.load(path) as table:
-                self.ids = table["ids"].tolist()
+                self._ids = table["ids"].tolist()
                 self._vectors = table["vectors"].astype(np.float32)
-        except _LOAD_ERRORS as error:
+        except wrong as error:
             raise ValueError(
-                f"{os.fspath(path)}: holds no embeddings ({error}); create them with "
+                f"{path}: holds no embeddings ({error}); create them with "
                 "predict --embeddings"
             ) from error
 
@@ -66,38 +55,35 @@ class Collection:
                 f"the collection's embeddings have {self._vectors.shape[1]} numbers, "
                 f"the model's {len(vector)}; create them again with this model"
             )
-        if not self.ids:
+        if not self._ids:
             return []
         cosines = pairwise.cosine_similarity(vector[np.newaxis], self._vectors)[0]
         best = np.argsort(-cosines, kind="stable")[:_NUM_NEIGHBOURS]
-        return [(self.ids[row], float(cosines[row])) for row in best]
+        return [(self._ids[row], float(cosines[row])) for row in best]
 
 
 def analyse(
     path: str, model: predictor.Predictor, collection: Collection | None = None
 ) -> dict[str, Any]:
-    """Returns everything that the page shows about an audio file, fit for JSON.
+    """Returns what the page shows of the first ten minutes of a file, fit for JSON.
 
-    Returns:
-      `secs`, `note`; `envelope` `[columns]`, 0 to 1; `scaleogram` `[bands][columns]`,
-      0 to 255, and `bands_hz`, from high to low; `labels`, `times_secs`, `scores`
-      `[times][labels]`; `mean_scores` `[labels]`; `neighbours`.
+    `envelope` is 0 to 1 `[columns]`, `scaleogram` 0 to 255 `[bands][columns]`, and
+    `scores` are `[times][labels]`.
 
     Raises:
       ValueError: if the file cannot be used.
     """
-    (result,) = predictor.predict(
-        model, [path], max_secs=MAX_SECS, embeddings=True, taggrams=True
-    )
-    (clip,) = decoding.read([path], max_secs=MAX_SECS)
+    (result,) = predictor.predict(model, [path], max_secs=_MAX_SECS, taggrams=True)
+    (clip,) = decoding.read([path], max_secs=_MAX_SECS)
     if result.error or clip.waveform is None:
         raise ValueError(result.error or clip.error)
     assert result.scores is not None and result.embedding is not None
     assert result.taggram is not None
+    envelope = _columns(np.abs(clip.waveform)).clip(0, 1)
     return {
         "secs": result.secs,
         "note": result.note,
-        "envelope": _envelope(clip.waveform).round(4).tolist(),
+        "envelope": envelope.round(4).tolist(),
         "scaleogram": scaleogram(clip.waveform).tolist(),
         "bands_hz": bands_hz().round(1).tolist(),
         "labels": list(model.labels),
@@ -110,30 +96,25 @@ def analyse(
 
 def bands_hz() -> np.ndarray:
     """Returns the centre frequencies of the scaleogram's bands, from high to low."""
-    meta = _layer().meta()
-    return np.asarray(meta["xi"])[meta["order"] == 1, 0] * params.SAMPLE_RATE_HZ
+    return np.asarray(_layer().meta()["xi"])[1:, 0] * params.SAMPLE_RATE_HZ
 
 
 def scaleogram(waveform: np.ndarray) -> np.ndarray:
     """Returns first-order scattering coefficients as grey values.
 
-    Args:
-      waveform: float32 `[samples]`.
-
-    Returns:
-      uint8 `[bands, columns]`; 255 is the loudest, 0 is 70 dB below, or less.
+    They are uint8 `[bands, columns]`; 255 is the loudest, 0 is 70 dB below, or less.
     """
     hop, step = 2**_J, _BLOCK - 2 * _MARGIN
+    margin = _MARGIN // hop
     padded = np.pad(waveform, [_MARGIN, _BLOCK])
     blocks = [
-        _transform(padded[np.newaxis, start : start + _BLOCK]).numpy()[0]
-        for start in range(0, max(len(waveform), 1), step)
+        _layer()(padded[np.newaxis, start : start + _BLOCK])[0, 1:, margin:-margin]
+        for start in range(0, len(waveform), step)
     ]
-    inner = [block[:, _MARGIN // hop : (_MARGIN + step) // hop] for block in blocks]
-    frames = np.concatenate(inner, axis=1)[:, : -(-len(waveform) // hop)]
-    frames = _columns(frames[np.asarray(_layer().meta()["order"]) == 1], np.mean)
+    frames = np.concatenate(blocks, axis=1)[:, : -(-len(waveform) // hop)]
+    frames = _columns(frames)
     decibels = 20 * np.log10(np.maximum(frames, 1e-9))
-    shares = 1 + (decibels - decibels.max(initial=-180)) / _RANGE_DB
+    shares = 1 + (decibels - decibels.max()) / _RANGE_DB
     return (255 * shares.clip(0, 1)).round().astype(np.uint8)
 
 
@@ -142,17 +123,7 @@ def _layer() -> scattering.Scattering1D:
     return scattering.Scattering1D(J=_J, Q=_Q, max_order=1)
 
 
-@tf.function(input_signature=[tf.TensorSpec([1, _BLOCK], tf.float32)])
-def _transform(block: tf.Tensor) -> tf.Tensor:
-    return _layer()(block)
-
-
-def _envelope(waveform: np.ndarray) -> np.ndarray:
-    return _columns(np.abs(waveform)[np.newaxis], np.max)[0].clip(0, 1)
-
-
-def _columns(values: np.ndarray, combine: Callable[..., np.ndarray]) -> np.ndarray:
-    """Reduces `[rows, length]` to at most `_COLUMNS` columns."""
-    bounds = np.linspace(0, values.shape[1], _COLUMNS + 1).astype(int)
-    parts = [values[:, a:b] for a, b in itertools.pairwise(bounds) if b > a]
-    return np.stack([combine(part, axis=1) for part in parts], axis=1)
+def _columns(values: np.ndarray) -> np.ndarray:
+    """Reduces `[..., length]` to the largest values of at most `_COLUMNS` parts."""
+    starts = np.linspace(0, values.shape[-1], _COLUMNS, endpoint=False).astype(int)
+    return np.maximum.reduceat(values, np.unique(starts), axis=-1)

@@ -1,4 +1,4 @@
-"""The SavedModel of a trained network, and what its signatures compute.
+"""A trained network, and its SavedModel.
 
 Core TensorFlow operations and plain variables only. `docs/serving.md` describes the
 signatures.
@@ -6,19 +6,21 @@ signatures.
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import pathlib
 import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.audio import wav_graph
 from genre_tl.features import framing
+from genre_tl.model import networks
 from genre_tl.serving import inference_graph
-from genre_tl.serving.trained_model import TrainedModel
 
 CHUNK_SEGMENTS = 16
 """Segments computed at a time, which bounds memory."""
@@ -30,18 +32,62 @@ NO_TIME = -1.0
 _WINDOW_SECS = 5.0
 
 _WAVEFORM = tf.TensorSpec([None, None], tf.float32, "waveform")
+_PLACED = [  # a waveform, and `starts` and `padding` of `framing.segments`
+    _WAVEFORM,
+    tf.TensorSpec([None], tf.int32, "starts"),
+    tf.TensorSpec([None], tf.float32, "padding"),
+]
 
 
-def save(trained: TrainedModel, folder: str | os.PathLike[str]) -> None:
-    """Writes a SavedModel without checking it.
-
-    Args:
-      trained: the network.
-      folder: the folder of the SavedModel.
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A tagger or classifier, its front end and the names of its scores, in order.
 
     Raises:
-      ValueError: if the network has a layer that cannot be exported.
+      ValueError: if the labels do not fit the network, or cannot be exported.
     """
+
+    network: keras.Model
+    frontend: params.Frontend
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        network, labels = self.network, self.labels
+        if network.layers[-1].name != networks.HEAD:
+            raise ValueError(f"{network.name!r} has no head: pass a whole network")
+        num_scores = network.output_shape[-1]
+        if not len(labels) == len(set(labels)) == num_scores:
+            raise ValueError(
+                f"{len(labels)} labels ({len(set(labels))} different) for {num_scores} "
+                "scores: give each score its own label"
+            )
+        check_labels(labels)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns labels and front end for the model card."""
+        frontend = {
+            "sample_rate_hz": params.SAMPLE_RATE_HZ,
+            **dataclasses.asdict(self.frontend),
+        }
+        for name in ("hop_samples", "segment_samples", "segment_secs"):
+            frontend[name] = getattr(self.frontend, name)
+        return {"labels": list(self.labels), "frontend": frontend}
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raises `ValueError` if a label cannot be exported."""
+    for label in labels:
+        # Control characters, surrogates, line and paragraph separators.
+        kinds = {unicodedata.category(character) for character in label}
+        if kinds & {"Cc", "Cs", "Zl", "Zp"} or not label.strip():
+            raise ValueError(
+                f"label {label!r} is empty, not valid UTF-8 or has control "
+                "characters; rename it"
+            )
+
+
+def save(trained: TrainedModel, folder: pathlib.Path) -> None:
+    """Writes a SavedModel without checking it."""
     answers = Answers(trained)
     names = [label.encode() for label in trained.labels]
     # A plain module with plain variables: nothing in it needs Keras to load.
@@ -63,18 +109,20 @@ def write_labels(labels: Sequence[str], folder: pathlib.Path) -> None:
 
 
 def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
+    def call(function: Callable[..., Any], waveform: tf.Tensor) -> list[tf.Tensor]:
+        return function(waveform, framing.starts(waveform), framing.padding(waveform))
+
     def scored(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, *_ = answers.score_and_embed(waveform, *_places(waveform))
+        scores, *_ = call(answers.score_and_embed, waveform)
         # Servers want the batch on the first axis of every output.
         classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
         return {"scores": scores, "classes": classes}
 
     def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        _, vectors, _ = answers.score_and_embed(waveform, *_places(waveform))
-        return {"embedding": vectors}
+        return {"embedding": call(answers.score_and_embed, waveform)[1]}
 
     def taggram(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, times = answers.taggram(waveform, *_places(waveform))
+        scores, times = call(answers.taggram, waveform)
         return {"scores": scores, "times": times}
 
     encoded = tf.TensorSpec([None], tf.string, "audio_bytes")
@@ -92,18 +140,14 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
-def _places(waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return framing.starts(waveform), framing.padding(waveform)
-
-
-def _mark_as_classification(folder: str | os.PathLike[str]) -> None:
+def _mark_as_classification(folder: pathlib.Path) -> None:
     """Sets the method name that a server's `:classify` looks for."""
     v1 = tf.compat.v1.saved_model
     updater = v1.signature_def_utils.MethodNameUpdater(str(folder))
     updater.replace_method_name("classify", v1.CLASSIFY_METHOD_NAME)
     updater.save()
     # It has a checksum of the file before this change.
-    (pathlib.Path(folder) / "fingerprint.pb").unlink(missing_ok=True)
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _of_examples(examples: tf.Tensor) -> tf.Tensor:
@@ -118,9 +162,8 @@ def _of_examples(examples: tf.Tensor) -> tf.Tensor:
     audio, waveform = features["audio"], features["waveform"]
     has_audio = tf.not_equal(audio, "")
     neither = tf.where(~has_audio & tf.equal(waveform.row_lengths(), 0))[:1, 0]
-    where = tf.strings.as_string(neither)
-    text = tf.strings.join(
-        ["inputs[", where, "]: the Example has neither `audio` nor `waveform`"]
+    text = tf.strings.format(
+        "inputs{}: the Example has neither `audio` nor `waveform`", neither
     )
     assertion = tf.debugging.Assert(tf.equal(tf.size(neither), 0), [text])
     with tf.control_dependencies([assertion]):
@@ -135,33 +178,12 @@ def _of_examples(examples: tf.Tensor) -> tf.Tensor:
 
 
 class Answers:
-    """A network with its front end: from waveforms to scores and embeddings.
-
-    Both functions take waveforms float32 `[batch, samples]`, and `starts` and
-    `padding` as `framing.segments` does.
-
-    Attributes:
-      network: the weights.
-      frames_of: the front end.
-      score_and_embed: returns scores `[batch, labels]`, embeddings `[batch, units]`
-        and the number of valid frames of each clip, float32 `[batch]`, 0 for silence.
-      taggram: returns scores `[batch, times, labels]` and their times in seconds
-        `[batch, times]`, `NO_TIME` where a clip has no more frames.
-
-    Args:
-      trained: the network.
-    """
+    """A network with its front end: from waveforms to scores and embeddings."""
 
     def __init__(self, trained: TrainedModel) -> None:
         self.network = inference_graph.Network(trained.network)
         self._frontend = frontend = trained.frontend
         self.frames_of = features.LogScattering.from_params(frontend)
-        positions = tf.TensorSpec([None], tf.int32, "starts")
-        places = positions, tf.TensorSpec([None], tf.float32, "padding")
-        self.score_and_embed, self.taggram = (
-            tf.function(each, input_signature=[_WAVEFORM, *places], autograph=False)
-            for each in (self._score_and_embed, self._taggram)
-        )
         # One for all signatures: the larger part of what a server has to load.
         self.frames_of.build((None, frontend.segment_samples))
         rows = tf.TensorSpec([None, frontend.segment_samples], tf.float32)
@@ -182,9 +204,14 @@ class Answers:
         vectors = self.network.read_out(states, weights)
         return self.network.scores(vectors), vectors
 
-    def _score_and_embed(
+    @tf.function(input_signature=_PLACED, autograph=False)
+    def score_and_embed(
         self, waveform: tf.Tensor, starts: tf.Tensor, padding: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
+        """Returns scores `[batch, labels]`, embeddings `[batch, units]`, valid frames.
+
+        The frames are a number for each clip, float32 `[batch]`, 0 for silence.
+        """
         num_clips = tf.shape(waveform)[0]
         segments = framing.segments(waveform, self._frontend, starts, padding)
         sizes = [self.network.num_labels, self.network.num_units]
@@ -199,9 +226,14 @@ class Answers:
         means = total / tf.maximum(num_frames, 1)[:, tf.newaxis]
         return *tf.split(means, sizes, 1), num_frames
 
-    def _taggram(
+    @tf.function(input_signature=_PLACED, autograph=False)
+    def taggram(
         self, waveform: tf.Tensor, starts: tf.Tensor, padding: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scores `[batch, times, labels]` and their times in seconds.
+
+        The times are `NO_TIME` where a clip has no more frames.
+        """
         segments = framing.segments(waveform, self._frontend, starts, padding)
         num_frames, hop = self._frontend.segment_frames, self._frontend.hop_samples
         reach = round(_WINDOW_SECS / 2 * params.SAMPLE_RATE_HZ / hop)
@@ -235,18 +267,15 @@ class Answers:
     ) -> tf.Tensor:
         """Returns `answer(states, weights)` of all segments, `[segments, *size]`."""
 
-        def write(number: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
-            start = number * CHUNK_SEGMENTS
+        def answer_chunk(start: tf.Tensor) -> tf.Tensor:
             chunk = segments.select(slice(start, start + CHUNK_SEGMENTS))
             rows = framing.cut(waveform, chunk, self._frontend)
-            found = answer(self._states(rows, chunk.lengths), chunk.weights)
-            return number + 1, parts.write(number, tf.ensure_shape(found, shape))
+            return answer(self._states(rows, chunk.lengths), chunk.weights)
 
-        shape, count = [None, *size], -(-tf.size(segments.clips) // CHUNK_SEGMENTS)
-        parts = tf.TensorArray(
-            tf.float32, count, infer_shape=False, element_shape=shape
+        starts = tf.range(0, tf.size(segments.clips), CHUNK_SEGMENTS)
+        spec = tf.RaggedTensorSpec([None, *size], tf.float32, ragged_rank=0)
+        # One at a time, which bounds memory.
+        answers = tf.map_fn(
+            answer_chunk, starts, parallel_iterations=1, fn_output_signature=spec
         )
-        _, parts = tf.while_loop(
-            lambda number, _: number < count, write, (0, parts), parallel_iterations=1
-        )
-        return parts.concat()
+        return tf.reshape(answers.values, [-1, *size])  # Without segments, too.

@@ -6,11 +6,12 @@ A server that loads a version first answers the requests in
 
 from __future__ import annotations
 
+import io
 import pathlib
-import struct
 
 import numpy as np
 import tensorflow as tf
+from scipy.io import wavfile
 
 from genre_tl import params
 
@@ -20,8 +21,6 @@ REQUESTS = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 BATCHING = "batching_params.pbtxt"
 """Settings for a server with `--enable_per_model_batching_parameters`."""
 
-# All segments have one length, so a short clip warms up any.
-_SECS = 1.0
 _WAV_RATE_HZ = 44_100  # warms up the resampling too
 
 _BATCHING_TEXT = """\
@@ -52,25 +51,24 @@ def requests() -> dict[str, tuple[str, np.ndarray]]:
 
 def write(folder: pathlib.Path) -> None:
     """Writes requests and settings into an unpublished export."""
-    path = folder / REQUESTS
-    path.parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    (folder / REQUESTS.parent).mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(folder / REQUESTS)) as writer:
         for name, (argument, value) in requests().items():
             writer.write(_prediction_log(name, argument, value))
     (folder / BATCHING).write_text(_BATCHING_TEXT, "utf-8")
 
 
 def _tone(rate_hz: int) -> np.ndarray:
-    time = np.arange(round(_SECS * rate_hz)) / rate_hz
+    # All segments have one length, so a second warms up any.
+    time = np.arange(rate_hz) / rate_hz
     return (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
 
 
 def wav_bytes(samples: np.ndarray, rate_hz: int = params.SAMPLE_RATE_HZ) -> bytes:
     """Returns a WAV file of float32 samples `[samples]`, one channel."""
-    body = samples.astype("<f4").tobytes()
-    fields = struct.pack("<IHHIIHH", 16, 3, 1, rate_hz, 4 * rate_hz, 4, 32)
-    rest = b"WAVEfmt " + fields + b"data" + struct.pack("<I", len(body)) + body
-    return b"RIFF" + struct.pack("<I", len(rest)) + rest
+    file = io.BytesIO()
+    wavfile.write(file, rate_hz, samples.astype(np.float32))
+    return file.getvalue()
 
 
 def _prediction_log(signature: str, argument: str, value: np.ndarray) -> bytes:

@@ -15,13 +15,7 @@ from support.tiny_export import (
 )
 
 from genre_tl.model import networks
-from genre_tl.serving import (
-    checks,
-    export,
-    predictor,
-    saved_model,
-    trained_model,
-)
+from genre_tl.serving import checks, export, predictor, saved_model
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +53,7 @@ def quick(monkeypatch):
     network = networks.classifier(PRESET.model, 3, 2)
 
     def exported(base, labels=("a", "b"), **kwargs):
-        trained = trained_model.TrainedModel(network, FRONTEND, labels)
+        trained = saved_model.TrainedModel(network, FRONTEND, labels)
         return export.export(trained, base, card={}, **kwargs)
 
     return exported

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from support.tiny_export import FRONTEND, LABELS, music
 
-from genre_tl.serving import export, keras_files, tflite, trained_model
+from genre_tl.serving import export, other_formats, saved_model
 
 TEXT = pathlib.Path(__file__).parents[2].joinpath("docs/serving.md").read_text("utf8")
 EXAMPLES = [
@@ -26,8 +26,11 @@ def place(exported, tmp_path_factory):
         soundfile.write(folder / name, music(60_000, 1), 16_000)
     (folder / "saved_models").mkdir()
     (folder / "saved_models/genres").symlink_to(exported.base)
-    trained = trained_model.TrainedModel(exported.network, FRONTEND, LABELS)
-    for name, write in (("tflite", tflite.write), ("keras", keras_files.write)):
+    trained = saved_model.TrainedModel(exported.network, FRONTEND, LABELS)
+    for name, write in (
+        ("tflite", other_formats.write_tflite),
+        ("keras", other_formats.write_keras),
+    ):
         base = folder / f"saved_models/genres-{name}"
         export.export(trained, base, card={}, write=write)
     return folder

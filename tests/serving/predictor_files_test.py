@@ -62,7 +62,7 @@ def test_results_come_in_order_with_reasons_notes_and_embeddings(
     (tmp_path / "bad.wav").write_bytes(b"no sound" * 9)
     paths = [write("b.wav", noise(500)), str(tmp_path / "bad.wav")]
     paths += [write("a.wav", noise(900)), str(tmp_path / "absent.wav")]
-    results = list(predictor.predict(model, paths, embeddings=True))
+    results = list(predictor.predict(model, paths))
     assert [result.path for result in results] == paths
     assert [result.scores is None for result in results] == [False, True] * 2
     assert "not audio" in results[1].error and "No such file" in results[3].error

@@ -35,12 +35,14 @@ def test_the_predictor_refuses_what_is_no_waveform(exported, waveform):
 
 
 def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(
+        FileNotFoundError, match="absent: no SavedModel here; export a model"
+    ):
         predictor.Predictor(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="has no SavedModel"):
+    with pytest.raises(FileNotFoundError, match="no SavedModel here"):
         predictor.Predictor(tmp_path)
     (tmp_path / "3").mkdir()
-    with pytest.raises(FileNotFoundError, match="3: has no SavedModel"):
+    with pytest.raises(FileNotFoundError, match="3: no SavedModel here"):
         predictor.Predictor(tmp_path)
     (tmp_path / "3" / "saved_model.pb").write_bytes(b"\x0anonsense")
     with pytest.raises(ValueError, match="damaged SavedModel"):
@@ -55,10 +57,11 @@ def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
 
 
 def test_the_predictor_returns_embeddings(exported):
-    vectors = exported.predictor.embeddings(CLIPS)
+    pieces = exported.predictor._whole(CLIPS)
+    _, vectors, _ = exported.predictor.score_pieces(pieces)
     expected = [answer(exported, "embedding", clip)["embedding"][0] for clip in CLIPS]
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
-    assert exported.predictor.embeddings([]).shape == (0, vectors.shape[1])
+    assert exported.predictor.score_pieces([])[1].shape == (0, vectors.shape[1])
 
 
 def test_batches_hold_every_piece_in_order_and_no_more_than_their_share():

@@ -27,10 +27,7 @@ from support.tiny_export import (
 from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tl.audio import resampling
-from genre_tl.serving import (
-    saved_model,
-    warmup,
-)
+from genre_tl.serving import saved_model, warmup
 
 
 @pytest.mark.parametrize("number", range(len(CLIPS)))

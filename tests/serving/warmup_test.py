@@ -6,10 +6,7 @@ import pytest
 import tensorflow as tf
 from support.tiny_export import answer
 
-from genre_tl.serving import (
-    saved_model,
-    warmup,
-)
+from genre_tl.serving import saved_model, warmup
 
 
 def test_the_warm_up_file_holds_requests_that_a_server_understands(exported):

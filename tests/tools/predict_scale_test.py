@@ -19,7 +19,7 @@ from absl.testing import flagsaver
 from support import loudness, other_user
 
 from genre_tl.serving import predictor, saved_model
-from tools import command, predict, unfinished
+from tools import command, outputs, predict
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUM_FILES = 11
@@ -268,7 +268,7 @@ def test_on_a_full_disk_the_same_command_resumes(run, music, small_disk, pages):
 
 def test_a_chunk_that_does_not_fit_on_the_disk_is_named(small_disk):
     full = pytest.raises(OSError, match="No space left")
-    with full as caught, unfinished.opened(f"{small_disk}/v.npz", {}) as chunks:
+    with full as caught, outputs.opened(f"{small_disk}/v.npz", {}) as chunks:
         for _ in range(100):
             chunks.add(vectors=np.zeros(700))
     assert caught.value.filename.startswith(f"{small_disk}/v.npz.partial/")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tools import result_formats
+from tools import outputs
 
 ROOT = pathlib.Path(__file__).parents[2]
 LABELS = ["quiet", "loud, very", "long"]
@@ -201,7 +201,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path, args, code, reason):
 def test_a_missing_model_leaves_no_output(tmp_path):
     assert_refused(
         1,
-        f"{tmp_path}/absent: no such folder; export a model first",
+        f"{tmp_path}/absent: no SavedModel here; export a model first",
         *(f"--model={tmp_path}/absent", f"--output={tmp_path}/scores.txt", "x.wav"),
     )
     assert os.listdir(tmp_path) == []
@@ -231,6 +231,6 @@ def test_the_awkward_files_each_get_scores_or_a_reason(model, shared):
 
 @pytest.mark.parametrize("name", ["a.wav", "x\ry.wav", 'x,"y\n.wav', "x\r"])
 def test_a_row_of_csv_keeps_any_name(name):
-    row = result_formats.csv_row([name, "rock"])
+    row = outputs.csv_row([name, "rock"])
     assert row.endswith("rock\n")
     assert [*csv.reader(io.StringIO(row, newline=""))] == [[name, "rock"]]

@@ -103,6 +103,7 @@ def test_rerunning_the_command_changes_no_file(folder, trained, root):
     ("name", "flags", "message"),
     [
         ("train", ["--folds=7"], "Use --folds=0 to skip cross-validation"),
+        ("train", ["--name=../mine"], "use letters, digits"),
         ("train", ["--start=runs/none"], "run.json: missing, so there is no finished"),
         ("finetune", ["--start=runs/none"], "run.json: missing, so there is no"),
         ("finetune", ["--num_folds=7"], "7 folds need 7"),
@@ -135,3 +136,19 @@ def test_errors_are_reported_before_features_are_extracted(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["train", "finetune"])
+def test_labels_that_cannot_be_exported_are_refused_before_the_work(
+    folder, root, tmp_path, name
+):
+    paths = sorted(path for path in (folder / "music").rglob("*.wav"))
+    rows = [f"{path},label \x1b{index % 2}" for index, path in enumerate(paths)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]))
+    store = f"--features_dir={tmp_path / 'features'}"
+    done = tool(name, folder, root, store, f"--table={tmp_path / 'table.csv'}")
+    assert done.returncode == 1
+    assert (
+        r"label 'label \x1b0' is empty, not valid UTF-8 or has control" in done.stderr
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

@@ -12,18 +12,11 @@ import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.model import gru, networks
-from genre_tl.serving import (
-    checks,
-    export,
-    keras_files,
-    model_card,
-    tflite,
-    trained_model,
-)
+from genre_tl.serving import checks, export, model_card, other_formats, saved_model
 
 FRONTEND = params.PRESETS["tiny"].frontend
 SEGMENT = FRONTEND.segment_samples
-WRITERS = {"tflite": tflite.write, "keras": keras_files.write}
+WRITERS = {"tflite": other_formats.write_tflite, "keras": other_formats.write_keras}
 LABELS = ["a", "b/c", "ü"]
 
 
@@ -40,8 +33,8 @@ def network() -> keras.Sequential:
     return network
 
 
-def trained() -> trained_model.TrainedModel:
-    return trained_model.TrainedModel(network(), FRONTEND, LABELS)
+def trained() -> saved_model.TrainedModel:
+    return saved_model.TrainedModel(network(), FRONTEND, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +72,7 @@ def expected() -> np.ndarray:
     return scores
 
 
-@pytest.mark.parametrize("name, tolerance", tflite.TOLERANCES.items())
+@pytest.mark.parametrize("name, tolerance", other_formats.TFLITE_TOLERANCES.items())
 def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
     path = written["tflite"][0] / f"model_{name}.tflite"
     resolver = tf.lite.experimental.OpResolverType
@@ -154,6 +147,6 @@ def test_a_model_that_gives_other_scores_does_not_appear(tmp_path, monkeypatch):
             trained(),
             tmp_path,
             card={},
-            write=keras_files.write,
+            write=other_formats.write_keras,
         )
     assert os.listdir(tmp_path) == []

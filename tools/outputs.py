@@ -1,0 +1,152 @@
+"""Output of `predict`: formats, and chunks on disk so that a long run can resume."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genre_tl import files
+
+if TYPE_CHECKING:
+    from genre_tl.serving import predictor
+
+SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
+"""Format of an output file by its suffix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Formats results as `kind`: `text`, `chart`, `json` or `csv`.
+
+    A `top_k` of 0 keeps all labels, None the format's default. Labels that score less
+    than `threshold` are left out. With `ascii_only`, charts have no block characters.
+    """
+
+    kind: str
+    labels: Sequence[str]
+    top_k: int | None = None
+    threshold: float = 0.0
+    ascii_only: bool = False
+
+    def head(self) -> str:
+        """Returns the text before the first result."""
+        columns = ["path", "best", "note", "error", *self.labels]
+        return csv_row(columns) if self.kind == "csv" else ""
+
+    def text(self, result: predictor.Result) -> str:
+        """Returns a result as text; "" for a failed file in text and charts."""
+        kept = {} if result.scores is None else self._kept(result.scores)
+        if self.kind == "csv":
+            return self._row(result, kept)
+        if self.kind == "json":
+            scores = None if result.error else kept
+            values = {"path": result.path, "scores": scores}
+            values |= {"note": result.note or None, "error": result.error or None}
+            values = {name: x for name, x in values.items() if x is not None}
+            # Escaped, so file names that are not valid text survive.
+            return json.dumps(values) + "\n"
+        draw = self._chart if self.kind == "chart" else self._line
+        note = f"  ({result.note})" if result.note else ""
+        return "" if result.error else draw(printable(result.path), kept, note)
+
+    def _kept(self, scores: np.ndarray) -> dict[str, float]:
+        """Returns the labels to show with their scores, highest first."""
+        few = 3 if self.kind in ("text", "chart") else 0
+        most = (few if self.top_k is None else self.top_k) or len(scores)
+        order = np.argsort(-scores, kind="stable")[:most]
+        best = [i for i in order if scores[i] >= self.threshold]
+        return {self.labels[i]: round(float(scores[i]), 6) for i in best}
+
+    def _row(self, result: predictor.Result, kept: Mapping[str, float]) -> str:
+        scores = [f"{kept[x]:.6f}" if x in kept else "" for x in self.labels]
+        # A relative path stays valid when it no longer looks like a formula.
+        path = f"./{result.path}" if _is_formula(result.path) else result.path
+        return csv_row([path, next(iter(kept), ""), result.note, result.error, *scores])
+
+    def _line(self, path: str, kept: Mapping[str, float], note: str) -> str:
+        shown = [f"{printable(x)} {100 * kept[x]:.0f} %" for x in kept]
+        nothing = f"nothing above {100 * self.threshold:g} %"
+        return f"{path}  {', '.join(shown) or nothing}{note}\n"
+
+    def _chart(self, path: str, kept: Mapping[str, float], note: str) -> str:
+        from genre_tl.evaluation import text_chart
+
+        scores, labels = [*kept.values()], [printable(label) for label in kept]
+        width = max(shutil.get_terminal_size().columns - 1, 40)
+        bars = text_chart.bar_chart(scores, labels, width, ascii_only=self.ascii_only)
+        return f"{path}{note}\n{bars}\n\n"
+
+
+def csv_row(cells: Sequence[str]) -> str:
+    """Returns a line of CSV in which a spreadsheet finds no formula."""
+    text = io.StringIO()
+    harmless = [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
+    # The terminator makes the writer quote carriage returns too.
+    csv.writer(text, lineterminator="\r\n").writerow(harmless)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def printable(text: str) -> str:
+    """Returns a text with control characters escaped, for terminals."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class Chunks:
+    """The finished chunks of an output, in order; each is a dictionary of arrays."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._count = len(list(folder.glob("*.npz")))
+
+    def add(self, **arrays: np.ndarray) -> None:
+        """Writes the next chunk atomically."""
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        with files.whole(self._path(self._count)) as path:
+            path.write_bytes(content.getvalue())
+        self._count += 1
+
+    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
+        for number in range(self._count):
+            with np.load(self._path(number)) as chunk:
+                yield dict(chunk)
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self._folder / f"{number:08d}.npz"
+
+
+@contextlib.contextmanager
+def opened(output: str, key: Mapping[str, Any]) -> Iterator[Chunks]:
+    """Opens `<output>.partial`, a locked folder of chunks; removes it on success.
+
+    Raises `ValueError` if it is in use, or has chunks of another `key`: what the
+    content depends on, fit for JSON, with names that the user knows.
+    """
+    folder = pathlib.Path(f"{output}.partial")
+    folder.mkdir(exist_ok=True)
+    with files.lock(folder):
+        key_file = folder / "call.json"
+        before = json.loads(key_file.read_text("utf-8")) if key_file.is_file() else key
+        changed = [name for name in key if key[name] != before.get(name)]
+        if changed:
+            raise ValueError(
+                f"{folder}: left by an unfinished call with another "
+                f"{', '.join(changed)}; repeat that call, or delete the folder to "
+                "start again"
+            )
+        files.write_json(key_file, key)
+        yield Chunks(folder)
+        shutil.rmtree(folder)
