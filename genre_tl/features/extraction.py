@@ -33,22 +33,17 @@ _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 # A long file is computed in pieces of so many segments, two pieces at a time.
 _PIECE_SEGMENTS, _NUM_THREADS = 8, 2
 
-_CHANGED = "it changed while it was read; extract again"
-_NOT_READ = "it could not be read to its end; extract again"
-_TOO_LOUD = "its samples are too large to compute with"
+# Computes the frames of the segments of a piece, and how many of them are valid.
+_Task = futures.Future[tuple[tf.Tensor, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """Result of one extraction.
 
-    Attributes:
-      num_computed: clips whose features were computed now.
-      num_repeated: clips whose audio is identical to that of another clip.
-      num_unchanged: clips whose features existed already.
-      failures: `(path, reason)` of every clip without features.
-      notes: `(path, warning)` of clips that were used in spite of a defect.
-      removed: clips in the store that left the table or the disk.
+    Clips are computed, repeated (identical audio) or unchanged. `failures` has the
+    path and reason of every clip without features, `notes` those of clips used in
+    spite of a defect, `removed` the clips of the store not in the table or on disk.
     """
 
     num_computed: int
@@ -85,29 +80,27 @@ def extract(
     """Brings a feature store up to date with the files of a table.
 
     Reads files that are new or changed, by size and modification time, or could not
-    be read before. Rerun it to resume after an interruption; the result is identical
-    to an uninterrupted run. A store that is up to date is not written to.
+    be read before; of each file at most `max_secs`, from its beginning. Rerun it to
+    resume after an interruption; the result is identical to an uninterrupted run. A
+    store that is up to date is not written to, one that is missing is created.
 
-    Args:
-      dataset: the clips.
-      store_dir: folder of the store; created if necessary.
-      frontend: how features are computed. A store has one front end.
-      max_secs: use at most this much of each file, from its beginning.
-      on_progress: called with the numbers of files done and to do, first and after
-        each file, if there is anything to do.
+    `on_progress` is called with the numbers of files done and to do, if any are to do.
 
     Raises:
       ValueError: if `max_secs` is out of range, or the store has other parameters, is
         damaged or is being written by another process.
       OSError: if the store cannot be read or written.
     """
+    if max_secs is not None and not 0 < max_secs < math.inf:
+        raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
     folder, num_computed = pathlib.Path(store_dir), 0
-    _create(folder, frontend, max_secs)
-    store = feature_store.Store(folder, frontend, max_secs=max_secs)
+    feature_store.create(folder, frontend, max_secs)
+    opened = functools.partial(feature_store.Store, folder, frontend, max_secs=max_secs)
+    store = opened()
     pending, touched, gone = store.changes(dataset.root, dataset.paths)
     if pending:
         with files.lock(folder):
-            store.read_index()  # another process may have filled it
+            store = opened()  # another process may have filled it
             pending, touched, gone = store.changes(dataset.root, dataset.paths)
             num_computed = _compute(dataset.root, pending, store, frontend, on_progress)
             if touched:
@@ -118,17 +111,6 @@ def extract(
         with contextlib.suppress(OSError, ValueError), files.lock(folder):
             store.update(touched)
     return _summary(store, dataset.paths, pending, num_computed, gone)
-
-
-def _create(
-    folder: pathlib.Path, frontend: params.Frontend, max_secs: float | None
-) -> None:
-    if max_secs is not None and not 0 < max_secs < math.inf:
-        raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
-    if not feature_store.exists(folder):
-        layer = log_scattering.LogScattering.from_params(frontend)
-        *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
-        feature_store.create(folder, frontend, max_secs=max_secs, num_paths=num_paths)
 
 
 def _compute(
@@ -146,16 +128,18 @@ def _compute(
     )
     decoded = itertools.groupby(pieces, key=operator.attrgetter("index"))
     num_done = num_computed = 0
-    on_progress(0, len(pending))
+    on_progress(num_done, len(pending))
     for shard in _shards(pending):
-        files_and_pieces = zip(shard, decoded, strict=False)
-        opened = (_File(row, root, pieces) for row, (_, pieces) in files_and_pieces)
-        results = []
-        for row, frames in _results(opened, set(store.by_sha256), frontend):
-            results.append((row, frames))
-            num_done, num_computed = num_done + 1, num_computed + bool(frames)
+        rows_and_pieces = zip(shard, decoded, strict=False)
+        opened = (_File(root, row, pieces) for row, (_, pieces) in rows_and_pieces)
+        started = []
+        for file in _started(opened, set(store.by_sha256), frontend):
+            started.append(file)
+            num_done += 1
             on_progress(num_done, len(pending))
+        results = [(row, _valid_frames(row, tasks)) for row, tasks in started]
         store.write_shard(results)
+        num_computed += sum(bool(frames) for _, frames in results)
     return num_computed
 
 
@@ -171,49 +155,36 @@ def _shards(rows: Sequence[feature_store.Row]) -> Iterator[list[feature_store.Ro
         yield shard
 
 
-def _results(
+def _started(
     opened: Iterable[_File], seen: set[str], frontend: params.Frontend
-) -> Iterator[tuple[feature_store.Row, list[np.ndarray]]]:
-    """Yields the row of each file and the valid frames of its segments.
+) -> Iterator[tuple[feature_store.Row, list[_Task]]]:
+    """Yields the row of each file and the tasks that compute its pieces.
 
-    Files that failed or whose audio was `seen` before have no segments.
+    Audio that was `seen` before has no tasks.
     """
     transform = _transform(frontend)
+    tasks: list[_Task] = []
     piece_samples = _PIECE_SEGMENTS * frontend.segment_samples
-    waiting: collections.deque[tuple[feature_store.Row, list[Any]]]
-    waiting = collections.deque()
     with futures.ThreadPoolExecutor(_NUM_THREADS) as pool:
         for file in opened:
-            parts = []
+            first = len(tasks)
             if file.sha256 not in seen:
                 for piece in framing.pieces(file, piece_samples):
-                    parts.append(pool.submit(_segments, piece, transform))
-                    futures.wait(parts[-_NUM_THREADS - 1 : -_NUM_THREADS])
+                    waveform, padding = piece.waveform[np.newaxis], [piece.padding]
+                    tasks.append(pool.submit(transform, waveform, padding))
+                    futures.wait(tasks[-2 * _NUM_THREADS : 1 - 2 * _NUM_THREADS])
             row = file.finish()
             if not row.error:
                 seen.add(row.sha256)
-            waiting.append((row, parts))
-            if len(waiting) > 2 * _NUM_THREADS:
-                yield _result(*waiting.popleft())
-        yield from itertools.starmap(_result, waiting)
+            yield row, tasks[first:]
 
 
-def _result(
-    row: feature_store.Row, parts: Sequence[futures.Future[list[Any]]]
-) -> tuple[feature_store.Row, list[np.ndarray]]:
-    segments = [segment for part in parts for segment in part.result()]
-    return row, [] if row.error else _valid_frames(segments)
-
-
-def _segments(piece: framing.Piece, transform: Any) -> list[Any]:
-    outputs = transform(piece.waveform[np.newaxis], [piece.padding])
-    return list(zip(*(output.numpy() for output in outputs), strict=True))
-
-
-def _valid_frames(segments: Sequence[tuple[np.ndarray, int]]) -> list[np.ndarray]:
+def _valid_frames(row: feature_store.Row, tasks: Iterable[_Task]) -> list[np.ndarray]:
     """Returns the valid frames of each segment; one frame if there is no sound."""
+    outputs = [(x.numpy() for x in task.result()) for task in tasks]
+    segments = [segment for output in outputs for segment in zip(*output, strict=True)]
     sound = [frames[:count] for frames, count in segments if count]
-    return sound or [frames[:1] for frames, _ in segments[:1]]
+    return [] if row.error else sound or [frames[:1] for frames, _ in segments[:1]]
 
 
 class _File:
@@ -221,11 +192,11 @@ class _File:
 
     def __init__(
         self,
-        row: feature_store.Row,
         root: pathlib.Path,
-        pieces: Iterable[decoding.Clip],
+        row: feature_store.Row,
+        pieces: Iterator[decoding.Clip],
     ) -> None:
-        self._row, self._root, self._pieces = row, root, pieces
+        self._root, self._row, self._pieces = root, row, pieces
         self._num_samples, self._is_too_loud = 0, False
         self.sha256 = feature_store.sha256(root / row.path)
 
@@ -241,28 +212,25 @@ class _File:
     def finish(self) -> feature_store.Row:
         """Reads the rest and returns the row of the whole file."""
         collections.deque(self, maxlen=0)
+        error = self._last.error
+        values: dict[str, Any] = {}
         # Checked last, so that the row describes what was decoded and hashed.
         if feature_store.Row.of(self._root, self._row.path) != self._row:
-            return dataclasses.replace(self._row, error=_CHANGED)
-        if self._last.is_system_error or not self.sha256:
+            error = "it changed while it was read; extract again"
+        elif self._last.is_system_error or not self.sha256:
             # Without a checksum it is tried again, and is no duplicate.
-            error = self._last.error or _NOT_READ
-            return dataclasses.replace(self._row, error=error)
-        return dataclasses.replace(
-            self._row,
-            sha256=self.sha256,
-            secs=round(self._num_samples / params.SAMPLE_RATE_HZ, 3),
-            note=self._last.note,
-            error=self._last.error or (_TOO_LOUD if self._is_too_loud else ""),
-        )
+            error = error or "it could not be read to its end; extract again"
+        else:
+            secs = round(self._num_samples / params.SAMPLE_RATE_HZ, 3)
+            values = {"sha256": self.sha256, "secs": secs, "note": self._last.note}
+            if self._is_too_loud:
+                error = error or "its samples are too large to compute with"
+        return dataclasses.replace(self._row, error=error, **values)
 
 
 @functools.cache
 def _transform(frontend: params.Frontend) -> Any:
-    """Returns a traced function of a piece: frames and valid frames of its segments.
-
-    A segment without sound has no valid frames.
-    """
+    """Returns a traced function of a piece: frames and valid frames of its segments."""
     layer = log_scattering.LogScattering.from_params(frontend)
     layer.build((None, frontend.segment_samples))
     piece = tf.TensorSpec([1, None], tf.float32), tf.TensorSpec([1], tf.float32)

@@ -25,10 +25,10 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import files, params
+from genre_tl.features import log_scattering
 
 # Raise it when the same parameters give other features or the files change.
 _FORMAT = 2
-
 _PARAMS, _INDEX = "params.json", "index.csv"
 
 # Bytes before and around the data of a TFRecord: its length and two checksums.
@@ -37,42 +37,27 @@ _BEFORE, _AROUND = 12, 16
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of the index: a file, and its features or the reason for having none.
+    """A row of the index: a file, and its features or the reason for having none."""
 
-    Attributes:
-      path: the file, relative to the folder of the collection.
-      bytes: its size; -1 if it does not exist.
-      mtime_ns: its modification time.
-      sha256: checksum of its content; empty if it could not be read.
-      shard: name of the shard with its frames; empty if it has none.
-      offset: position of its frames in the shard, in bytes.
-      segments: number of valid frames of each segment, separated by spaces.
-      crc32: checksum of the frames of each segment.
-      secs: length of the audio that was used.
-      note: warning about a file that was used, or "".
-      error: why the file could not be used, or "".
-    """
-
-    path: str
-    bytes: int = -1
+    path: str  # relative to the folder of the collection
+    bytes: int = -1  # its size; -1 if it does not exist
     mtime_ns: int = 0
-    sha256: str = ""
-    shard: str = ""
-    offset: int = 0
-    segments: str = ""
-    crc32: str = ""
-    secs: float = 0.0
-    note: str = ""
-    error: str = ""
+    sha256: str = ""  # empty if the file could not be read
+    shard: str = ""  # name of the shard with its frames; empty if it has none
+    offset: int = 0  # position of its frames in the shard, in bytes
+    segments: str = ""  # number of valid frames of each segment
+    crc32: str = ""  # checksum of the frames of each segment
+    secs: float = 0.0  # length of the audio that was used
+    note: str = ""  # warning about a file that was used
+    error: str = ""  # why the file could not be used
 
     @classmethod
     def of(cls, root: pathlib.Path, path: str) -> Row:
         """Returns the row of a file that was not opened yet."""
-        try:
+        with contextlib.suppress(OSError):
             stat = os.stat(root / path)
-        except OSError:
-            return cls(path)
-        return cls(path, stat.st_size, stat.st_mtime_ns)
+            return cls(path, stat.st_size, stat.st_mtime_ns)
+        return cls(path)
 
     @property
     def num_frames(self) -> tuple[int, ...]:
@@ -91,13 +76,12 @@ class Store:
 
     Attributes:
       folder: where it is.
-      params: its parameters.
+      params: its parameters, which must include those given.
       index: row of each known file, by path, except those whose shard is missing.
       by_sha256: one of these rows for each different audio.
 
     Raises:
-      ValueError: if it is damaged or has other parameters than those given; the
-        message lists the differences.
+      ValueError: if it is damaged or has other parameters.
       FileNotFoundError: if the folder is not a store.
     """
 
@@ -107,12 +91,8 @@ class Store:
         self.folder, self._shards = folder, folder / "shards"
         self.params = _read_params(folder, _values(frontend) | values)
         self._map = functools.cache(functools.partial(np.memmap, mode="r"))
-        self.read_index()
-
-    def read_index(self) -> None:
-        """Reads the index again, which another process may have changed."""
         shards = {"", *(path.name for path in self._shards.glob("*.tfrecord"))}
-        rows = [row for row in _read_index(self.folder / _INDEX) if row.shard in shards]
+        rows = [row for row in _read_index(folder / _INDEX) if row.shard in shards]
         self.index = {row.path: row for row in rows}
         self.by_sha256 = {row.sha256: row for row in rows if row.sha256}
 
@@ -121,10 +101,9 @@ class Store:
     ) -> tuple[list[Row], list[Row], list[str]]:
         """Compares the store with the files of a collection.
 
-        Returns:
-          Rows of the files to compute: new, changed, or not readable before; rows of
-          files with a new modification time and the same content; paths in the store
-          that are not listed or whose file is missing.
+        Returns rows of the files to compute: new, changed, or not readable before; rows
+        of files with a new modification time and the same content; paths in the store
+        that are not listed or whose file is missing.
         """
         pending, touched = [], []
         gone = sorted(self.index.keys() - set(paths))
@@ -146,13 +125,11 @@ class Store:
     def write_shard(self, results: Sequence[tuple[Row, Sequence[np.ndarray]]]) -> None:
         """Writes a shard, then the index that names it.
 
-        Args:
-          results: for each file its row and the valid frames of its segments,
-            float32 `[frames, paths]`. No segments: the file failed, or has the audio
-            of a row that the store or this shard already has.
+        `results` has for each file its row and the valid frames of its segments,
+        float32 `[frames, paths]`. No segments: the file failed, or has the audio of a
+        row that the store or this shard already has.
 
-        Raises:
-          OSError: if the shard cannot be written; the store stays as it was.
+        Raises OSError if the shard cannot be written; the store stays as it was.
         """
         numbers = [int(row.shard[:6]) for row in self.index.values() if row.shard]
         path = self._shards / f"{max(numbers, default=-1) + 1:06d}.tfrecord"
@@ -197,10 +174,7 @@ class Store:
                 path.unlink()
 
     def read(self, row: Row, start: int, count: int) -> np.ndarray:
-        """Returns frames `start` to `start + count` of a clip, float32.
-
-        Raises ValueError if their checksum is wrong.
-        """
+        """Returns frames `start` to `start + count`, whose checksum must be right."""
         parts, first, position = [], 0, row.offset
         num_paths, path = self.params["num_paths"], self._shards / row.shard
         remedy = "delete this file and extract again: only its clips are recomputed"
@@ -217,40 +191,39 @@ class Store:
         return np.concatenate(parts)
 
 
-def exists(folder: pathlib.Path) -> bool:
-    """Returns whether the folder is a feature store."""
-    return (folder / _PARAMS).exists()
-
-
-def create(folder: pathlib.Path, frontend: params.Frontend, **values: Any) -> None:
+def create(
+    folder: pathlib.Path, frontend: params.Frontend, max_secs: float | None
+) -> None:
     """Makes a new or empty folder a store with these parameters, unless it is one.
 
     Raises ValueError if it contains something else or another process writes to it.
     """
+    if (folder / _PARAMS).exists():
+        return
+    layer = log_scattering.LogScattering.from_params(frontend)
+    *_, num_paths = layer.compute_output_shape((None, frontend.segment_samples))
     folder.mkdir(parents=True, exist_ok=True)
     with files.lock(folder):
-        if exists(folder):
-            return
-        foreign = {entry.name for entry in folder.iterdir()}
-        foreign -= {files.LOCK, _PARAMS + files.UNFINISHED}
-        if foreign:
+        found = {entry.name for entry in folder.iterdir()}
+        if _PARAMS in found:
+            return  # another process has made it
+        if foreign := found - {files.LOCK, _PARAMS + files.UNFINISHED}:
             raise ValueError(
                 f"{folder}: holds {min(foreign)} but no feature store; give a new or "
                 "an empty folder for the features"
             )
+        values = {"max_secs": max_secs, "num_paths": num_paths}
         files.write_json(folder / _PARAMS, _values(frontend) | values)
 
 
 def sha256(file: pathlib.Path) -> str:
     """Returns the checksum of a file in hexadecimal, "" if it cannot be read."""
     digest = hashlib.sha256()
-    try:
-        with open(file, "rb") as stream:
-            while part := stream.read(2**20):
-                digest.update(part)
-    except OSError:
-        return ""
-    return digest.hexdigest()
+    with contextlib.suppress(OSError), open(file, "rb") as stream:
+        while part := stream.read(2**20):
+            digest.update(part)
+        return digest.hexdigest()
+    return ""
 
 
 def _values(frontend: params.Frontend) -> dict[str, Any]:
@@ -258,7 +231,7 @@ def _values(frontend: params.Frontend) -> dict[str, Any]:
 
 
 def _read_params(folder: pathlib.Path, expected: dict[str, Any]) -> dict[str, Any]:
-    if not exists(folder):
+    if not (folder / _PARAMS).exists():
         raise FileNotFoundError(
             f"{folder}: there is no feature store; extract the features first"
         )

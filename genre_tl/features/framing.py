@@ -40,19 +40,12 @@ _SEARCH_SAMPLES = 2**16  # searched for the first sound at a time
 
 
 class Segments(NamedTuple):
-    """Segments of a batch of clips, in order.
+    """Segments of a batch of clips, in order: tensors `[segments]`."""
 
-    Attributes:
-      clips: row of each segment's clip, int32 `[segments]`.
-      starts: its first sample in the row, int32 `[segments]`.
-      lengths: its valid samples, int32 `[segments]`; 0 for a clip without sound.
-      weights: its valid frames, float32 `[segments]`, at least 1.
-    """
-
-    clips: tf.Tensor
-    starts: tf.Tensor
-    lengths: tf.Tensor
-    weights: tf.Tensor
+    clips: tf.Tensor  # row of each segment's clip, int32
+    starts: tf.Tensor  # its first sample in the row, int32
+    lengths: tf.Tensor  # its valid samples, int32; 0 for a clip without sound
+    weights: tf.Tensor  # its valid frames, float32, at least 1
 
     def select(self, chosen: slice) -> Segments:
         """Returns some of the segments."""
@@ -65,17 +58,11 @@ class Segments(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of a recording.
+    """A part of a recording."""
 
-    Attributes:
-      waveform: float32 `[samples]`.
-      start: its first sample in the recording.
-      padding: the first sample of the recording; see `segments`.
-    """
-
-    waveform: np.ndarray
-    start: int
-    padding: np.float32
+    waveform: np.ndarray  # float32 [samples]
+    start: int  # its first sample in the recording
+    padding: np.float32  # the first sample of the recording; see `segments`
 
 
 def padding(waveform: tf.Tensor) -> tf.Tensor:
@@ -85,10 +72,7 @@ def padding(waveform: tf.Tensor) -> tf.Tensor:
 
 
 def starts(waveform: tf.Tensor) -> tf.Tensor:
-    """Returns the position of the first sound of each clip, int32 `[batch]`.
-
-    It is the number of samples in clips without sound.
-    """
+    """Returns where each clip has its first sound, or its end: int32 `[batch]`."""
     return _first_sound(waveform, _head_value(waveform))
 
 
@@ -103,10 +87,8 @@ def segments(
     Args:
       waveform: float32 `[batch, samples]`; both may be 0.
       frontend: has the length of a segment and the hop.
-      starts: begin of the first segment of each clip, int32 `[batch]`: from
-        `starts`, or zeros for a piece of a recording.
-      padding: value that is not sound, float32 `[batch]`: from `padding`, or that of
-        the recording.
+      starts: begin of each clip's first segment, from `starts`; 0 in later pieces.
+      padding: value that is not sound, of each clip or its recording, from `padding`.
     """
     num_clips, num_samples = tf.unstack(tf.shape(waveform))
     size = frontend.segment_samples
@@ -173,15 +155,11 @@ def mirrored(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
 def pieces(waveforms: Iterable[np.ndarray], piece_samples: int) -> Iterator[Piece]:
     """Cuts a recording, read part by part, into pieces of whole segments.
 
-    The segments of the pieces, with `starts` of 0, are those of the recording.
+    The pieces begin at the first sound; one without samples if there is none. Their
+    segments, with `starts` of 0, are those of the recording.
 
-    Args:
-      waveforms: consecutive parts, float32 `[samples]`; the first has 64 samples or
-        more unless it is the only one.
-      piece_samples: length of a piece, a multiple of the segment's.
-
-    Yields:
-      The pieces from the first sound on; one without samples if there is no sound.
+    `waveforms` are consecutive parts, float32 `[samples]`; the first has 64 samples or
+    more unless it is the only one. `piece_samples` is a multiple of a segment's.
     """
     held, start, value, has_begun = np.zeros(0, np.float32), 0, None, False
     for waveform in waveforms:

@@ -15,18 +15,16 @@ _ARGUMENTS = ("J", "Q", "T", "max_order", "log_floor")
 
 @keras.saving.register_keras_serializable(package="genre_tl")
 class LogScattering(keras.layers.Layer):
-    """Computes log-scattering frames of waveforms.
+    """Computes log-scattering frames `[batch, frames, paths]` of `[batch, samples]`.
 
     First order: log(S1 + floor). Second order: log of S2 over the S1 of its
     parent path, which makes it independent of loudness (Andén and Mallat,
     2014, section III-B: renormalised scattering). Order zero, the mean of the
     signal, is inaudible and left out.
 
-    A clip may be shorter than the input. It ends with its last sound, as `framing`
-    defines it, and is extended by reflection; frames that begin later hold
+    A clip at 16 kHz may be shorter than the input. It ends with its last sound, as
+    `framing` defines it, and is extended by reflection; frames that begin later hold
     `PAD_VALUE` in every path, for `keras.layers.Masking`. Silence is one frame.
-
-    Input: `[batch, samples]` at 16 kHz. Output: `[batch, frames, paths]`.
 
     Args:
       J: log2 of the largest wavelet scale, in samples.
@@ -72,12 +70,7 @@ class LogScattering(keras.layers.Layer):
         return self.of_mirrored(framing.mirrored(waveform, lengths), lengths)
 
     def of_mirrored(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """Returns the frames of segments that are extended by reflection already.
-
-        Args:
-          waveform: float32 `[batch, samples]`, from `framing.cut`.
-          lengths: valid samples of each segment, int32 `[batch]`.
-        """
+        """Returns the frames of rows from `framing.cut` with these valid samples."""
         coefficients = self.scattering(waveform)
         frames = tf.transpose(self._log(coefficients), [0, 2, 1])
         starts = tf.range(frames.shape[1]) * self._hop

@@ -24,73 +24,40 @@ from genre_tl import params
 from genre_tl.data import datasets
 from genre_tl.features import extraction, feature_store, framing
 
-# The first step has a module of its own.
 extract = extraction.extract
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """The valid frames of clips, in memory or on disk.
+    """The valid frames of clips, in memory or on disk."""
 
-    Attributes:
-      num_paths: coefficients of a frame.
-      segments: number of frames of each segment of each clip.
-      digests: SHA-256 of each clip's audio file; empty if unknown.
-      max_secs: how much of each file was used at most; None for all.
-      read: function of `(clip, start, count)`: frames `[count, paths]`, float32.
-    """
-
-    num_paths: int
-    segments: tuple[tuple[int, ...], ...]
-    digests: tuple[str, ...]
-    max_secs: float | None
+    num_paths: int  # coefficients of a frame
+    segments: tuple[tuple[int, ...], ...]  # frames of each segment of each clip
+    digests: tuple[str, ...]  # SHA-256 of each audio file; empty if unknown
+    max_secs: float | None  # how much of each file was used at most; None for all
     read: Callable[[int, int, int], np.ndarray]
-
-    @classmethod
-    def from_arrays(
-        cls, frames: np.ndarray, segments: Sequence[Sequence[int]]
-    ) -> Features:
-        """Returns features in memory: frames float32 `[total_frames, paths]`."""
-        clips = tuple(tuple(map(int, clip)) for clip in segments)
-        read = _reader(frames, np.cumsum([0, *map(sum, clips)]))
-        return cls(frames.shape[1], clips, ("",) * len(clips), None, read)
+    """Function of `(clip, start, count)`: frames `[count, paths]`, float32."""
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
         """Frames of each clip: int64 `[clips]`."""
         return np.array([sum(clip) for clip in self.segments], np.int64)
 
-    @functools.cached_property
-    def longest(self) -> int:
-        """Frames of the longest segment."""
-        return max(map(max, self.segments))
-
 
 class Segments(NamedTuple):
-    """The clip that each scored segment belongs to.
+    """The scored segments."""
 
-    Attributes:
-      clips: int64 `[segments]`, position of the clip among the requested rows.
-      frames: int64 `[segments]`, valid frames of the segment.
-    """
-
-    clips: np.ndarray
-    frames: np.ndarray
+    clips: np.ndarray  # position of the clip among the requested rows
+    frames: np.ndarray  # valid frames of the segment
 
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """How training batches are made.
+    """How training batches are made."""
 
-    Attributes:
-      batch_size: clips in a batch.
-      num_frames: length of the random excerpts; shorter clips are padded.
-      seed: decides order and excerpts.
-    """
-
-    batch_size: int
-    num_frames: int
-    seed: int
+    batch_size: int  # clips
+    num_frames: int  # length of the random excerpts; shorter clips are padded
+    seed: int  # decides order and excerpts
 
 
 def load(
@@ -100,17 +67,14 @@ def load(
     *,
     in_memory: bool | None = None,
 ) -> tuple[Features, datasets.Dataset]:
-    """Loads the features of a table's clips from a store filled by `extract`.
+    """Loads the features of a table's clips from a store that `extract` has filled.
 
-    Returns the features, and the table of the clips that have some, in the same order.
-    The others are in its `skipped` with the reason, and counted in a log message.
+    Reads all frames at once if `in_memory`, else batch by batch; by default, if they
+    take at most half of the free memory.
 
-    Args:
-      store_dir: folder of the store.
-      dataset: the clips.
-      frontend: the front end that the store must have been made with.
-      in_memory: whether to read all frames at once, instead of batch by batch. By
-        default if they take at most half of the free memory.
+    Returns:
+      The features, and the table of the clips that have some, in the same order. The
+      others are in its `skipped` with the reason, and counted in a log message.
 
     Raises:
       ValueError: if the store was made with another front end, is damaged, or has
@@ -143,19 +107,14 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns training batches of epoch `first_epoch`, the next one, and so on.
 
-    An epoch has every row once, in random order; the last of its `num_batches` batches
-    is filled up from the beginning. It does not depend on the epochs before.
-
-    Args:
-      features: of all clips.
-      labels: `[clips, num_labels]` of all clips.
-      rows: the clips to train on.
-      batching: size, length and seed.
-      first_epoch: number of the first epoch.
+    `features` and `labels`, `[clips, num_labels]`, are of all clips; `rows` are the
+    clips to train on. An epoch has every row once, in random order; the last of its
+    `num_batches` batches is filled up from the beginning. It does not depend on the
+    epochs before.
 
     Returns:
-      An infinite dataset of frames float32 `[batch_size, num_frames, paths]` and
-      labels float32 `[batch_size, num_labels]`, static shapes.
+      Frames float32 `[batch_size, num_frames, paths]` and labels float32 `[batch_size,
+      num_labels]`, static shapes, without end.
     """
     rows, length = _non_empty(rows), batching.num_frames
     shape = num_batches(rows, batching.batch_size), batching.batch_size
@@ -171,17 +130,12 @@ def training_batches(
 
     place = tf.TensorSpec(shape[1:], tf.int64)
     label = tf.TensorSpec([shape[1], labels.shape[1]], tf.float32)
-    return (
-        tf.data.Dataset.from_generator(
-            places, output_signature=((place, place, place), label)
-        )
-        .map(
-            lambda place, labels: (_frames(features, length, place), labels),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    signature = (place, place, place), label
+    order = tf.data.Dataset.from_generator(places, output_signature=signature)
+    return order.map(
+        lambda place, labels: (_frames(features, length, place), labels),
+        tf.data.AUTOTUNE,
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
@@ -215,28 +169,20 @@ def evaluation_batches(
         for cut in range(0, count, segment_frames)
     ]
     positions, *places = np.array(pieces, np.int64).T
-    length = min(segment_frames, features.longest)
-    batches = (
-        tf.data.Dataset.from_tensor_slices(tuple(places))
-        .batch(batch_size)
-        .map(
-            lambda *place: _frames(features, length, place),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    length = min(segment_frames, max(map(max, features.segments)))
+    batches = tf.data.Dataset.from_tensor_slices(tuple(places)).batch(batch_size)
+    batches = batches.map(
+        lambda *place: _frames(features, length, place), tf.data.AUTOTUNE
+    ).prefetch(tf.data.AUTOTUNE)
     return batches, Segments(positions, places[-1])
 
 
 def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
     """Averages scores `[segments, labels]` over each clip, by valid frames.
 
-    Returns:
-      `[clips, labels]`, of the same type.
+    Returns `[clips, labels]`, of the same type.
 
-    Raises:
-      ValueError: if the numbers of scores and segments differ.
+    Raises ValueError if the numbers of scores and segments differ.
     """
     if len(segment_scores) != len(segments.clips):
         raise ValueError(
@@ -269,23 +215,16 @@ def frame_statistics(
     return mean, mean_of(lambda frames: np.square(frames - mean))
 
 
-def _reader(
-    frames: np.ndarray, starts: np.ndarray
-) -> Callable[[int, int, int], np.ndarray]:
-    return lambda clip, start, count: frames[starts[clip] + start :][:count]
-
-
 def _in_memory(features: Features) -> Features:
-    """Returns the same features, in one array. Identical audio shares its frames."""
-    _, firsts, audio = np.unique(
-        features.digests, return_index=True, return_inverse=True
+    # Identical audio shares its frames.
+    audio: dict[str, np.ndarray] = {}
+    for clip, digest in enumerate(features.digests):
+        if digest not in audio:
+            audio[digest] = features.read(clip, 0, features.counts[clip])
+    clips = [audio[digest] for digest in features.digests]
+    return dataclasses.replace(
+        features, read=lambda clip, start, count: clips[clip][start : start + count]
     )
-    counts = features.counts[firsts]
-    starts = np.cumsum(counts) - counts
-    frames = np.empty([counts.sum(), features.num_paths], np.float32)
-    for clip, start, count in zip(firsts, starts, counts, strict=True):
-        frames[start : start + count] = features.read(clip, 0, count)
-    return dataclasses.replace(features, read=_reader(frames, starts[audio]))
 
 
 def _free_bytes() -> int:
@@ -311,10 +250,7 @@ def _non_empty(rows: Sequence[int] | np.ndarray) -> np.ndarray:
 def _frames(features: Features, length: int, places: Sequence[tf.Tensor]) -> tf.Tensor:
     """Reads frames `[batch, length, paths]`, `PAD_VALUE` after the end of each clip.
 
-    Args:
-      features: of all clips.
-      length: frames of each excerpt.
-      places: clips, first frames and numbers of frames to read, int64 `[batch]`.
+    `places` are clips, first frames and numbers of frames to read, int64 `[batch]`.
     """
 
     def read(*places: np.ndarray) -> np.ndarray:
@@ -332,16 +268,17 @@ def _with_features(
     dataset: datasets.Dataset, store: feature_store.Store
 ) -> datasets.Dataset:
     """Returns the clips that have features; the others are in its `skipped`."""
-    reasons = [_missing(dataset.root, path, store) for path in dataset.paths]
-    skipped = [(p, why) for p, why in zip(dataset.paths, reasons, strict=True) if why]
+    reasons = {path: _missing(dataset.root, path, store) for path in dataset.paths}
+    skipped = [(path, reason) for path, reason in reasons.items() if reason]
     if skipped:
         few = "; ".join(f"{path}: {why}" for path, why in skipped[:3])
-        counts = f"{len(skipped)} of {len(dataset)} clips"
-        message = f"{store.folder}: no features for {counts}"
+        count = f"{len(skipped)} of {len(dataset)}"
+        message = f"{store.folder}: no features for {count} clips"
         if len(skipped) == len(dataset):
             raise ValueError(f"{message}, such as {few}")
         logging.warning("%s; they are skipped, such as %s", message, few)
-    kept = dataset.select([row for row, reason in enumerate(reasons) if not reason])
+    rows = [row for row, path in enumerate(dataset.paths) if not reasons[path]]
+    kept = dataset.select(rows)
     return dataclasses.replace(kept, skipped=(*kept.skipped, *skipped))
 
 

@@ -21,13 +21,13 @@ def waveform_batches(
 ) -> tf.data.Dataset:
     """Returns pairs of waveforms `[batch, num_samples]` and labels, float32.
 
-    Files are decoded, resampled, cut or padded with zeros, and batched. Iterating
-    raises an error that names the file if one cannot be decoded.
+    Files are decoded, resampled to `params.SAMPLE_RATE_HZ`, cut or padded with zeros,
+    and batched. Iterating raises an error that names the file if one cannot be decoded.
 
     Args:
       paths: audio files.
       labels: `[files, num_labels]`.
-      num_samples: length of the waveforms, at `params.SAMPLE_RATE_HZ`.
+      num_samples: length of the waveforms.
       batch_size: files in a batch.
       seed: None takes the beginning of each file once, in order. Else the dataset is
         infinite: every epoch has its own random order and excerpts.
@@ -49,7 +49,7 @@ def waveform_batches(
 
     return (
         _order(len(paths), seed)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(load, tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=seed is not None)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -58,15 +58,14 @@ def waveform_batches(
 def _order(num_files: int, seed: int | None) -> tf.data.Dataset:
     """Returns pairs of a file's number and the place of its excerpt, from 0 to 1."""
     if seed is None:
-        places = np.arange(num_files), np.zeros(num_files)
-        return tf.data.Dataset.from_tensor_slices(places)
+        beginnings = np.arange(num_files), np.zeros(num_files)
+        return tf.data.Dataset.from_tensor_slices(beginnings)
 
-    def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def places() -> Iterator[tuple[int, float]]:
         for epoch in itertools.count(1):
             generator = np.random.default_rng([seed, epoch])
-            yield generator.permutation(num_files), generator.random(num_files)
+            order = generator.permutation(num_files)
+            yield from zip(order, generator.random(num_files), strict=True)
 
-    kinds = tf.int64, tf.float64
-    signature = tuple(tf.TensorSpec([num_files], kind) for kind in kinds)
-    order = tf.data.Dataset.from_generator(epochs, output_signature=signature)
-    return order.unbatch()
+    signature = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.float64)
+    return tf.data.Dataset.from_generator(places, output_signature=signature)

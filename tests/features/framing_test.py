@@ -2,6 +2,7 @@
 
 import functools
 import types
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genre_tl import features, params
-from genre_tl.features import extraction, framing
+from genre_tl.features import extraction, feature_store, framing
 from genre_tl.serving import inference_graph, saved_model
 
 FRONTEND = params.Frontend(J=6, Q=1, max_order=1, segment_frames=16)
@@ -86,8 +87,13 @@ def stored(waveform, size=10**9):
     parts = [waveform[at : at + size] for at in range(0, len(waveform), size)]
     pieces = framing.pieces(parts, extraction._PIECE_SEGMENTS * SEGMENT)
     transform = extraction._transform(FRONTEND)
-    segments = [x for piece in pieces for x in extraction._segments(piece, transform)]
-    return np.concatenate(extraction._valid_frames(segments))
+    with futures.ThreadPoolExecutor(1) as pool:
+        tasks = [
+            pool.submit(transform, piece.waveform[np.newaxis], [piece.padding])
+            for piece in pieces
+        ]
+    row = feature_store.Row("a.wav")
+    return np.concatenate(extraction._valid_frames(row, tasks))
 
 
 def check_alike(waveform, frames):

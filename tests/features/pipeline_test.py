@@ -101,7 +101,7 @@ def features() -> pipeline.Features:
     """Clips of 3, 5, 12 (in two segments) and 8 frames; frame f holds f, -f."""
     frames = np.arange(28, dtype=np.float32)[:, np.newaxis] * [1, -1]
     segments = ((3,), (5,), (7, 5), (8,))
-    return pipeline.Features.from_arrays(frames.astype(np.float32), segments)
+    return small_features.in_memory(frames.astype(np.float32), segments)
 
 
 def batches_of(features, rows, *, size=2, num_frames=LENGTH, seed=1, epoch=1):
@@ -237,7 +237,7 @@ def test_scores_of_a_clip_are_the_mean_weighted_by_valid_frames(features):
 def test_statistics_are_those_of_numpy_over_the_rows_alone():
     frames = np.random.default_rng(0).normal(5, 2, (30, 4)).astype(np.float32)
     frames[:, 3] = 0.1
-    features = pipeline.Features.from_arrays(frames, ((4, 6), (5,), (15,)))
+    features = small_features.in_memory(frames, ((4, 6), (5,), (15,)))
     mean, variance = pipeline.frame_statistics(features, [0, 2])
     chosen = np.concatenate([frames[:10], frames[15:]]).astype(np.float64)
     assert mean.dtype == variance.dtype == np.float64

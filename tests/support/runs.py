@@ -12,8 +12,8 @@ import numpy as np
 
 from genre_tl import params
 from genre_tl.data import datasets
-from genre_tl.features import pipeline
 from genre_tl.training import cross_validation, finetune, pretrain, run_folder
+from support import small_features
 
 # A single layer: most of the time of these tests is tracing.
 TINY = params.PRESETS["tiny"]
@@ -43,7 +43,7 @@ def data(multi_label=False, seed=0):
     for clip, label in zip(clips, classes, strict=True):
         clip[:, label] += 3
     frames = np.concatenate(clips).astype("float32")
-    features = pipeline.Features.from_arrays(frames, [(len(clip),) for clip in clips])
+    features = small_features.in_memory(frames, [(len(clip),) for clip in clips])
     digests = tuple(hashlib.sha256(clip.tobytes()).hexdigest() for clip in clips)
     table = datasets.Dataset(
         name="made up",
