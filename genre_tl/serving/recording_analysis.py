@@ -33,12 +33,12 @@ class Collection:
 
     def __init__(self, path: files.PathLike) -> None:
         # NumPy's errors for files of another kind, damaged or empty ones.
-        wrong = KeyError, ValueError, AttributeError, zipfile.BadZipFile, EOFError
+        wrong = KeyError, ValueError, AttributeError, TypeError, EOFError
         try:
             with np.load(path) as table:
                 self._ids = table["ids"].tolist()
                 self._vectors = table["vectors"].astype(np.float32)
-        except wrong as error:
+        except (*wrong, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path}: holds no embeddings ({error}); create them with "
                 "predict --embeddings"
