@@ -37,7 +37,7 @@ class Source:
       rate_hz: its sample rate at the beginning. Later ones are converted to it.
       codec: FFmpeg's name of the decoder.
       num_samples: its length as far as FFmpeg knows it.
-      num_wanted: how many samples `blocks` reads, up to a packet more.
+      num_wanted: how many samples `blocks` reads, up to a block more.
 
     Args:
       file: open for reading, at its beginning.

@@ -85,9 +85,10 @@ class Source:
                     raise _readable(error) from error
                 # What was decoded before the error is in `block`.
                 samples = block[: np.flatnonzero(block.any(axis=1)).max(initial=-1) + 1]
-            if not np.isfinite(samples).all():
+            peak = np.abs(samples).max(initial=0)  # NaN if a sample is NaN
+            if not np.isfinite(peak):
                 raise ValueError("samples that are NaN or infinite")
-            self._peak = max(self._peak, np.abs(samples).max(initial=0))
+            self._peak = max(self._peak, peak)
             self._num_read += len(samples)
             is_complete = len(samples) == size
             yield samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
