@@ -1,11 +1,8 @@
 """All numbers of the system, with their units.
 
-`PRESETS` names complete configurations:
-
-* `default` trains in minutes on one machine;
-* `paper` is the method of Song, Wang, Han and Ding (2017); `docs/reproduction.md`
-  lists what the paper leaves open;
-* `tiny` is small enough for tests.
+The presets: `default` trains in minutes on one machine; `paper` is the method of Song,
+Wang, Han and Ding (2017), where `docs/reproduction.md` lists what it leaves open;
+`tiny` is small enough for tests.
 """
 
 from __future__ import annotations
@@ -74,8 +71,7 @@ class Model:
       cell: `gru`, `lstm`, or `bidirectional` (GRUs in both directions).
       dropout: fraction dropped between layers and before the head, 0 to 1.
       readout: input of the head. `last` is the last valid state of the last layer;
-        `all` joins the means over valid frames of the standardised input and of
-        every layer.
+        `all` the means over valid frames of the standardised input and every layer.
     """
 
     num_layers: int = 5
@@ -97,12 +93,10 @@ class Training:
       learning_rate: of Adam.
       batch_size: clips per step.
       max_epochs: largest number of epochs.
-      patience_epochs: stop after this many epochs without a gain of `min_delta` in
-        the monitored metric; 0 never stops early.
-      min_delta: smallest gain that counts.
+      patience_epochs: stop after this many epochs without gain; 0 never stops early.
+      min_delta: smallest gain of the monitored metric that counts.
       clip_norm: largest global norm of a gradient; 0 does not clip.
-      crop_frames: frames of the random excerpt of each clip that a training step
-        sees; 0 takes the whole segment.
+      crop_frames: frames of the random excerpts; 0 takes the whole segment.
     """
 
     learning_rate: float = 1e-3
@@ -116,18 +110,20 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning(Training):
-    """Fine-tuning; the attributes of `Training` are those of the whole network.
+    """Fine-tuning; `Training` is that of the whole network.
 
     Attributes:
-      method: `probe` trains only the head on the vectors that the frozen backbone
-        computes (a linear probe); `finetune` trains the head first, then the whole
-        network.
-      head_epochs: epochs of training the head alone, each one step on all clips.
-        0 starts with the whole network (`finetune`).
+      method: `probe` trains only the head, on the frozen backbone; `finetune` trains
+        the head first, then the whole network.
+      head_epochs: epochs of training the head alone, each one step on all clips;
+        with `finetune`, 0 skips that stage.
       head_learning_rate: of Adam, in that stage.
       head_l2: L2 penalty on the head's kernel, in that stage.
     """
 
+    batch_size: int = 16
+    max_epochs: int = 20
+    patience_epochs: int = 0
     method: str = "probe"
     head_epochs: int = 200
     head_learning_rate: float = 3e-3
@@ -136,9 +132,7 @@ class FineTuning(Training):
     def __post_init__(self) -> None:
         _check_choice("method", self.method, METHODS)
         if self.method == "probe" and self.head_epochs < 1:
-            raise ValueError(
-                f"head_epochs={self.head_epochs}: a probe needs at least 1"
-            )
+            raise ValueError(f"head_epochs={self.head_epochs}: a probe needs >= 1")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -153,7 +147,7 @@ class Preset:
     frontend: Frontend = Frontend()
     model: Model = Model()
     pretrain: Training = Training()
-    finetune: FineTuning = FineTuning(batch_size=16, max_epochs=20, patience_epochs=0)
+    finetune: FineTuning = FineTuning()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, strings and lists, fit for JSON."""
@@ -161,16 +155,12 @@ class Preset:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Mapping[str, Any]]) -> Preset:
-        """Restores the preset from `to_dict`.
-
-        Raises:
-          TypeError: if a name is unknown.
-        """
+        """Restores the preset from `to_dict`; raises TypeError for unknown names."""
         return cls(
-            frontend=Frontend(**values["frontend"]),
-            model=Model(**values["model"]),
-            pretrain=Training(**values["pretrain"]),
-            finetune=FineTuning(**values["finetune"]),
+            Frontend(**values["frontend"]),
+            Model(**values["model"]),
+            Training(**values["pretrain"]),
+            FineTuning(**values["finetune"]),
         )
 
 
@@ -183,11 +173,7 @@ PRESETS: Mapping[str, Preset] = {
         model=Model(dropout=0.7, readout="last"),
         pretrain=Training(max_epochs=1000, min_delta=1e-4, **_PAPER),
         finetune=FineTuning(
-            method="finetune",
-            head_epochs=0,
-            max_epochs=500,
-            patience_epochs=0,
-            **_PAPER,
+            batch_size=32, max_epochs=500, method="finetune", head_epochs=0, **_PAPER
         ),
     ),
     "tiny": Preset(
@@ -195,12 +181,7 @@ PRESETS: Mapping[str, Preset] = {
         model=Model(num_layers=2, num_units=16, dropout=0.1),
         pretrain=Training(max_epochs=3, **_TINY),
         finetune=FineTuning(
-            max_epochs=4,
-            patience_epochs=0,
-            head_epochs=30,
-            head_learning_rate=0.03,
-            head_l2=1e-3,
-            **_TINY,
+            **_TINY, max_epochs=4, head_epochs=30, head_learning_rate=0.03, head_l2=1e-3
         ),
     ),
 }
