@@ -1,7 +1,8 @@
 """A GRU layer that trains faster on a CPU than Keras's own.
 
-The input's part of the gates is one product over all frames; only the recurrence is a
-loop, and its gradient is written by hand (Cho et al. 2014, with `reset_after`).
+Keras multiplies inputs and sums kernel gradients frame by frame; here all frames do so
+at once. Only the recurrence is a loop, with a gradient of its own (Cho et al. 2014,
+with `reset_after`).
 """
 
 from __future__ import annotations
@@ -20,16 +21,9 @@ Shape = tuple[int | None, ...]
 class GRU(keras.layers.Layer):
     """`keras.layers.GRU` with default options: the same weights, the same results.
 
-    Keras multiplies inputs and sums kernel gradients frame by frame; here all frames
-    do so at once.
-
-    Input: `[batch, frames, features]`, optionally masked. Output: `[batch, units]`,
-    or `[batch, frames, units]`. At a masked frame the state stays as it was.
-
-    Args:
-      units: size of the state.
-      return_sequences: whether to return the state of every frame, or the last.
-      **kwargs: of `keras.layers.Layer`.
+    Input: `[batch, frames, features]`, optionally masked. Output: the last state,
+    `[batch, units]`, or with `return_sequences` all, `[batch, frames, units]`. At a
+    masked frame the state stays as it was.
     """
 
     def __init__(
@@ -43,20 +37,15 @@ class GRU(keras.layers.Layer):
         """Makes the weights, in Keras's order."""
         width = 3 * self.units  # update | reset | candidate
         self.kernel = self.add_weight(
-            name="kernel", shape=(input_shape[-1], width), initializer="glorot_uniform"
+            (input_shape[-1], width), "glorot_uniform", name="kernel"
         )
         self.recurrent_kernel = self.add_weight(
-            name="recurrent_kernel",
-            shape=(self.units, width),
-            initializer="orthogonal",
+            (self.units, width), "orthogonal", name="recurrent_kernel"
         )
-        self.bias = self.add_weight(name="bias", shape=(2, width), initializer="zeros")
+        self.bias = self.add_weight((2, width), "zeros", name="bias")
 
     def call(
-        self,
-        inputs: tf.Tensor,
-        mask: tf.Tensor | None = None,
-        training: bool | None = None,
+        self, inputs: tf.Tensor, mask: Any = None, training: bool | None = None
     ) -> tf.Tensor:
         """Returns the states of all frames, or the last."""
         steps = tf.transpose(inputs, [1, 0, 2])
@@ -70,7 +59,7 @@ class GRU(keras.layers.Layer):
         return tf.transpose(states, [1, 0, 2]) if self.return_sequences else states[-1]
 
     def compute_mask(self, inputs: tf.Tensor, mask: tf.Tensor | None) -> Any:
-        """Returns the mask of the output, as `keras.layers.GRU` does."""
+        """Returns the mask of the output."""
         return mask if self.return_sequences else None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -189,8 +178,7 @@ def _backward(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the total gradients of every state and of the first one.
 
-    `upstream` comes from the layers above, `slopes` are by the recurrent part, and
-    `carried` is the share of the state before that stays; each `[frames, batch, ...]`.
+    `slopes` are by the recurrent part; `carried` is the share of a state that stays.
     """
     frames = upstream.shape[0] or tf.shape(upstream)[0]
 

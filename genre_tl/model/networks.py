@@ -2,12 +2,12 @@
 
   masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> head
 
-With read-out `last` a network is a `keras.Sequential`. `tagger` has a sigmoid for
-every tag, `classifier` a softmax over genres (Song et al. 2017, section 3).
+With read-out `last` a network is a `keras.Sequential` (Song et al. 2017, section 3).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -26,6 +26,7 @@ HEAD = "head"
 """Name of the layer that gives the scores."""
 
 _STANDARDIZE = "standardize"
+_MIN_STDDEV = 1e-3  # A path that never varies must not be amplified.
 
 PathLike = str | os.PathLike[str]
 
@@ -38,59 +39,35 @@ class Standardize(keras.layers.Layer):
     them. Input and output: `[..., features]`.
     """
 
-    MIN_STDDEV = 1e-3
-    """Lower bound of a deviation: what never varies must not be amplified."""
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the statistics: mean 0 and deviation 1 until they are set."""
-        shape = (input_shape[-1],)
-        self.mean = self.add_weight(
-            name="mean", shape=shape, initializer="zeros", trainable=False
-        )
-        self.stddev = self.add_weight(
-            name="stddev", shape=shape, initializer="ones", trainable=False
-        )
+        options = {"shape": (input_shape[-1],), "trainable": False}
+        self.mean = self.add_weight(name="mean", initializer="zeros", **options)
+        self.stddev = self.add_weight(name="stddev", initializer="ones", **options)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the standardised input."""
         return (inputs - self.mean) / self.stddev
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
-        """Returns the shape unchanged."""
-        return input_shape
-
-    def set_statistics(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        """Sets mean and variance, each `[features]`."""
-        self.mean.assign(mean)
-        self.stddev.assign(np.maximum(np.sqrt(variance), self.MIN_STDDEV))
-
 
 def standardize(network: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
     """Sets the statistics of the input frames: mean and variance, each `[paths]`."""
-    network.get_layer(_STANDARDIZE).set_statistics(mean, variance)
+    stddev = np.maximum(np.sqrt(variance), _MIN_STDDEV)
+    network.get_layer(_STANDARDIZE).set_weights([mean, stddev])
 
 
 def tagger(
     model: params.Model, num_paths: int, num_tags: int, *, seed: int = 0
 ) -> keras.Model:
-    """Builds frames -> `[batch, num_tags]` independent probabilities.
+    """Builds frames -> `[batch, num_tags]` independent probabilities (sigmoid).
 
-    Args:
-      model: sizes, cell, dropout and read-out.
-      num_paths: features of a frame.
-      num_tags: number of scores.
-      seed: random seed of weights and dropout.
-
-    Returns:
-      A model of `[batch, frames, num_paths]`, padded at the end with
-      `features.PAD_VALUE`. Neither padding nor the other clips of a batch have an
-      effect on a clip's scores.
+    Frames are `[batch, frames, num_paths]`, padded at the end with
+    `features.PAD_VALUE`. Neither padding nor the other clips of a batch have an effect
+    on a clip's scores. `seed` is that of weights and dropout.
     """
     return _build("tagger", model, num_paths, (num_tags, "sigmoid"), seed)
 
@@ -98,7 +75,7 @@ def tagger(
 def classifier(
     model: params.Model, num_paths: int, num_genres: int, *, seed: int = 0
 ) -> keras.Model:
-    """Builds frames -> `[batch, num_genres]` probabilities; see `tagger`."""
+    """Builds frames -> `[batch, num_genres]` probabilities (softmax); see `tagger`."""
     return _build("classifier", model, num_paths, (num_genres, "softmax"), seed)
 
 
@@ -111,23 +88,25 @@ def _build(
         keras.layers.Masking(features.PAD_VALUE, name="masking"),
         Standardize(name=_STANDARDIZE),
     ]
-    stack = [_recurrent(model, number) for number in range(1, model.num_layers + 1)]
+    numbers = range(1, model.num_layers + 1)
+    stack = [_recurrent(model, number) for number in numbers]
     dropouts = [
         keras.layers.Dropout(model.dropout, name=f"dropout_{number}")
-        for number in range(1, model.num_layers + 1)
+        for number in numbers
     ]
     head = keras.layers.Dense(scores[0], activation=scores[1], name=HEAD)
     if model.readout == "last":
-        pairs = zip(stack, dropouts, strict=True)
-        hidden = [layer for pair in pairs for layer in pair]
+        hidden = itertools.chain(*zip(stack, dropouts, strict=True))
         return keras.Sequential([frames, *first, *hidden, head], name=name)
     states = first[1](first[0](frames))
-    means = [keras.layers.GlobalAveragePooling1D(name="mean_0")(states)]
-    for number, layer in enumerate(stack, start=1):
-        states = layer(states)
-        pool = keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")
-        means.append(pool(states))
-        states = dropouts[number - 1](states)
+    outputs = [states]
+    for layer, dropout in zip(stack, dropouts, strict=True):
+        outputs.append(layer(states))
+        states = dropout(outputs[-1])
+    means = [
+        keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")(output)
+        for number, output in enumerate(outputs)
+    ]
     joined = keras.layers.Concatenate(name="joined")(means)
     last = keras.layers.Dropout(model.dropout, name="dropout_joined")
     return keras.Model(frames, head(last(joined)), name=name)
@@ -137,25 +116,24 @@ def _recurrent(model: params.Model, number: int) -> keras.layers.Layer:
     options: dict[str, Any] = {
         "units": model.num_units,
         "return_sequences": number < model.num_layers or model.readout != "last",
+        "name": f"{model.cell}_{number}",
     }
-    name = f"{model.cell}_{number}"
     if model.cell == "lstm":
-        return keras.layers.LSTM(**options, name=name)
+        return keras.layers.LSTM(**options)
     # cuDNN is faster than our loop, and `keras.layers.GRU` is the way to it.
-    has_gpu = bool(tf.config.list_physical_devices("GPU"))
-    if model.cell == "gru" and not has_gpu:
-        return gru.GRU(**options, name=name)
-    layer = keras.layers.GRU(**options, name=name)
-    return (
-        layer if model.cell == "gru" else keras.layers.Bidirectional(layer, name=name)
-    )
+    if model.cell == "gru" and not tf.config.list_physical_devices("GPU"):
+        return gru.GRU(**options)
+    layer = keras.layers.GRU(**options)
+    if model.cell == "gru":
+        return layer
+    return keras.layers.Bidirectional(layer, name=layer.name)
 
 
 def portable(network: keras.Model) -> keras.Model:
     """Returns an uncompiled, trainable copy that runs with and without a GPU.
 
-    `keras.layers.GRU` becomes `gru.GRU`: a graph of Keras's layer that was traced
-    beside a GPU holds cuDNN operations and runs nowhere else.
+    `keras.layers.GRU` becomes `gru.GRU`: Keras's layer, traced where there is a GPU,
+    leaves cuDNN operations in the graph, which run nowhere else.
     """
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -183,12 +161,7 @@ def save(network: keras.Model, path: PathLike) -> None:
 
 
 def load(path: PathLike) -> keras.Model:
-    """Reads a `.keras` file; every weight must be there, and no other.
-
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is damaged, or not a model of this package.
-    """
+    """Reads a `.keras` file; raises ValueError if it is damaged or incomplete."""
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such model; train one first")
     try:
@@ -201,15 +174,13 @@ def load(path: PathLike) -> keras.Model:
 
 
 def _version_hint(path: PathLike) -> str:
-    """Returns a remedy where another version of Keras wrote the file, else ''."""
     try:
         with zipfile.ZipFile(path) as file:
             version = json.loads(file.read("metadata.json"))["keras_version"]
     except (ValueError, OSError, KeyError, zipfile.BadZipFile):
         return ""
-    if version == keras.__version__:
-        return ""
-    return (
+    hint = (
         f", or written by Keras {version} (this is {keras.__version__}): "
         f"`pip install keras=={version}`, or train again"
     )
+    return hint * (version != keras.__version__)

@@ -9,11 +9,7 @@ from genre_tl.model import networks
 
 
 def copy_backbone(source: keras.Model, network: keras.Model) -> None:
-    """Copies the weights of every layer but the head, statistics included.
-
-    Raises:
-      ValueError: if a layer is missing or has another size.
-    """
+    """Copies all weights but those of the head; ValueError if a layer differs."""
     for layer in network.layers:
         if layer.name != networks.HEAD:
             layer.set_weights(source.get_layer(layer.name).get_weights())
@@ -25,13 +21,7 @@ def backbone(network: keras.Model) -> keras.Model:
 
 
 def probe(vector_size: int, num_genres: int, l2: float) -> keras.Model:
-    """Builds standardised vectors `[batch, vector_size]` -> genre probabilities.
-
-    Args:
-      vector_size: length of the vector that the head reads.
-      num_genres: number of scores.
-      l2: penalty on the kernel.
-    """
+    """Builds standardised vectors -> genre probabilities; `l2` penalises the kernel."""
     head = keras.layers.Dense(
         num_genres,
         activation="softmax",
@@ -47,11 +37,8 @@ def set_head(
 ) -> None:
     """Gives a network the head of a probe, for vectors that are not standardised.
 
-    Args:
-      network: changed in place.
-      probe: trained on vectors minus `mean`, divided by `stddev`.
-      mean: of the vectors, `[vector_size]`.
-      stddev: of the vectors, `[vector_size]`.
+    The probe was trained on vectors minus `mean`, divided by `stddev`, both
+    `[vector_size]`.
     """
     kernel, bias = probe.get_layer(networks.HEAD).get_weights()
     kernel = kernel.astype(np.float64) / stddev[:, np.newaxis]

@@ -108,21 +108,24 @@ def test_an_unknown_choice_is_refused():
             _tagger(**{name: "max"})
 
 
+def _standardizer(num_paths):
+    layer = networks.Standardize(name="standardize")
+    return keras.Sequential([keras.Input((None, num_paths)), layer])
+
+
 def test_standardisation_takes_out_mean_and_deviation():
     frames = 3 + 2 * np.random.default_rng(1).standard_normal([400, NUM_PATHS])
-    layer = networks.Standardize()
-    layer.build((None, None, NUM_PATHS))
-    layer.set_statistics(frames.mean(axis=0), frames.var(axis=0))
-    output = layer(frames[None].astype("float32")).numpy()[0]
+    network = _standardizer(NUM_PATHS)
+    networks.standardize(network, frames.mean(axis=0), frames.var(axis=0))
+    output = network(frames[None].astype("float32")).numpy()[0]
     np.testing.assert_allclose(output.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(output.std(axis=0), 1, atol=1e-4)
 
 
 def test_a_path_that_never_varies_is_not_amplified():
-    layer = networks.Standardize()
-    layer.build((None, None, 1))
-    layer.set_statistics(np.zeros(1), np.zeros(1))
-    assert abs(float(layer(np.full([1, 1, 1], 1e-3, "float32"))[0, 0, 0])) <= 1.001
+    network = _standardizer(1)
+    networks.standardize(network, np.zeros(1), np.zeros(1))
+    assert abs(float(network(np.full([1, 1, 1], 1e-3, "float32"))[0, 0, 0])) <= 1.001
 
 
 def test_a_file_brings_back_the_same_model(tmp_path):

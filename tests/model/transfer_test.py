@@ -57,15 +57,6 @@ def test_a_backbone_of_another_size_is_refused(changes):
         transfer.copy_backbone(_tagger("last", **changes), _classifier("last"))
 
 
-def test_copied_state_repeats_dropout():
-    network, other = _classifier("all", seed=1), _classifier("all", seed=2)
-    transfer.copy_state(network, other)
-    for _ in range(2):
-        np.testing.assert_array_equal(
-            other(_clips(), training=True), network(_clips(), training=True)
-        )
-
-
 @pytest.mark.parametrize("readout", params.READOUTS)
 def test_a_network_with_the_head_of_a_probe_gives_the_scores_of_the_probe(readout):
     network = _classifier(readout)
