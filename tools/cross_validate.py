@@ -86,7 +86,13 @@ def main(argv: list[str]) -> None:
         _warn_of_leaks(features.digests)
     record = cross_validation.cross_validate(
         FLAGS.output_dir,
-        run_folder.Data(features, table, FLAGS.split, _parts(table)),
+        run_folder.Data(
+            features,
+            table,
+            preset.frontend.segment_frames,
+            FLAGS.split,
+            _parts(table),
+        ),
         preset,
         plan,
         on_fold=_show(),

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     frontend = params.Preset.from_dict(record["preset"]).frontend
     features, table = data_flags.features(data_flags.table(), frontend)
     rows = _rows(record, table)
-    data = run_folder.Data(features, table)
+    data = run_folder.Data(features, table, frontend.segment_frames)
     result = finetune.evaluate(FLAGS.run_dir, data, rows)
     print(result.table())
     folder = pathlib.Path(FLAGS.output_dir or f"{FLAGS.run_dir}/evaluation")

@@ -65,7 +65,8 @@ def main(argv: list[str]) -> None:
         finetune.describe_start(FLAGS.start, preset)
     _parts(table)
     features, table = data_flags.features(table, preset.frontend)
-    data = run_folder.Data(features, table, _split_name(), _parts(table))
+    segment_frames, parts = preset.frontend.segment_frames, _parts(table)
+    data = run_folder.Data(features, table, segment_frames, _split_name(), parts)
     sizes = {part: len(rows) for part, rows in data.parts.items()}
     print(
         f"training on {sizes['train']} clips, {sizes['valid']} for validation, "

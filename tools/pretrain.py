@@ -58,7 +58,8 @@ def main(argv: list[str]) -> None:
     pretrain.check_tags(table)
     _parts(table)
     features, table = data_flags.features(table, preset.frontend)
-    data = run_folder.Data(features, table, _split(), _parts(table))
+    segment_frames, parts = preset.frontend.segment_frames, _parts(table)
+    data = run_folder.Data(features, table, segment_frames, _split(), parts)
     print(
         f"training on {len(data.parts['train'])} clips, {len(data.parts['valid'])} "
         f"for validation, {len(table.vocabulary)} tags"

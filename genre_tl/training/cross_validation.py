@@ -1,12 +1,10 @@
 """Cross-validation: transfer, random initialisation and an SVM on the same folds.
 
-A folder holds
+settings.json  collection, folds, preset, start, versions
+folds.jsonl    a line for each finished fold
 
-  settings.json   collection, folds, preset, start, versions
-  folds.jsonl     a line for each finished fold
-
-The result of a fold depends only on the settings, its repeat and its number, so a run
-that was killed resumes with the first fold that has no line.
+The result of a fold depends only on the settings, its repeat and its number, so a
+killed run resumes with the folds that have no line.
 """
 
 from __future__ import annotations
@@ -36,52 +34,38 @@ MODELS = ("transfer", "probe", "random", "svm")
 
 _NEED_START = {"transfer", "probe"}
 _INNER_FOLDS = 5
-# A cross-validation may be continued with other values of these.
-_OPEN = ("num_repeats", "models", "start")
+_OPEN = ("num_repeats", "models", "start")  # may change on resuming
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Folds, and the models that are compared on them.
+    """Folds, and the models that are compared on them."""
 
-    Attributes:
-      num_folds: folds of a repeat; each clip is in the test part of one.
-      num_repeats: divisions into folds; may grow later.
-      seed: random seed of folds, weights and excerpts.
-      protocol: `paper` trains for a fixed number of epochs; `strict` keeps the epoch
-        that is best on a fifth of the training clips, held out for that (more where a
-        genre has fewer than five groups). Test clips are scored once, at the end.
-      clips_per_genre: largest number of training clips of a genre; 0 takes all.
-      curves: also score the test clips after each epoch, for the plot of accuracy
-        against epoch; nothing is chosen by it.
-      models: some of `MODELS`. They take turns, fold by fold.
-      start: a finished pre-training run, for `transfer` and `probe`.
-    """
-
-    num_folds: int = 10
-    num_repeats: int = 10
-    seed: int = 0
+    num_folds: int = 10  # of a repeat; each clip is tested in one
+    num_repeats: int = 10  # divisions into folds; may grow later
+    seed: int = 0  # of folds, weights and excerpts
     protocol: str = "paper"
-    clips_per_genre: int = 0
-    curves: bool = False
-    models: tuple[str, ...] = ("random",)
-    start: files.PathLike | None = None
+    """`paper` trains for a fixed number of epochs. `strict` keeps the best epoch on a
+    fifth of the training clips, held out for that (more where a genre has fewer than
+    five groups). Test clips are scored once, at the end."""
+    clips_per_genre: int = 0  # most training clips of a genre; 0 takes all
+    curves: bool = False  # also score test clips after each epoch, only to plot them
+    models: tuple[str, ...] = ("random",)  # of `MODELS`; they take turns, fold by fold
+    start: files.PathLike | None = None  # pre-training run for `transfer` and `probe`
 
     def __post_init__(self) -> None:
         if self.protocol not in ("paper", "strict"):
             raise ValueError(f"protocol={self.protocol!r}: choose 'paper' or 'strict'")
         if set(self.models) - set(MODELS) or not self.models:
-            raise ValueError(f"models={self.models}: choose of {', '.join(MODELS)}")
-        if not _NEED_START.isdisjoint(self.models) and self.start is None:
-            raise ValueError("transfer and probe need a finished pre-training run")
+            raise ValueError(f"models={self.models}: choose from {', '.join(MODELS)}")
+        if _NEED_START.isdisjoint(self.models) != (self.start is None):
+            raise ValueError(
+                "--model=transfer and --model=probe need --start, a finished "
+                "pre-training run; the others have no use for it"
+            )
         for name, least in (("num_repeats", 1), ("clips_per_genre", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be >= {least}")
-
-    @property
-    def source(self) -> files.PathLike | None:
-        """The pre-training run, if a model needs it."""
-        return None if _NEED_START.isdisjoint(self.models) else self.start
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,9 +88,7 @@ def divide(
     """Returns all folds of all repeats; groups of clips stay together.
 
     With `parts`, a published split, there is one fold, and repeats differ in the seed.
-
-    Raises:
-      ValueError: if the table does not have enough clips.
+    Raises a ValueError if the table does not have enough clips.
     """
     folds = []
     for repeat in range(plan.num_repeats):
@@ -120,7 +102,6 @@ def divide(
 
 
 def _mix(*numbers: int) -> int:
-    """Returns a seed that is a function of all numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -131,16 +112,13 @@ def _training_rows(
     seed: int,
     parts: Mapping[str, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows to train on and to choose the epoch by."""
+    train = parts["train"] if parts else np.setdiff1d(np.arange(len(table)), test)
     valid = test[:0]
-    if parts:
-        train = parts["train"]
-        valid = parts["valid"] if plan.protocol == "strict" else valid
-    else:
-        train = np.setdiff1d(np.arange(len(table)), test)
-        if plan.protocol == "strict":
-            inner = _inner_fold(table.select(train), seed)
-            valid, train = train[inner], np.delete(train, inner)
+    if parts and plan.protocol == "strict":
+        valid = parts["valid"]
+    elif plan.protocol == "strict":
+        inner = _inner_fold(table.select(train), seed)
+        valid, train = train[inner], np.delete(train, inner)
     if plan.clips_per_genre:
         shuffled = np.random.default_rng(seed).permutation(train)
         classes = table.classes[shuffled]
@@ -150,7 +128,6 @@ def _training_rows(
 
 
 def _inner_fold(table: datasets.Dataset, seed: int) -> np.ndarray:
-    """Returns a fifth of the training clips, more where a genre has few groups."""
     fewest = min(splits.groups_by_genre(table))
     if fewest < 2:
         raise ValueError(
@@ -161,17 +138,10 @@ def _inner_fold(table: datasets.Dataset, seed: int) -> np.ndarray:
 
 
 class Record:
-    """The folder of a cross-validation.
+    """The existing folder of a cross-validation: `settings`, and `lines` of folds.
 
-    Attributes:
-      folder: path of the folder.
-      settings: content of settings.json.
-      lines: the finished folds.
-
-    Args:
-      folder: an existing folder.
-      settings: fit for JSON. Those of an earlier call must be the same, but for the
-        number of repeats, and `start`, which a call without transfer leaves open.
+    Settings, fit for JSON, must be those of an earlier call, except for the number of
+    repeats, and `start`, which a call without transfer leaves open.
 
     Raises:
       ValueError: if the folder holds another cross-validation, or is damaged.
@@ -180,18 +150,13 @@ class Record:
     def __init__(self, folder: files.PathLike, settings: Mapping[str, Any]) -> None:
         self.folder = pathlib.Path(folder)
         path = self.folder / "settings.json"
-        settings = json.loads(json.dumps(settings))
         if path.is_file():
             found = run_folder.read_json(path)
             start = settings["start"] or found["start"]
-            fixed = {**settings, "start": found["start"] and start}
-            run_folder.check_same(
-                self.folder,
-                {k: found.get(k) for k in fixed},
-                fixed,
-                "cross-validation",
-            )
-            self.settings = {**found, "start": start}
+            wanted = {**settings, "start": found["start"] and start}
+            fixed = {key: found.get(key) for key in wanted}
+            run_folder.check_same(self.folder, fixed, wanted, "cross-validation")
+            self.settings = found | {"start": start}
         else:
             self.settings = {**settings, **run_folder.provenance()}
         files.write_json(path, self.settings)
@@ -202,36 +167,26 @@ class Record:
         if not path.is_file():
             return []
         whole, newline, torn = path.read_text("utf-8").rpartition("\n")
-        if torn:  # Killed while writing it.
+        if torn:  # The writer was killed.
             os.truncate(path, len((whole + newline).encode()))
-        try:
+        with run_folder.intact(path):
             return [dict(json.loads(line)) for line in whole.splitlines()]
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path}: damaged ({error}); remove it to run the folds again"
-            ) from error
 
     def has(self, model: str, fold: Fold) -> bool:
-        """Whether a fold has finished.
-
-        Raises:
-          ValueError: if it has, with other test clips.
-        """
-        for line in self.lines:
-            if (line["repeat"], line["fold"]) == (fold.repeat, fold.number):
-                if line["test"] != fold.test.tolist():
-                    version = self.settings["versions"]["scikit-learn"]
-                    raise ValueError(
-                        f"{self.folder}: fold {fold.number} of repeat {fold.repeat} "
-                        f"has other test clips, divided by scikit-learn {version}: "
-                        "install that version, or give another --output_dir"
-                    )
-                if line["model"] == model:
-                    return True
-        return False
+        """Whether a fold has finished; ValueError if so, but with other test clips."""
+        place = fold.repeat, fold.number
+        lines = [x for x in self.lines if (x["repeat"], x["fold"]) == place]
+        if any(line["test"] != fold.test.tolist() for line in lines):
+            version = self.settings["versions"]["scikit-learn"]
+            raise ValueError(
+                f"{self.folder}: fold {fold.number} of repeat {fold.repeat} has other "
+                f"test clips, divided by scikit-learn {version}: install that version, "
+                "or give another --output_dir"
+            )
+        return any(line["model"] == model for line in lines)
 
     def add(self, line: dict[str, Any]) -> None:
-        """Appends a finished fold; it is on the disk when this returns."""
+        """Appends a finished fold, flushed to the disk."""
         with (self.folder / "folds.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -246,17 +201,12 @@ def cross_validate(
     plan: Plan,
     *,
     on_fold: Callable[[Mapping[str, Any], int, int], None] = lambda *_: None,
-    callbacks: fitting.Callbacks = (),
 ) -> Record:
     """Runs all folds of all models that have not been run.
 
-    Args:
-      folder: for settings and results; made if absent.
-      data: the collection; its parts, if any, are used instead of folds.
-      preset: frontend, model and `finetune` are used.
-      plan: models, folds, repeats, protocol.
-      on_fold: called with the line of a fold, finished folds, and all folds.
-      callbacks: Keras callbacks that show progress.
+    Settings and results are written to `folder`, made if absent. The data's parts, if
+    any, are used instead of folds. `on_fold` is called with the line of a fold and the
+    numbers of finished folds and of all.
 
     Raises:
       ValueError: if the folder holds another cross-validation or the data does not
@@ -270,7 +220,7 @@ def cross_validate(
         record = Record(folder, settings)
         work = [(model, fold) for fold in folds for model in plan.models]
         due = [(model, fold) for model, fold in work if not record.has(model, fold)]
-        trainer = _Trainer(data, preset, plan, callbacks)
+        trainer = _Trainer(data, preset, plan)
         for done, (model, fold) in enumerate(due, start=len(work) - len(due) + 1):
             record.add(trainer.run(model, fold))
             on_fold(record.lines[-1], done, len(work))
@@ -280,21 +230,16 @@ def cross_validate(
 def _settings(
     data: run_folder.Data, preset: params.Preset, plan: Plan
 ) -> dict[str, Any]:
-    source = None
-    if plan.source is not None:
-        source = finetune.describe_start(plan.source, preset)
-        source["num_seen"] = num_seen(plan.source, data.features.digests)
-    parts, plan_values = preset.to_dict(), dataclasses.asdict(plan)
-    table = data.table
-    rows = {
-        "paths": list(table.paths),
-        "classes": table.classes.tolist(),
-        "groups": list(table.groups),
-    }
+    table, parts, start = data.table, preset.to_dict(), None
+    if plan.start is not None:
+        start = finetune.describe_start(plan.start, preset)
+        start["num_seen"] = num_seen(plan.start, data.features.digests)
+    rows = {"paths": list(table.paths), "groups": list(table.groups)}
+    rows["classes"] = table.classes.tolist()
     return {
-        "plan": {k: v for k, v in plan_values.items() if k not in _OPEN},
+        "plan": {k: v for k, v in vars(plan).items() if k not in _OPEN},
         "preset": {part: parts[part] for part in ("frontend", "model", "finetune")},
-        "start": source,
+        "start": start,
         "data": run_folder.describe(data) | rows,
         "vocabulary": list(table.vocabulary),
     }
@@ -310,22 +255,18 @@ class _Trainer:
     """Trains and tests one fold after another, with graphs that are traced once."""
 
     def __init__(
-        self,
-        data: run_folder.Data,
-        preset: params.Preset,
-        plan: Plan,
-        callbacks: fitting.Callbacks,
+        self, data: run_folder.Data, preset: params.Preset, plan: Plan
     ) -> None:
-        self._data, self._plan, self._callbacks = data, plan, callbacks
-        source = None if plan.source is None else finetune.load_start(plan.source)
-        self._stages = finetune.Stages(data, preset, source)
+        self._data, self._curves = data, plan.curves
+        self._stages = finetune.Stages(data, preset, plan.start)
 
     def run(self, model: str, fold: Fold) -> dict[str, Any]:
         """Returns the line of a fold."""
         begin = time.monotonic()
-        predicted, found = (
-            self._svm(fold) if model == "svm" else self._train(model, fold)
-        )
+        if model == "svm":
+            predicted, found = self._svm(fold), dict[str, Any]()
+        else:
+            predicted, found = self._train(model, fold)
         truth = self._data.table.classes[fold.test]
         return {
             "model": model,
@@ -339,12 +280,12 @@ class _Trainer:
             "secs": round(time.monotonic() - begin, 3),
         }
 
-    def _svm(self, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
+    def _svm(self, fold: Fold) -> np.ndarray:
         # Usual parameters, not chosen by any fold.
         machine = make_pipeline(preprocessing.StandardScaler(), svm.SVC(C=10))
         means = self._clip_means
         machine.fit(means[fold.train], self._data.table.classes[fold.train])
-        return machine.predict(means[fold.test]), {}
+        return machine.predict(means[fold.test])
 
     @functools.cached_property
     def _clip_means(self) -> np.ndarray:
@@ -368,23 +309,18 @@ class _Trainer:
             rest, best = self._fit(stage, stages.recipe.max_epochs, fold)
             kept = len(history) + best
             history += rest
-        columns = {name: [row[name] for row in history] for name in history[0]}
-        predicted = stage.scores(fold.test).argmax(axis=1)
-        return predicted, {"epoch": kept, "history": columns}
+        found = {"epoch": kept, "history": run_folder.columns(history)}
+        return stage.scores(fold.test).argmax(axis=1), found
 
     def _fit(
         self, stage: fitting.Stage, epochs: int, fold: Fold
     ) -> tuple[run_folder.History, int]:
-        """Trains a stage; measures validation and, for the curves, test clips."""
-        tested = fold.test if self._plan.curves else fold.test[:0]
-
-        def measure(epoch: int, logs: dict[str, float]) -> None:
-            for part, rows in (("val", fold.valid), ("test", tested)):
-                if len(rows):
-                    found = stage.scores(rows).argmax(axis=1)
-                    right = found == self._data.table.classes[rows]
-                    logs[f"{part}_accuracy"] = float(np.mean(right))
-
-        callback = keras.callbacks.LambdaCallback(on_epoch_end=measure)
-        callbacks = [callback, *self._callbacks]
+        tested = fold.test if self._curves else fold.test[:0]
+        callbacks: list[keras.callbacks.Callback] = []
+        for rows, prefix in ((fold.valid, "val"), (tested, "test")):
+            callbacks += fitting.validation(stage, self._data, rows, _accuracy, prefix)
         return fitting.fit_best(stage, epochs, callbacks, valid=len(fold.valid) > 0)
+
+
+def _accuracy(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    return {"accuracy": float(np.mean(labels.argmax(axis=1) == scores.argmax(axis=1)))}

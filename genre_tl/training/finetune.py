@@ -23,34 +23,30 @@ class Stages:
 
     Attributes:
       recipe: `finetune` of the preset.
-      method: `finetune` without a pre-trained tagger, else that of the recipe.
-      head_epochs: epochs of training the head alone; 0 without a tagger.
-
-    Args:
-      data: frames and genres of all clips.
-      preset: frontend, model and `finetune` are used.
-      source: the pre-trained tagger; None for random weights.
+      method: `finetune` without `start`, else that of the recipe.
+      head_epochs: epochs of training the head alone; 0 without `start`.
     """
 
     def __init__(
-        self, data: run_folder.Data, preset: params.Preset, source: keras.Model | None
+        self,
+        data: run_folder.Data,
+        preset: params.Preset,
+        start: files.PathLike | None,
     ) -> None:
-        self.recipe, self._data, self._source = preset.finetune, data, source
-        self._model, self._segment_frames = preset.model, preset.frontend.segment_frames
-        self.method = self.recipe.method if source else "finetune"
-        self.head_epochs = self.recipe.head_epochs if source else 0
+        self.recipe, self._data, self._model = preset.finetune, data, preset.model
+        self._source = None if start is None else run_folder.read_model(start)
+        self.method = self.recipe.method if start else "finetune"
+        self.head_epochs = self.recipe.head_epochs if start else 0
 
     @functools.cached_property
     def head(self) -> fitting.LinearProbe:
         """Trains the head on the frozen backbone of the tagger."""
-        arguments = self._data, self.recipe, self._segment_frames
-        return fitting.LinearProbe(self._source, *arguments)
+        return fitting.LinearProbe(self._source, self._data, self.recipe)
 
     @functools.cached_property
     def network(self) -> fitting.WholeNetwork:
         """Trains the whole network."""
-        arguments = self._data, self.recipe, self._segment_frames
-        return fitting.WholeNetwork(self._classifier(seed=0), *arguments)
+        return fitting.WholeNetwork(self._classifier(0), self._data, self.recipe)
 
     def initial(
         self, train: np.ndarray, seed: int, *, is_random: bool = False
@@ -82,20 +78,14 @@ def finetune(
     seed: int = 0,
     callbacks: fitting.Callbacks = (),
 ) -> dict[str, Any]:
-    """Trains a genre classifier, or resumes it.
+    """Trains a genre classifier, or resumes it; returns run.json.
 
-    Args:
-      run_dir: the run's folder; made if absent.
-      data: of a single-label table. With validation rows the best epoch is kept,
-        without them the last; test rows are scored once, at the end.
-      preset: frontend, model and `finetune` are used.
-      start: a finished pre-training run, for its backbone. Without it the whole
-        network is trained from random weights, whatever the method.
-      seed: random seed.
-      callbacks: Keras callbacks that show progress.
+    Uses frontend, model and `finetune` of the preset. With validation rows the best
+    epoch is kept, without them the last; test rows are scored once, at the end.
+    `callbacks` show progress.
 
-    Returns:
-      The content of run.json.
+    Without `start`, a finished pre-training run, the whole network is trained from
+    random weights, whatever the method.
 
     Raises:
       ValueError: if the folder holds another run or the data does not suit.
@@ -107,13 +97,11 @@ def finetune(
     identity = run_folder.identity("finetune", data, preset, seed, **facts)
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
-            source = None if start is None else load_start(start)
-            network = _train(run, data, Stages(data, preset, source), seed, callbacks)
+            network = _train(run, data, Stages(data, preset, start), seed, callbacks)
             found = {}
             for part in ("valid", "test"):
                 if len(rows := data.parts[part]):
-                    segment_frames = preset.frontend.segment_frames
-                    scores = fitting.scores(network, data, rows, segment_frames)
+                    scores = fitting.scores(network, data, rows)
                     found[part] = _measure(data.table, data.table.labels[rows], scores)
             run.finish(network, found)
         return run.record
@@ -127,26 +115,26 @@ def _train(
     callbacks: fitting.Callbacks,
 ) -> keras.Model:
     """Runs the stages that are due and returns the best network."""
-    train, is_probe = data.parts["train"], stages.method == "probe"
+    train, valid = data.parts["train"], data.parts["valid"]
+    is_probe = stages.method == "probe"
     network = stages.initial(train, seed)
 
     def validated(stage: fitting.Stage) -> fitting.Callbacks:
         measure = functools.partial(_measure, data.table)
-        return [*fitting.validation(stage, data, measure), *callbacks]
+        return [*fitting.validation(stage, data, valid, measure), *callbacks]
 
     if is_probe or len(run.history) < stages.head_epochs:
         # Training the head takes seconds, so it is not resumed but repeated.
-        head, valid = stages.head, len(data.parts["valid"]) > 0
+        head, epochs = stages.head, stages.head_epochs
         head.begin(train)
         run.history, _ = fitting.fit_best(
-            head, stages.head_epochs, validated(head), valid=valid
+            head, epochs, validated(head), valid=len(valid) > 0
         )
         head.give_head(network)
     if is_probe:
         run.write_history()
         return network
-    run.first = stages.head_epochs
-    stage = stages.network
+    run.first, stage = stages.head_epochs, stages.network
     stage.begin(train, seed, network)
     fitting.train_in_folder(run, stage, stages.recipe, validated(stage))
     return stage.model
@@ -164,14 +152,7 @@ def evaluate(
 ) -> metrics.GenreMetrics:
     """Returns the metrics of a finished classifier on clips of any genre collection.
 
-    Args:
-      run_dir: a fine-tuning run.
-      data: its genres must be among those of the classifier.
-      rows: the clips to score.
-
-    Raises:
-      ValueError: if the run is no classifier, lacks a genre, or `rows` is empty.
-      FileNotFoundError: if the run has not finished.
+    Raises a ValueError if the run is no classifier, lacks a genre, or `rows` is empty.
     """
     record = run_folder.read_run(run_dir)
     if record["kind"] != "finetune":
@@ -183,24 +164,15 @@ def evaluate(
             f"{table.root}: {run_dir} knows {', '.join(known)}, but not "
             f"{', '.join(unknown)}: rename or remove these folders"
         )
-    segment_frames = record["preset"]["frontend"]["segment_frames"]
-    network = networks.load(pathlib.Path(run_dir) / "model.keras")
-    found = fitting.scores(network, data, rows, segment_frames)
+    found = fitting.scores(run_folder.read_model(run_dir), data, rows)
     classes = np.array([known.index(genre) for genre in table.vocabulary])
     return metrics.genre_metrics(classes[table.classes[rows]], found, known)
-
-
-def load_start(start: files.PathLike) -> keras.Model:
-    """Returns the tagger of a finished pre-training run."""
-    return networks.load(pathlib.Path(start) / "model.keras")
 
 
 def describe_start(start: files.PathLike, preset: params.Preset) -> dict[str, Any]:
     """Returns what distinguishes a pre-training run from others, fit for JSON.
 
-    Raises:
-      ValueError: if it is no pre-training run, or has another frontend or model.
-      FileNotFoundError: if it has not finished.
+    Raises a ValueError if it is no pre-training run, or has other settings.
     """
     record = run_folder.read_run(start)
     if record["kind"] != "pretrain":
@@ -208,17 +180,16 @@ def describe_start(start: files.PathLike, preset: params.Preset) -> dict[str, An
             f"{start}: a {record['kind']} run cannot be used with --start; give a "
             "pre-training run"
         )
-    wanted, parts = preset.to_dict(), ("frontend", "model")
-    found, wanted = ({k: x[k] for k in parts} for x in (record["preset"], wanted))
-    differing = "; ".join(run_folder.differences(found, wanted))
-    if differing:
+    found, wanted = (
+        {part: values[part] for part in ("frontend", "model")}
+        for values in (record["preset"], preset.to_dict())
+    )
+    if differing := "; ".join(run_folder.differences(found, wanted)):
         raise ValueError(
             f"{start}: was trained with other settings: {differing}. Give the --preset "
             "and flags of that run"
         )
     content = (pathlib.Path(start) / "model.keras").read_bytes()
     model = hashlib.sha256(content).hexdigest()
-    names = ("seed", "metrics", "best_epoch")
-    return {"model": model, "name": record["data"]["name"]} | {
-        name: record[name] for name in names
-    }
+    facts = {name: record[name] for name in ("seed", "metrics", "best_epoch")}
+    return {"model": model, "name": record["data"]["name"]} | facts

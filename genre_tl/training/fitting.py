@@ -1,12 +1,11 @@
 """Models that are compiled once and fit any number of times.
 
-`WholeNetwork` trains all layers on excerpts of clips, `LinearProbe` only the head.
-Both have `begin`, `fit` and `scores`, so that the folds of a cross-validation share
-one compiled graph: tracing it takes longer than many folds train.
+Folds of a cross-validation share a graph: tracing it takes longer than many folds.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +18,12 @@ from genre_tl.features import pipeline
 from genre_tl.model import networks, transfer
 from genre_tl.training import run_folder
 
-Measure = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
+Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 """Labels and scores, both `[clips, labels]`, to metrics."""
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
-# Segments scored at once. A CPU reads the weights for each frame of a batch.
-_BATCH_SIZE = 96
+_BATCH_SIZE = 96  # segments scored at once; a CPU reads the weights for each batch
 
 # Means of saturated units hardly differ between clips. Scaled up to a deviation of 1
 # they drown the others (70 GTZAN clips: 76 % accuracy instead of 81 %).
@@ -35,34 +33,22 @@ _MIN_STDDEV = 1.0
 class WholeNetwork:
     """Trains all layers of a network on random excerpts of clips.
 
-    Attributes:
-      model: the compiled network.
-
-    Args:
-      network: a tagger or classifier; compiled and changed.
-      data: features and labels of all clips.
-      training: learning rate, batch size, excerpts.
-      segment_frames: frames of the model's input.
+    `model` is compiled and changed.
     """
 
     def __init__(
-        self,
-        network: keras.Model,
-        data: run_folder.Data,
-        training: params.Training,
-        segment_frames: int,
+        self, model: keras.Model, data: run_folder.Data, training: params.Training
     ) -> None:
-        self.model, self._data, self._training = network, data, training
-        self._segment_frames = segment_frames
-        rate, norm = training.learning_rate, training.clip_norm
-        self._new_optimizer = _compile(network, rate, norm)
+        self.model, self._data, self._training = model, data, training
+        rate, clip_norm = training.learning_rate, training.clip_norm
+        self._new_optimizer = _compile(model, rate, clip_norm)
 
     def begin(
         self, rows: np.ndarray, seed: int, initial: keras.Model | None = None
     ) -> None:
-        """Prepares for training on some clips, with a seed of order and excerpts.
+        """Resets the optimizer, and the weights and dropout seeds to `initial`.
 
-        Weights and dropout seeds are copied from `initial`, an equal network.
+        `seed` decides the order of the clips, `rows`, and their excerpts.
         """
         self._rows, self._seed = rows, seed
         _assign(self.model.optimizer.variables, self._new_optimizer)
@@ -72,14 +58,10 @@ class WholeNetwork:
     def fit(self, epochs: int, callbacks: Callbacks, initial_epoch: int = 0) -> Any:
         """Trains up to epoch `epochs`; returns the metrics by name."""
         size = self._training.batch_size
-        num_frames = self._training.crop_frames or self._segment_frames
-        batches = pipeline.training_batches(
-            self._data.features,
-            self._data.table.labels,
-            self._rows,
-            pipeline.Batching(size, num_frames, self._seed),
-            first_epoch=initial_epoch + 1,
-        )
+        num_frames = self._training.crop_frames or self._data.segment_frames
+        batching = pipeline.Batching(size, num_frames, self._seed)
+        arguments = self._data.features, self._data.table.labels, self._rows, batching
+        batches = pipeline.training_batches(*arguments, first_epoch=initial_epoch + 1)
         return self.model.fit(
             batches,
             steps_per_epoch=pipeline.num_batches(self._rows, size),
@@ -91,7 +73,7 @@ class WholeNetwork:
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """Returns the scores of clips, float32 `[rows, labels]`."""
-        return scores(self.model, self._data, rows, self._segment_frames)
+        return scores(self.model, self._data, rows)
 
 
 class LinearProbe:
@@ -99,33 +81,20 @@ class LinearProbe:
 
     The vectors of all clips are computed once, centred on the clips to train on, and
     divided by deviations above 1. An epoch is one step on all of them.
-
-    Attributes:
-      model: the compiled head.
-
-    Args:
-      network: a tagger or classifier; only its backbone is used.
-      data: features and genres of all clips.
-      training: learning rate and penalty of the head.
-      segment_frames: frames of the network's input.
     """
 
     def __init__(
-        self,
-        network: keras.Model,
-        data: run_folder.Data,
-        training: params.FineTuning,
-        segment_frames: int,
+        self, network: keras.Model, data: run_folder.Data, training: params.FineTuning
     ) -> None:
         backbone, self._labels = transfer.backbone(network), data.table.labels
         rows = np.arange(len(self._labels))
-        self._vectors, self._segments = _predict(backbone, data, rows, segment_frames)
+        self._vectors, self._segments = _predict(backbone, data, rows)
         sizes = self._vectors.shape[1], self._labels.shape[1]
         self.model = transfer.probe(*sizes, l2=training.head_l2)
         self._new_optimizer = _compile(self.model, training.head_learning_rate)
 
     def begin(self, rows: np.ndarray) -> None:
-        """Prepares for training on some clips, with a head of zeros."""
+        """Resets the optimizer, and the head to zeros, for training on `rows`."""
         clips, frames = self._segments
         weights = frames / np.bincount(clips, frames)[clips]  # Clips count the same.
         weights *= np.isin(clips, rows)
@@ -139,10 +108,10 @@ class LinearProbe:
         self.model.set_weights([np.zeros(w.shape) for w in self.model.weights])
 
     def fit(self, epochs: int, callbacks: Callbacks) -> Any:
-        """Trains for some epochs; returns the metrics by name."""
+        """Trains for `epochs`; returns the metrics by name."""
         picked = self._weights > 0
         labels = self._labels[self._segments.clips[picked]].astype(np.float32)
-        weights = self._weights[picked] * picked.sum()
+        weights = self._weights[picked] * len(labels)
         batch = self._inputs[picked], labels, weights
         # `batch` leaves the number of rows open, so that folds share one graph.
         batches = tf.data.Dataset.from_tensor_slices(batch).batch(len(labels))
@@ -155,32 +124,38 @@ class LinearProbe:
         ).history
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the scores of clips, float32 `[rows, genres]`."""
+        """Returns the scores of clips, float32 `[rows, labels]`."""
         found = self.model(self._inputs, training=False).numpy()
         return pipeline.mean_scores(found, self._segments)[rows]
 
     def give_head(self, network: keras.Model) -> None:
-        """Sets the head of a network with the same backbone."""
+        """Sets the head of a network that has the same backbone."""
         transfer.set_head(network, self.model, self._mean, self._stddev)
 
 
 Stage = WholeNetwork | LinearProbe
 
 
-def validation(stage: Stage, data: run_folder.Data, measure: Measure) -> Callbacks:
-    """Returns callbacks that add `val_loss` and the metrics of `measure` to the logs.
+def validation(
+    stage: Stage,
+    data: run_folder.Data,
+    rows: np.ndarray,
+    measure: Measure,
+    prefix: str = "val",
+) -> Callbacks:
+    """Returns callbacks that add the loss and metrics of `rows`, if any, to the logs.
 
     Keras validates by batches of segments; a clip's score is the mean over its
     segments, and an AUC needs all clips at once.
     """
-    rows = data.parts["valid"]
     labels, loss = data.table.labels[rows], keras.losses.get(stage.model.loss)
 
     def add(epoch: int, logs: dict[str, float]) -> None:
         found = stage.scores(rows)
-        logs["val_loss"] = float(np.mean(loss(labels.astype(np.float32), found)))
-        metrics = measure(labels, found).items()
-        logs |= {f"val_{k}": value for k, value in metrics if isinstance(value, float)}
+        mean_loss = float(np.mean(loss(labels.astype(np.float32), found)))
+        metrics = {"loss": mean_loss} | measure(labels, found)
+        shown = {k: v for k, v in metrics.items() if isinstance(v, float)}
+        logs |= {f"{prefix}_{name}": value for name, value in shown.items()}
 
     return [keras.callbacks.LambdaCallback(on_epoch_end=add)] if len(rows) else []
 
@@ -188,7 +163,7 @@ def validation(stage: Stage, data: run_folder.Data, measure: Measure) -> Callbac
 def fit_best(
     stage: Stage, epochs: int, callbacks: Callbacks, *, valid: bool
 ) -> tuple[run_folder.History, int]:
-    """Trains, and keeps the best epoch if `callbacks` validate, or else the last.
+    """Trains; keeps the best epoch if `callbacks` validate (`valid`), else the last.
 
     Returns the history and the number (from 1) of the epoch that is kept.
     """
@@ -207,7 +182,7 @@ def train_in_folder(
     training: params.Training,
     callbacks: Callbacks,
 ) -> None:
-    """Trains until the run has ended, from where its folder stands; keeps the best.
+    """Trains until the run has ended, after its last finished epoch; keeps the best.
 
     `keras.callbacks.BackupAndRestore` does not resume dropout, nor the history.
     """
@@ -216,31 +191,27 @@ def train_in_folder(
         run.commit(stage.model, logs)
         stage.model.stop_training = run.has_ended(training)
 
-    if len(run.history) > run.first:
-        run.restore(stage.model, len(run.history))
+    callbacks = [*callbacks, keras.callbacks.LambdaCallback(on_epoch_end=commit)]
+    if importlib.util.find_spec("tensorboard"):
+        logs = run.folder / "logs"
+        callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+    if (done := len(run.history)) > run.first:
+        run.restore(stage.model, done)
     if not run.has_ended(training):
-        committing = keras.callbacks.LambdaCallback(on_epoch_end=commit)
-        stage.fit(
-            run.first + training.max_epochs,
-            [*callbacks, committing, *run.tensorboard()],
-            initial_epoch=len(run.history),
-        )
+        stage.fit(run.first + training.max_epochs, callbacks, initial_epoch=done)
     run.restore(stage.model, run.best_epoch)
 
 
-def scores(
-    network: keras.Model, data: run_folder.Data, rows: np.ndarray, segment_frames: int
-) -> np.ndarray:
+def scores(network: keras.Model, data: run_folder.Data, rows: np.ndarray) -> np.ndarray:
     """Returns scores `[rows, labels]` of clips, each the mean over its segments."""
-    return pipeline.mean_scores(*_predict(network, data, rows, segment_frames))
+    return pipeline.mean_scores(*_predict(network, data, rows))
 
 
 def _predict(
-    network: keras.Model, data: run_folder.Data, rows: np.ndarray, segment_frames: int
+    network: keras.Model, data: run_folder.Data, rows: np.ndarray
 ) -> tuple[np.ndarray, pipeline.Segments]:
-    batches, segments = pipeline.evaluation_batches(
-        data.features, rows, batch_size=_BATCH_SIZE, segment_frames=segment_frames
-    )
+    sizes = {"batch_size": _BATCH_SIZE, "segment_frames": data.segment_frames}
+    batches, segments = pipeline.evaluation_batches(data.features, rows, **sizes)
     steps = -(-len(segments.clips) // _BATCH_SIZE)
     return network.predict(batches, steps=steps, verbose=0), segments
 
@@ -273,5 +244,5 @@ def _check_loss(epoch: int, logs: Mapping[str, float]) -> None:
         )
 
 
-# `keras.callbacks.TerminateOnNaN` would end training as if all were well.
+# `keras.callbacks.TerminateOnNaN` ends training without an error.
 _require_finite = keras.callbacks.LambdaCallback(on_epoch_end=_check_loss)

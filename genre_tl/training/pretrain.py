@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,34 +26,30 @@ def pretrain(
     min_positives: int = 5,
     callbacks: fitting.Callbacks = (),
 ) -> dict[str, Any]:
-    """Trains a tagger until the validation AUC-ROC is stable; returns run.json.
+    """Trains a tagger until the validation AUC-ROC is stable, or resumes it.
 
-    An interrupted run is resumed.
+    Uses frontend, model and `pretrain` of the preset. Tags with fewer than
+    `min_positives` validation clips do not count in the metrics. `callbacks` show
+    progress.
 
-    Args:
-      run_dir: the run's folder; made if absent.
-      data: of a multi-label table, with validation rows.
-      preset: frontend, model and `pretrain` are used.
-      seed: random seed.
-      min_positives: validation clips a tag needs to count in the metrics.
-      callbacks: Keras callbacks that show progress.
-
-    Raises:
-      ValueError: if the folder holds another run or the data does not suit.
+    Returns run.json. Raises a ValueError if the folder holds another run, or the data
+    lacks tags or validation rows.
     """
     check_tags(data.table)
     valid = data.parts["valid"]
     if not len(valid):
         raise ValueError("pre-training needs validation clips to stop by; got none")
-    table, measure = data.table, functools.partial(_measure, data, min_positives)
-    facts = {"min_positives": min_positives}
-    identity = run_folder.identity("pretrain", data, preset, seed, **facts)
+    measure = functools.partial(_measure, data.table.vocabulary, min_positives)
+    identity = run_folder.identity(
+        "pretrain", data, preset, seed, min_positives=min_positives
+    )
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
             stage = _stage(data, preset, seed)
-            callbacks = [*fitting.validation(stage, data, measure), *callbacks]
+            validation = fitting.validation(stage, data, valid, measure)
+            callbacks = [*validation, *callbacks]
             fitting.train_in_folder(run, stage, preset.pretrain, callbacks)
-            found = measure(table.labels[valid], stage.scores(valid))
+            found = measure(data.table.labels[valid], stage.scores(valid))
             run.finish(stage.model, {"valid": found})
         return run.record
 
@@ -61,19 +58,19 @@ def _stage(
     data: run_folder.Data, preset: params.Preset, seed: int
 ) -> fitting.WholeNetwork:
     sizes = data.features.num_paths, len(data.table.vocabulary)
-    train, segment_frames = data.parts["train"], preset.frontend.segment_frames
     network = networks.tagger(preset.model, *sizes, seed=seed)
+    train = data.parts["train"]
     networks.standardize(network, *pipeline.frame_statistics(data.features, train))
-    stage = fitting.WholeNetwork(network, data, preset.pretrain, segment_frames)
+    stage = fitting.WholeNetwork(network, data, preset.pretrain)
     stage.begin(train, seed)
     return stage
 
 
 def _measure(
-    data: run_folder.Data, min_positives: int, labels: np.ndarray, scores: np.ndarray
+    tags: Sequence[str], min_positives: int, labels: np.ndarray, scores: np.ndarray
 ) -> dict[str, Any]:
     found = metrics.tagging_metrics(labels, scores, min_positives=min_positives)
-    areas = zip(data.table.vocabulary, found.tag_auc_roc.tolist(), strict=True)
+    areas = zip(tags, found.tag_auc_roc.tolist(), strict=True)
     by_tag = {tag: area for tag, area in areas if not math.isnan(area)}
     return found.to_dict() | {"tag_auc_roc": by_tag}
 

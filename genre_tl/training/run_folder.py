@@ -15,8 +15,6 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
-import importlib.util
-import io
 import json
 import math
 import pathlib
@@ -44,42 +42,34 @@ History = list[dict[str, float]]
 
 _MONITORS = {"pretrain": "val_macro_auc_roc", "finetune": "val_accuracy"}
 _PACKAGES = ("tensorflow", "keras", "kymatio", "numpy", "scikit-learn")
-# A run may be resumed with other values of these.
-_ENDS = ("max_epochs", "patience_epochs", "min_delta")
+_DAMAGE = ValueError, TypeError, EOFError, FileNotFoundError, zipfile.BadZipFile
+_ENDS = ("max_epochs", "patience_epochs", "min_delta")  # may change on resuming
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """Features and labels of a collection, and its division.
-
-    Attributes:
-      features: frames of every row of the table.
-      table: paths and labels.
-      split: name of the division, for reports.
-      parts: rows `train`, `valid` (choose the epoch) and `test` (scored once, at the
-        end); the last two may be empty. Without parts there are only folds.
-    """
+    """Features and labels of a collection, and its division."""
 
     features: pipeline.Features
     table: datasets.Dataset
-    split: str = "folds"
+    segment_frames: int  # of one model input
+    split: str = "folds"  # name of the division, for reports
     parts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Rows `train`, `valid` (choose the epoch) and `test` (scored once, at the end);
+    the last two may be empty. Cross-validation also takes data without parts."""
 
 
 class Run:
-    """One run folder: new, or to be resumed.
+    """One run in an existing folder: new, or to be resumed.
 
     Attributes:
       record: content of run.json.
       history: the finished epochs.
       first: how many of them belong to a stage that is repeated, not resumed.
 
-    Args:
-      folder: an existing folder.
-      identity: see `identity`.
-
     Raises:
-      ValueError: if the folder holds another run, or a file is damaged.
+      ValueError: if the folder holds a run with another `identity`, or a file is
+        damaged.
     """
 
     def __init__(self, folder: files.PathLike, identity: Mapping[str, Any]) -> None:
@@ -108,10 +98,9 @@ class Run:
 
     def has_ended(self, training: params.Training) -> bool:
         """Whether no further epoch is due."""
-        history, patience = self.history[self.first :], training.patience_epochs
-        return len(history) >= training.max_epochs or is_stable(
-            history, self._monitor, patience, training.min_delta
-        )
+        history = self.history[self.first :]
+        is_last = len(history) >= training.max_epochs
+        return is_last or is_stable(history, self._monitor, training)
 
     def commit(self, model: keras.Model, row: Mapping[str, float]) -> None:
         """Saves the state of a compiled model after an epoch, then the history."""
@@ -127,40 +116,29 @@ class Run:
             path.unlink()
 
     def restore(self, model: keras.Model, epoch: int) -> None:
-        """Sets all variables of a compiled model as after an epoch."""
+        """Sets all variables of a compiled model to their values after an epoch."""
         path = self._checkpoint(epoch)
-        try:
-            with np.load(path) as file:
-                values = [file[name] for name in file.files]
+        with intact(path, self.folder), np.load(path) as file:
+            values = [file[name] for name in file.files]
             for variable, value in zip(_variables(model), values, strict=True):
                 variable.assign(value)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            remedy = f"remove {self.folder}, or give another --run_dir"
-            raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
 
     def _checkpoint(self, epoch: int) -> pathlib.Path:
         return self._checkpoints / f"epoch-{epoch:04d}.npz"
 
     def write_history(self) -> None:
         """Writes history.csv atomically, unlike `keras.callbacks.CSVLogger`."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["epoch", *self.history[-1]], lineterminator="\n")
-        writer.writeheader()
+        names = list(self.history[-1])
+        lines = [["epoch", *names]]
         for epoch, row in enumerate(self.history, start=1):
-            writer.writerow({"epoch": epoch} | row)
-        files.write_text(self.folder / "history.csv", text.getvalue())
-
-    def tensorboard(self) -> list[keras.callbacks.Callback]:
-        """Returns Keras's callback for TensorBoard, if TensorBoard is installed."""
-        if importlib.util.find_spec("tensorboard") is None:
-            return []
-        return [keras.callbacks.TensorBoard(self.folder / "logs", write_graph=False)]
+            lines.append([str(epoch), *(str(row[name]) for name in names)])
+        text = "".join(",".join(line) + "\n" for line in lines)
+        files.write_text(self.folder / "history.csv", text)
 
     def finish(self, network: keras.Model, metrics: Mapping[str, Any]) -> None:
         """Writes curves, metrics and, last, the model; removes the checkpoints."""
-        columns = {name: [r[name] for r in self.history] for name in self.history[-1]}
         picture = self.folder / "curves.png"
-        plots.learning_curves(columns, picture, title=self.folder.name)
+        plots.learning_curves(columns(self.history), picture, title=self.folder.name)
         epochs = {"epochs": len(self.history), "best_epoch": self.best_epoch}
         self.record |= epochs | {"metrics": dict(metrics)}
         files.write_json(self.folder / "run.json", self.record)
@@ -246,30 +224,40 @@ def differences(
             yield name + (f" is {one} there, {other} here" * is_short or " differs")
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object; raises a ValueError with a remedy if it is damaged."""
+@contextlib.contextmanager
+def intact(path: pathlib.Path, folder: pathlib.Path | None = None) -> Iterator[None]:
+    """Turns errors in reading a damaged file into a ValueError with a remedy."""
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        remedy = f"remove {path.parent} and start again"
+        yield
+    except _DAMAGE as error:
+        remedy = f"remove {folder or path.parent} and start again"
         raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON object; raises a ValueError if it is damaged."""
+    with intact(path):
+        return dict(json.loads(path.read_text("utf-8")))
 
 
 def read_run(run_dir: files.PathLike) -> dict[str, Any]:
     """Returns the content of run.json of a finished run.
 
-    Raises:
-      FileNotFoundError: if there is no run, or it has not finished.
-      ValueError: if the file is damaged.
+    Raises FileNotFoundError if there is none, ValueError if the file is damaged.
     """
     folder = pathlib.Path(run_dir)
-    for name in ("run.json", "model.keras"):
-        if not (folder / name).is_file():
+    for path in (folder / "run.json", folder / "model.keras"):
+        if not path.is_file():
             raise FileNotFoundError(
-                f"{folder / name}: missing, so there is no finished run in {folder}; "
-                "start or resume the training that writes it"
+                f"{path}: missing, so there is no finished run in {folder}; start or "
+                "resume the training that writes it"
             )
     return read_json(folder / "run.json")
+
+
+def read_model(run_dir: files.PathLike) -> keras.Model:
+    """Returns the model of a finished run."""
+    return networks.load(pathlib.Path(run_dir) / "model.keras")
 
 
 def read_history(run_dir: files.PathLike) -> History:
@@ -277,41 +265,35 @@ def read_history(run_dir: files.PathLike) -> History:
     path = pathlib.Path(run_dir) / "history.csv"
     if not path.is_file():
         return []
-    try:
+    with intact(path):
         rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
-        history = [
-            {k: float(v) for k, v in row.items() if k != "epoch"} for row in rows
-        ]
-        if not history:
+        if not rows:
             raise ValueError("no epoch")
-    except (ValueError, TypeError) as error:
-        remedy = f"remove {path.parent} and start again"
-        raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
-    return history
+        return [{k: float(row[k]) for k in row if k != "epoch"} for row in rows]
+
+
+def columns(history: History) -> dict[str, list[float]]:
+    """Returns the values of all epochs by name."""
+    return {name: [row[name] for row in history] for name in history[-1]}
 
 
 def best_epoch(history: History, monitor: str) -> int:
-    """Returns the number (from 1) of the first epoch with the highest `monitor`.
-
-    That is the last epoch where `monitor` was not measured.
-    """
+    """Returns the number (from 1) of the best epoch: the last if none was measured."""
     values = [row.get(monitor, math.nan) for row in history]
     return len(history) if np.isnan(values).all() else int(np.nanargmax(values)) + 1
 
 
-def is_stable(
-    history: History, monitor: str, patience_epochs: int, min_delta: float
-) -> bool:
+def is_stable(history: History, monitor: str, training: params.Training) -> bool:
     """Whether `monitor` has gained less than `min_delta` for `patience_epochs`.
 
     `keras.callbacks.EarlyStopping` does not see the epochs before a restart.
     """
     best, since = -math.inf, 0
     for row in history:
-        value = row.get(monitor, math.nan)
-        since = 0 if value > best + min_delta else since + 1
-        best = max(best, value) if since == 0 else best
-    return 0 < patience_epochs <= since
+        since, value = since + 1, row.get(monitor, math.nan)
+        if value > best + training.min_delta:
+            best, since = value, 0
+    return 0 < training.patience_epochs <= since
 
 
 def provenance() -> dict[str, Any]:
@@ -332,7 +314,5 @@ def revision() -> str:
         command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.check_output(command, cwd=package, text=True).strip()
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return f"sources-{digest.hexdigest()[:12]}"
+    sources = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
+    return f"sources-{hashlib.sha256(sources).hexdigest()[:12]}"

@@ -191,7 +191,7 @@ def test_two_processes_cannot_write_one_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"models": ("transfer",)}, "finished pre-training run"),
+        ({"models": ("transfer",)}, "need --start"),
         ({"models": ("forest",)}, "forest"),
         ({"models": ()}, "models"),
         ({"protocol": "loose"}, "protocol='loose'"),

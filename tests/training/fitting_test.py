@@ -1,5 +1,7 @@
 """Stages of training: what an epoch does, and what they are refused."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,10 @@ DATA = runs.data()
 TRAIN, TEST = DATA.parts["train"], DATA.parts["test"]
 
 
+def _data(segment_frames):
+    return dataclasses.replace(DATA, segment_frames=segment_frames)
+
+
 def _classifier(seed=1, readout="all"):
     model = params.Model(num_layers=1, num_units=4, dropout=0.3, readout=readout)
     return networks.classifier(model, runs.NUM_PATHS, 3, seed=seed)
@@ -23,15 +29,13 @@ def _classifier(seed=1, readout="all"):
 def _whole(segment_frames=12, network=None, **changes):
     recipe = runs.tuned(**changes).finetune
     network = network or _classifier()
-    arguments = DATA, recipe, segment_frames
-    return fitting.WholeNetwork(network, *arguments)
+    return fitting.WholeNetwork(network, _data(segment_frames), recipe)
 
 
 def _probe(segment_frames=12, network=None, **changes):
     recipe = runs.tuned(**changes).finetune
     network = network or _classifier()
-    arguments = DATA, recipe, segment_frames
-    return fitting.LinearProbe(network, *arguments)
+    return fitting.LinearProbe(network, _data(segment_frames), recipe)
 
 
 def test_loss_and_accuracy_are_means_over_the_clips():
@@ -106,7 +110,7 @@ def test_a_network_with_the_head_of_a_probe_scores_alike(readout, segment_frames
     probe.begin(TRAIN)
     probe.fit(20, [])
     probe.give_head(network)
-    expected = fitting.scores(network, DATA, TEST, segment_frames)
+    expected = fitting.scores(network, _data(segment_frames), TEST)
     np.testing.assert_allclose(probe.scores(TEST), expected, atol=1e-5)
 
 

@@ -48,8 +48,8 @@ def test_a_run_killed_while_writing_resumes_with_an_identical_result(
 def test_the_kept_model_has_the_metrics_of_the_best_epoch(pretrained):
     folder, record = pretrained
     data, network = runs.data(True), networks.load(folder / "model.keras")
-    rows, segment_frames = data.parts["valid"], runs.TINY.frontend.segment_frames
-    scores = fitting.scores(network, data, rows, segment_frames)
+    rows = data.parts["valid"]
+    scores = fitting.scores(network, data, rows)
     row = run_folder.read_history(folder)[record["best_epoch"] - 1]
     found = metrics.tagging_metrics(data.table.labels[rows], scores)
     assert found.macro_auc_roc == row["val_macro_auc_roc"]

@@ -137,7 +137,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 def test_a_damaged_checkpoint_is_named_with_a_remedy(interrupted, size):
     checkpoint = interrupted / "checkpoints" / "epoch-0001.npz"
     os.truncate(checkpoint, size)
-    with pytest.raises(ValueError, match=r"epoch-0001\.npz: damaged .*--run_dir"):
+    with pytest.raises(ValueError, match=r"epoch-0001\.npz: damaged .*; remove"):
         runs.pretrained(interrupted)
     checkpoint.unlink()
     with pytest.raises(ValueError, match=r"epoch-0001\.npz: damaged .*No such file"):
@@ -174,7 +174,8 @@ def test_an_installed_package_has_a_revision(tmp_path, monkeypatch):
 def test_stable_means_no_gain_for_so_many_epochs():
     def is_stable(*values, patience=2):
         history = [{"m": value} for value in values]
-        return run_folder.is_stable(history, "m", patience, 0.01)
+        training = params.Training(patience_epochs=patience, min_delta=0.01)
+        return run_folder.is_stable(history, "m", training)
 
     assert not is_stable(0.5, 0.6, 0.6)
     assert is_stable(0.5, 0.6, 0.6, 0.6)
