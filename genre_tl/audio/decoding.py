@@ -21,6 +21,10 @@ _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 
 _FILES_AHEAD = 8  # decoded while another is used
 _WHOLE_FILE = 2**40  # samples, more than any file has
+_LOUDEST = 100.0
+_TOO_LOUD = (
+    "samples up to {:.0f}, where 1 is full scale: integers that were not scaled?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +78,14 @@ def read(
     for name, value in (("piece_samples", piece_samples), ("max_secs", max_secs)):
         if value is not None and not value > 0:
             raise ValueError(f"{name}={value!r} must be positive")
+    piece_samples = piece_samples or _WHOLE_FILE
     return _in_order(
-        _pieces(index, path, piece_samples or _WHOLE_FILE, max_secs, use_tfio)
+        _pieces(index, path, piece_samples, max_secs or math.inf, use_tfio)
         for index, path in enumerate(paths)
     )
 
 
 def _in_order(files: Iterator[Iterator[Clip]]) -> Iterator[Clip]:
-    """Yields the pieces of files, while the next files are decoded in threads."""
     # The decoders and TensorFlow release the interpreter's lock.
     num_threads = min(os.cpu_count() or 1, 16)
     pool = futures.ThreadPoolExecutor(num_threads)
@@ -104,25 +108,28 @@ def _in_order(files: Iterator[Iterator[Clip]]) -> Iterator[Clip]:
 
 
 def _pieces(
-    index: int, path: str, piece_samples: int, max_secs: float | None, use_tfio: bool
+    index: int, path: str, piece_samples: int, max_secs: float, use_tfio: bool
 ) -> Iterator[Clip]:
     """Yields the pieces of a file; whatever goes wrong is the error of the last one."""
-    held, most = None, None
-    if max_secs is not None:
-        most = math.ceil(max_secs * params.SAMPLE_RATE_HZ)
+    held, peak = None, 0.0
+    most_samples = math.ceil(min(max_secs * params.SAMPLE_RATE_HZ, _WHOLE_FILE))
     try:
-        with _open(path, max_secs) as source:
-            decoded = tensorflow_io_decoder.decode(path, source) if use_tfio else None
-            blocks = source.blocks() if decoded is None else iter([decoded])
+        with _open(path) as source:
+            decoded = use_tfio and tensorflow_io_decoder.blocks(path, source, max_secs)
+            blocks = map(_mono, decoded or source.blocks())
             rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
-            for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
+            for piece in resampling.stream(
+                blocks, *rates_hz, piece_samples, most_samples
+            ):
+                peak = max(peak, _peak(piece))
                 if held is not None:
                     yield Clip(index, path, held, rate_hz, is_last=False)
                 held = piece
-            if held is None:
-                raise ValueError("no audio after the header")
-            collections.deque(blocks, maxlen=0)  # The rest may be damaged, too.
-            note = source.note() if decoded is None else ""
+            note = source.note()
+        if held is None:
+            raise ValueError("no audio after the header")
+        if peak > _LOUDEST:
+            note = _TOO_LOUD.format(peak)
         yield Clip(index, path, held, rate_hz, note)
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
@@ -130,34 +137,40 @@ def _pieces(
         yield Clip(index, path, None, 0, error=reason, is_system_error=is_system)
 
 
+def _mono(block: np.ndarray) -> np.ndarray:
+    return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+
+
+def _peak(waveform: np.ndarray) -> float:
+    peak = float(np.abs(waveform).max())  # NaN if a sample is NaN
+    if not math.isfinite(peak):
+        raise ValueError("samples that are NaN or infinite")
+    return peak
+
+
 @contextlib.contextmanager
-def _open(path: str, max_secs: float | None) -> Iterator[_Source]:
+def _open(path: str) -> Iterator[_Source]:
     # For folders, `open` has the better message.
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")
-    with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            raise ValueError("empty file")
-        with contextlib.closing(_source(file, max_secs)) as source:
-            lowest, highest = resampling.MIN_RATE_HZ, resampling.MAX_RATE_HZ
-            if not lowest <= source.rate_hz <= highest:
-                raise ValueError(
-                    f"sample rate {source.rate_hz} Hz is outside 1-768 kHz"
-                )
-            yield source
+    with open(path, "rb") as file, contextlib.closing(_source(file)) as source:
+        if not resampling.MIN_RATE_HZ <= source.rate_hz <= resampling.MAX_RATE_HZ:
+            raise ValueError(f"sample rate {source.rate_hz} Hz is outside 1-768 kHz")
+        yield source
 
 
-def _source(file: BinaryIO, max_secs: float | None) -> _Source:
+def _source(file: BinaryIO) -> _Source:
     """Opens a file with the decoder for its content, or else with the other one."""
-    first: Callable[..., _Source] = libsndfile.Source
-    second: Callable[..., _Source] = ffmpeg.Source
-    if os.pread(file.fileno(), 4, 0) not in libsndfile.FIRST_BYTES:
-        first, second = second, first
+    decoders: list[Callable[[BinaryIO], _Source]] = [libsndfile.Source, ffmpeg.Source]
+    first_bytes = os.pread(file.fileno(), 4, 0)
+    if not first_bytes:
+        raise ValueError("empty file")
+    if first_bytes not in libsndfile.FIRST_BYTES:
+        decoders.reverse()
     try:
-        return first(file, max_secs)
-    except ValueError as error:
+        return decoders[0](file)
+    except ValueError:
         file.seek(0)
-        try:
-            return second(file, max_secs)
-        except ValueError:
-            raise error from None
+        with contextlib.suppress(ValueError):
+            return decoders[1](file)
+        raise

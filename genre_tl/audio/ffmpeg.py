@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -22,8 +21,13 @@ _FORMATS = (
 _UNSTATED = {"aac", "ac3", "amr", "dts", "eac3"}  # FFmpeg guesses their length
 NOT_AUDIO = "not audio, damaged, or an unsupported format (convert it to FLAC or MP3)"
 
-_BUFFER_BYTES, _SCAN_BYTES = 2**17, 2**20
-_MARGIN_SECS = 0.1  # read beyond `max_secs`, so that resampling sees no edge there
+_OPTIONS: dict[str, Any] = {
+    "options": {"format_whitelist": _FORMATS},
+    "buffer_size": 2**17,
+    "metadata_errors": "ignore",
+}
+
+_SCAN_BYTES = 2**20  # of an Ogg file
 _BLOCK_SAMPLES = 2**15
 _MOST_FAILURES = 100  # of reading packets
 _XING = re.compile(rb"(?s)(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})")
@@ -31,65 +35,53 @@ _XING_BYTES = 2_000  # that hold the tag, before the first packet
 
 
 class Source:
-    """An open audio file.
+    """An audio file, open for reading at its beginning.
 
     Attributes:
       rate_hz: its sample rate at the beginning. Later ones are converted to it.
       codec: FFmpeg's name of the decoder.
       num_samples: its length as far as FFmpeg knows it.
-      num_wanted: how many samples `blocks` reads, up to a block more.
-
-    Args:
-      file: open for reading, at its beginning.
-      max_secs: how much will be read; None for all.
 
     Raises:
       ValueError: if it cannot be decoded.
       OSError: if the system cannot read it.
     """
 
-    def __init__(self, file: BinaryIO, max_secs: float | None) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         starts, num_ends = _ogg_links(file)
         self._links, self._is_cut_off = _links(file, starts), num_ends < len(starts)
-        self._container = _opened(next(self._links))
-        stream = _audio(self._container)
-        self.rate_hz = stream.codec_context.sample_rate
-        self.codec = stream.codec_context.name
-        length = 0 if self._is_cut_off else stream.duration or 0
-        self.num_samples = round(length * (stream.time_base or 0) * self.rate_hz)
-        secs = math.inf if max_secs is None else max_secs + _MARGIN_SECS
-        self.num_wanted = secs * self.rate_hz
+        self._container, self._stream = _opened(next(self._links))
+        self.rate_hz = self._stream.codec_context.sample_rate
+        self.codec = self._stream.codec_context.name
+        length = 0 if self._is_cut_off else self._stream.duration or 0
+        self.num_samples = round(length * (self._stream.time_base or 0) * self.rate_hz)
         self._num_read = self._num_decoded = self._num_lost = 0
         self._lost_secs = self._stated_secs = 0.0
+        self._is_at_end = False
 
     def close(self) -> None:
         """Closes the decoder, not the file."""
         self._container.close()
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields float32 `[samples]`, channels averaged, as far as they can be decoded.
-
-        Raises:
-          ValueError: if a sample is NaN or infinite, or most packets are damaged.
-        """
+        """Yields float32 `[samples, channels]`, as far as they can be decoded."""
         for frame in _in_one_format(self._frames(), self.rate_hz):
-            planes = frame.to_ndarray()
-            block = planes.mean(axis=0) if len(planes) > 1 else planes[0]
-            if not np.isfinite(block).all():
-                raise ValueError("samples that are NaN or infinite")
-            self._num_read += len(block)
-            yield block
-            if self._num_read >= self.num_wanted:
-                break
-        if self._num_lost > self._num_decoded:
-            raise ValueError(NOT_AUDIO)  # Here and there noise looks like audio.
+            self._num_read += frame.samples
+            yield frame.to_ndarray().T
+        self._is_at_end = True
 
     def note(self) -> str:
-        """Returns what was odd about the file, once `blocks` has been read, or ""."""
+        """Returns what was odd in the blocks, or "".
+
+        Raises:
+          ValueError: if most packets are damaged: noise looks like audio in places.
+        """
+        if self._num_lost > self._num_decoded:
+            raise ValueError(NOT_AUDIO)
         present = self._num_read / self.rate_hz
         stated = present + self._lost_secs
-        if self._num_read < self.num_wanted:
+        if self._is_at_end:
             stated = max(stated, self._stated_secs)
         if stated - present > 0.1 + 0.005 * stated:
             return f"damaged or cut off: {present:.1f} of {stated:.1f} s present"
@@ -98,36 +90,35 @@ class Source:
         return "cut off: the end of the stream is missing" if self._is_cut_off else ""
 
     def _frames(self) -> Iterator[av.AudioFrame]:
-        """Yields what can be decoded, and counts what cannot."""
         yield from self._frames_of_link()
         for link in self._links:
             self._container.close()
             try:
-                self._container = _opened(link)
+                self._container, self._stream = _opened(link)
             except ValueError:
                 self._lose(0.0)
             else:
                 yield from self._frames_of_link()
 
     def _frames_of_link(self) -> Iterator[av.AudioFrame]:
-        stated_secs = _stated_secs(self._container)
+        stated_secs = _stated_secs(self._container, self._stream)
         for number, packet in enumerate(self._packets()):
             if not number:
                 if self._container.format.name == "mp3":
                     stated_secs = min(stated_secs, self._tagged_secs(packet.pos or 0))
                 self._stated_secs += stated_secs
             try:
-                frames = packet.decode()
+                frames = self._stream.decode(packet)
             except av.FFmpegError:
                 self._lose((packet.duration or 0) * float(packet.time_base or 0))
             else:
                 self._num_decoded += bool(frames)
-                yield from frames  # type: ignore[misc]
+                yield from frames
 
     def _packets(self) -> Iterator[av.Packet]:
         for failure in range(_MOST_FAILURES):
             try:
-                yield from self._container.demux(_audio(self._container))
+                yield from self._container.demux(self._stream)
                 return
             except av.FFmpegError:
                 if not failure:
@@ -171,39 +162,26 @@ def _ogg_links(file: BinaryIO) -> tuple[list[int], int]:
     return starts, num_ends
 
 
-def _opened(file: BinaryIO) -> InputContainer:
+def _opened(file: BinaryIO) -> tuple[InputContainer, av.AudioStream]:
     reason = NOT_AUDIO
     for name in (None, "mp3"):  # FFmpeg does not recognise an MP3 behind much else
         file.seek(0)
         try:
-            container = av.open(
-                file,
-                mode="r",
-                format=name,
-                options={"format_whitelist": _FORMATS},
-                buffer_size=_BUFFER_BYTES,
-                metadata_errors="ignore",
-            )
+            container = av.open(file, format=name, **_OPTIONS)
         except av.FFmpegError:
             continue
         stream = container.streams.best("audio")
-        if getattr(getattr(stream, "codec_context", None), "sample_rate", 0):
-            return container
+        context = getattr(stream, "codec_context", None)
+        if isinstance(stream, av.AudioStream) and context and context.sample_rate:
+            return container, stream
         if container.streams.video and name is None:
             reason = "video without sound (convert it to FLAC or MP3)"
         container.close()
     raise ValueError(reason)
 
 
-def _audio(container: InputContainer) -> av.AudioStream:
-    stream = container.streams.best("audio")
-    assert isinstance(stream, av.AudioStream)
-    return stream
-
-
-def _stated_secs(container: InputContainer) -> float:
+def _stated_secs(container: InputContainer, stream: av.AudioStream) -> float:
     """Returns the length that the container states, or 0."""
-    stream = _audio(container)
     if container.format.name in _UNSTATED:
         return 0.0
     if stream.duration and stream.time_base:
@@ -215,22 +193,11 @@ def _in_one_format(
     frames: Iterator[av.AudioFrame], rate_hz: int
 ) -> Iterator[av.AudioFrame]:
     """Yields larger frames in planar float32, all at one sample rate."""
-    for _, run in itertools.groupby(frames, _format):
-        first = next(run)
-        layout, fifo = first.layout, av.AudioFifo()
-        run = itertools.chain([first], run)
-        if (first.format.name, first.rate) != ("fltp", rate_hz):
-            resampler = av.AudioResampler("fltp", layout, rate_hz)
-            ends = itertools.chain(run, [None])
-            run = itertools.chain.from_iterable(map(resampler.resample, ends))
-        for frame in run:
-            frame.pts = None
-            fifo.write(frame)
-            if fifo.samples >= _BLOCK_SAMPLES and (block := fifo.read()):
-                yield block
-        if block := fifo.read():
-            yield block
 
+    def kind(frame: av.AudioFrame) -> tuple[str, int, str]:
+        return frame.layout.name, frame.rate, frame.format.name
 
-def _format(frame: av.AudioFrame) -> tuple[str, int, int]:
-    return frame.format.name, frame.rate, frame.layout.nb_channels
+    for (layout, *_), run in itertools.groupby(frames, kind):
+        to_blocks = av.AudioResampler("fltp", layout, rate_hz, _BLOCK_SAMPLES)
+        for frame in itertools.chain(run, [None]):
+            yield from to_blocks.resample(frame)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,21 +46,29 @@ def resample(waveform: Any, rate_in_hz: Any, rate_out_hz: Any) -> tf.Tensor:
     )
 
 
+# Twice as fast, and parallel in threads.
+_resample_in_graph = tf.function(
+    resample,
+    [tf.TensorSpec([None]), *[tf.TensorSpec([], tf.int64)] * 2],
+    autograph=False,
+)
+
+
 def stream(
     blocks: Iterator[np.ndarray],
     rate_in_hz: int,
     rate_out_hz: int,
     piece_samples: int,
-    most_samples: int | None = None,
+    most_samples: int,
 ) -> Iterator[np.ndarray]:
-    """Resamples a waveform block by block.
+    """Resamples a waveform block by block, with no more blocks than it needs.
 
     Args:
       blocks: float32 `[samples]` each, of any length.
       rate_in_hz: their rate.
       rate_out_hz: the new rate.
       piece_samples: length of every piece except the last.
-      most_samples: length after which to stop; None for all.
+      most_samples: length of all pieces after which to stop.
 
     Yields:
       float32 `[piece_samples]`. The pieces together equal `resample` of the whole, up
@@ -72,28 +79,19 @@ def stream(
     # How far an edge is heard, in groups of `num_in` or `num_out` samples.
     guard = -(-_GUARD_SAMPLES // min(num_in, num_out))
     first, held = 0, np.zeros([0], np.float32)
-    most = 2**62 if most_samples is None else most_samples
-    for start in range(0, most, piece_samples):
-        stop = min(start + piece_samples, most)
+    for start in range(0, most_samples, piece_samples):
+        stop = min(start + piece_samples, most_samples)
         before, first = first, max(start // num_out - guard, 0)
         num_wanted = (-(-stop // num_out) + guard - first) * num_in
         held = _filled(held[(first - before) * num_in :], blocks, num_wanted)
         waveform = held[:num_wanted]
         if rate_in_hz != rate_out_hz:
-            waveform = _graph()(waveform, rate_in_hz, rate_out_hz).numpy()
+            waveform = _resample_in_graph(waveform, rate_in_hz, rate_out_hz).numpy()
         piece = waveform[start - first * num_out : stop - first * num_out]
         if len(piece):
             yield piece
         if len(piece) < piece_samples:
             return
-
-
-@functools.cache
-def _graph() -> Callable[..., tf.Tensor]:
-    """Returns `resample` as a graph: twice as fast, and parallel in threads."""
-    rate = tf.TensorSpec([], tf.int64)
-    signature = [tf.TensorSpec([None]), rate, rate]
-    return tf.function(resample, input_signature=signature, autograph=False)
 
 
 def _filled(

@@ -18,27 +18,26 @@ from genre_tl.audio import ffmpeg, libsndfile
 _MAX_SAMPLES_PER_BYTE = 64  # tensorflow-io reserves as much as a header promises
 
 
-def decode(path: str, source: libsndfile.Source | ffmpeg.Source) -> np.ndarray | None:
-    """Decodes an open file.
+def blocks(
+    path: str, source: libsndfile.Source | ffmpeg.Source, max_secs: float
+) -> list[np.ndarray]:
+    """Returns the float32 `[samples, channels]` of an open file in one block.
 
-    tensorflow-io returns neither a sample rate nor a dependable length. It decodes
-    only files that are wanted whole, and must return the length that FFmpeg finds.
-
-    Returns:
-      float32 `[samples]`, or None if tensorflow-io does not load or cannot decode it.
+    Returns nothing if tensorflow-io cannot decode the file, or if not all of it is
+    wanted. The length must be the one that FFmpeg finds: tensorflow-io returns neither
+    a sample rate nor a dependable length.
     """
     if isinstance(source, libsndfile.Source):
-        return None
+        return []
     decoder, num_samples = _decoders().get(source.codec), source.num_samples
     is_sane = 0 < num_samples < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
-    if not decoder or not is_sane or num_samples > source.num_wanted:
-        return None
+    if not decoder or not is_sane or num_samples > max_secs * source.rate_hz:
+        return []
     try:
-        samples = decoder(tf.io.read_file(path)).numpy().mean(axis=1)
+        samples = decoder(tf.io.read_file(path)).numpy()
     except tf.errors.OpError:
-        return None
-    is_complete = len(samples) == num_samples and np.isfinite(samples).all()
-    return samples if is_complete else None
+        return []
+    return [samples] if len(samples) == num_samples else []
 
 
 @functools.cache
@@ -54,7 +53,4 @@ def _decoders() -> Mapping[str, Callable[[tf.Tensor], tf.Tensor]]:
     except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError):
         return {}
     # No FLAC: the op never returns if the stream ends before its stated length.
-    return {
-        "mp3float": audio.decode_mp3,
-        "vorbis": audio.decode_vorbis,
-    }
+    return {"mp3float": audio.decode_mp3, "vorbis": audio.decode_vorbis}

@@ -305,7 +305,7 @@ def test_the_end_of_max_secs_is_not_taken_for_the_end_of_the_file(tmp_path):
     assert (len(clip.waveform), clip.note) == (2**18 - 500, "")
 
 
-def test_what_lies_beyond_max_secs_is_not_even_read(tmp_path):
+def test_samples_beyond_max_secs_are_not_checked(tmp_path):
     samples = music(22_050, secs=4.0)
     samples[60_000:] = np.nan
     files = {"tail.wav": encode(samples, 22_050, "WAV", "FLOAT")}
@@ -502,8 +502,8 @@ def test_samples_on_the_scale_of_integers_get_a_note(tmp_path):
 @pytest.mark.parametrize(
     "name, at, where, reason",
     [
-        ("x.wav", 1, "libsndfile._Stream.read", "could not read the file to its end"),
-        ("x.flac", 1, "libsndfile._Stream.read", "could not read the file to its end"),
+        ("x.wav", 1, "libsndfile._Sound.read", "could not read the file to its end"),
+        ("x.flac", 1, "libsndfile._Sound.read", "could not read the file to its end"),
         ("x.mp3", 0, "ffmpeg.Source.blocks", os.strerror(errno.EBADF)),
     ],
 )

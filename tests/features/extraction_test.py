@@ -271,10 +271,10 @@ def test_a_file_whose_reading_was_disturbed_is_tried_each_time(
     shutil.copy(music / "b/3.wav", music / "b/twin.wav")
     open_file = decoding._open
 
-    def disturbed(path, max_secs):
+    def disturbed(path):
         if path.endswith("3.wav"):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
-        return open_file(path, max_secs)
+        return open_file(path)
 
     monkeypatch.setattr(decoding, "_open", disturbed)
     failures = dict(extract(music, tmp_path / "s").failures)
