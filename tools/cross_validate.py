@@ -9,11 +9,12 @@ report.json and pictures to --output_dir.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from genre_tl import params
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from genre_tl.training import cross_validation
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
 data_flags.define_path("output_dir", "runs/cross_validation", "Folder of the results.")
@@ -35,8 +35,7 @@ flags.DEFINE_multi_enum(
     ["random"],
     ["transfer", "probe", "random", "svm"],
     "Model to compare; repeatable. transfer: --start, trained by --method; probe: "
-    "--start, backbone frozen; random: the whole network from random weights; svm: on "
-    "mean frames.",
+    "--start, backbone frozen; random: from random weights; svm: on mean frames.",
 )
 data_flags.define_path("start", None, "Finished pre-training run.")
 flags.DEFINE_enum("method", None, params.METHODS, "Training of --model=transfer.")
@@ -58,44 +57,25 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean(
     "curves", False, "Also score test clips after each epoch, only to plot them."
 )
-flags.DEFINE_integer(
-    "clips_per_genre", 0, "Most training clips of a genre; 0: all.", lower_bound=0
-)
+flags.DEFINE_integer("clips_per_genre", 0, "Most training clips of a genre; 0: all.", 0)
 data_flags.define_path(
     "lists_dir", None, "Folder of the fault-filtered lists; --data_dir if unset."
 )
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl.training import cross_validation, finetune, report, run_folder
+    from genre_tl.training import cross_validation, finetune, report
 
     del argv
-    preset = run_flags.preset("finetune", method="method")
-    if {"transfer", "probe"}.isdisjoint(FLAGS.model) == bool(FLAGS.start):
-        raise app.UsageError(
-            "--model=transfer and --model=probe need --start; the others have no use "
-            "for it"
-        )
-    plan, table = _plan(), data_flags.table()
-    # Errors must come before features are extracted, which may take hours.
+    preset, plan, table = run_flags.preset("finetune"), _plan(), data_flags.table()
     if FLAGS.start:
         finetune.describe_start(FLAGS.start, preset)
     cross_validation.divide(table, plan, _parts(table))
-    features, table = data_flags.features(table, preset.frontend)
+    data = run_flags.load(table, preset.frontend, FLAGS.split, _parts)
     if FLAGS.start:
-        _warn_of_leaks(features.digests)
+        _warn_of_leaks(data.features.digests)
     record = cross_validation.cross_validate(
-        FLAGS.output_dir,
-        run_folder.Data(
-            features,
-            table,
-            preset.frontend.segment_frames,
-            FLAGS.split,
-            _parts(table),
-        ),
-        preset,
-        plan,
-        on_fold=_show(),
+        FLAGS.output_dir, data, preset, plan, on_fold=_show()
     )
     print(report.write(record, start=FLAGS.start))
 
@@ -111,14 +91,10 @@ def _plan() -> cross_validation.Plan:
 def _warn_of_leaks(digests: tuple[str, ...]) -> None:
     from genre_tl.training import cross_validation
 
-    num_seen = cross_validation.num_seen(FLAGS.start, digests)
-    if num_seen:
+    if num_seen := cross_validation.num_seen(FLAGS.start, digests):
         logging.warning(
-            "%s was trained or validated on %d of these %d clips: transfer results "
-            "will be optimistic",
-            FLAGS.start,
-            num_seen,
-            len(digests),
+            f"{FLAGS.start} was trained or validated on {num_seen} of these "
+            f"{len(digests)} clips: transfer results will be optimistic"
         )
 
 
@@ -132,12 +108,11 @@ def _parts(table: datasets.Dataset) -> dict[str, np.ndarray]:
 
 def _show() -> Callable[[Mapping[str, Any], int, int], None]:
     """Returns a callback that prints a line per fold, with the time left."""
-    start, ran = time.monotonic(), 0
+    start, counter = time.monotonic(), itertools.count(1)
 
     def show(line: Mapping[str, Any], done: int, total: int) -> None:
-        nonlocal ran
-        ran += 1  # Folds of an earlier call took this one no time.
-        left = (time.monotonic() - start) / ran * (total - done)
+        # Folds of an earlier call took this one no time.
+        left = (time.monotonic() - start) / next(counter) * (total - done)
         terminal.say(
             f"{done} of {total}: repeat {line['repeat'] + 1}, fold {line['fold'] + 1}, "
             f"{line['model']}: {line['accuracy']:.1%}; {line['secs']:.0f} s, "

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
 data_flags.define_path("run_dir", "runs/finetune", "Folder of the run.")
@@ -54,23 +53,18 @@ _SHOWN = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation"}
 
 def main(argv: list[str]) -> None:
     from genre_tl.serving import saved_model
-    from genre_tl.training import finetune, run_folder
+    from genre_tl.training import finetune
 
     del argv
-    preset = run_flags.preset("finetune", method="method")
-    table = data_flags.table()
-    # Errors must come before features are extracted, which may take hours.
+    preset, table = run_flags.preset("finetune"), data_flags.table()
     saved_model.check_labels(table.vocabulary)
     if FLAGS.start:
         finetune.describe_start(FLAGS.start, preset)
-    _parts(table)
-    features, table = data_flags.features(table, preset.frontend)
-    segment_frames, parts = preset.frontend.segment_frames, _parts(table)
-    data = run_folder.Data(features, table, segment_frames, _split_name(), parts)
+    data = run_flags.load(table, preset.frontend, _split_name(), _parts)
     sizes = {part: len(rows) for part, rows in data.parts.items()}
     print(
         f"training on {sizes['train']} clips, {sizes['valid']} for validation, "
-        f"{sizes['test']} held out, {len(table.vocabulary)} genres"
+        f"{sizes['test']} held out, {len(data.table.vocabulary)} genres"
     )
     record = finetune.finetune(
         FLAGS.run_dir,
@@ -80,7 +74,7 @@ def main(argv: list[str]) -> None:
         seed=FLAGS.seed,
         callbacks=[run_flags.progress(_SHOWN)],
     )
-    _report(record, table.vocabulary)
+    _report(record)
 
 
 def _parts(table: datasets.Dataset) -> dict[str, np.ndarray]:
@@ -88,13 +82,14 @@ def _parts(table: datasets.Dataset) -> dict[str, np.ndarray]:
 
     from genre_tl.data import splits
 
-    parts = {"train": np.arange(len(table.paths))}
+    rows = np.arange(len(table))
+    parts = {"train": rows, "valid": rows[:0], "test": rows[:0]}
     if FLAGS.split == "held_out":
-        parts = splits.held_out(table, FLAGS.num_folds, FLAGS.seed, fold=FLAGS.fold)
+        fold = FLAGS.fold
+        parts |= splits.held_out(table, FLAGS.num_folds, FLAGS.seed, fold=fold)
     elif FLAGS.split == "fault_filtered":
-        parts = splits.by_name(table, "fault_filtered", lists=FLAGS.lists_dir)
-    empty = np.zeros(0, int)
-    return {"train": empty, "valid": empty, "test": empty} | parts
+        parts |= splits.by_name(table, FLAGS.split, lists=FLAGS.lists_dir)
+    return parts
 
 
 def _split_name() -> str:
@@ -103,7 +98,7 @@ def _split_name() -> str:
     return FLAGS.split
 
 
-def _report(record: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
+def _report(record: dict[str, Any]) -> None:
     import numpy as np
 
     from genre_tl.evaluation import plots
@@ -117,8 +112,8 @@ def _report(record: dict[str, Any], vocabulary: tuple[str, ...]) -> None:
         )
         picture = pathlib.Path(FLAGS.run_dir) / "confusion.png"
         title = f"{record['data']['split']}: {test['accuracy']:.1%}"
-        matrix = np.array(test["confusion"])
-        plots.confusion_matrix(matrix, vocabulary, picture, title=title)
+        matrix, genres = np.array(test["confusion"]), record["vocabulary"]
+        plots.confusion_matrix(matrix, genres, picture, title=title)
         print(f"confusion matrix: {picture}")
     print(
         f"curves: {FLAGS.run_dir}/curves.png\n"

@@ -18,16 +18,13 @@ flags.DEFINE_integer("T", None, "Samples averaged, 2**J if unset.", lower_bound=
 flags.DEFINE_integer("segment_frames", None, "Frames of a model input.", lower_bound=1)
 
 
-def changed(part: Any, *names: str, **renamed: str) -> Any:
-    """Returns a dataclass with the values of flags that are given.
+def changed(part: Any, **renamed: str) -> Any:
+    """Returns a dataclass with the values of the flags that are given.
 
-    Args:
-      part: the dataclass.
-      *names: attributes whose flags have the same names.
-      **renamed: attributes, and the names of their flags.
+    A flag has the name of its attribute; `renamed` are attributes with another flag.
     """
-    by_attribute = {name: name for name in names} | renamed
-    values = {name: FLAGS[flag].value for name, flag in by_attribute.items()}
+    names = {field.name: field.name for field in dataclasses.fields(part)} | renamed
+    values = {name: FLAGS[flag].value for name, flag in names.items() if flag in FLAGS}
     given = {name: value for name, value in values.items() if value is not None}
     return dataclasses.replace(part, **given)
 
@@ -35,5 +32,4 @@ def changed(part: Any, *names: str, **renamed: str) -> Any:
 def preset() -> params.Preset:
     """Returns the preset with the front end that the flags describe."""
     chosen = params.PRESETS[FLAGS.preset]
-    frontend = changed(chosen.frontend, "J", "Q", "T", "segment_frames")
-    return dataclasses.replace(chosen, frontend=frontend)
+    return dataclasses.replace(chosen, frontend=changed(chosen.frontend))

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(run_flags)
 
 data_flags.define_path("run_dir", "runs/pretrain", "Folder of the run.")
@@ -49,20 +48,15 @@ _SHOWN = {
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl.training import pretrain, run_folder
+    from genre_tl.training import pretrain
 
     del argv
-    preset = run_flags.preset("pretrain")
-    table = _table()
-    # Errors must come before features are extracted, which may take hours.
+    preset, table = run_flags.preset("pretrain"), _table()
     pretrain.check_tags(table)
-    _parts(table)
-    features, table = data_flags.features(table, preset.frontend)
-    segment_frames, parts = preset.frontend.segment_frames, _parts(table)
-    data = run_folder.Data(features, table, segment_frames, _split(), parts)
+    data = run_flags.load(table, preset.frontend, _split(), _parts)
     print(
         f"training on {len(data.parts['train'])} clips, {len(data.parts['valid'])} "
-        f"for validation, {len(table.vocabulary)} tags"
+        f"for validation, {len(data.table.vocabulary)} tags"
     )
     record = pretrain.pretrain(
         FLAGS.run_dir,

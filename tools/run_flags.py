@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from genre_tl import params
 
-from . import frontend_flags, terminal
+from . import data_flags, frontend_flags, terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
     import keras
+    import numpy as np
+
+    from genre_tl.data import datasets
+    from genre_tl.training import run_folder
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(frontend_flags)
 
 flags.DEFINE_integer("seed", 0, "Random seed.")
@@ -25,61 +30,48 @@ flags.DEFINE_integer("units", None, "Units of a recurrent layer.", lower_bound=1
 flags.DEFINE_enum(
     "cell", None, params.CELLS, "Recurrent cell; bidirectional: GRUs both ways."
 )
-flags.DEFINE_float(
-    "dropout", None, "Fraction dropped.", lower_bound=0.0, upper_bound=0.99
-)
+flags.DEFINE_float("dropout", None, "Fraction dropped.", 0.0, 0.99)
 flags.DEFINE_float("learning_rate", None, "Of the whole network.", lower_bound=0.0)
 flags.DEFINE_integer("batch_size", None, "Clips per step.", lower_bound=1)
+flags.DEFINE_integer("max_epochs", None, "Most epochs; may change on resuming.", 1)
 flags.DEFINE_integer(
-    "max_epochs",
-    None,
-    "Largest number of epochs; may change on resuming.",
-    lower_bound=1,
+    "patience_epochs", None, "Stop after so many epochs without gain; 0: never.", 0
 )
 flags.DEFINE_integer(
-    "patience_epochs",
-    None,
-    "Stop after so many epochs without gain; 0: never.",
-    lower_bound=0,
-)
-flags.DEFINE_integer(
-    "crop_frames",
-    None,
-    "Frames of a training excerpt; 0: the whole segment.",
-    lower_bound=0,
-)
-
-_TRAINING = (
-    "learning_rate",
-    "batch_size",
-    "max_epochs",
-    "patience_epochs",
-    "crop_frames",
+    "crop_frames", None, "Frames of a training excerpt; 0: the whole segment.", 0
 )
 
 
-def preset(kind: str, **renamed: str) -> params.Preset:
+def preset(kind: str) -> params.Preset:
     """Returns the preset with what the flags change.
 
-    Args:
-      kind: the training that is changed, `pretrain` or `finetune`.
-      **renamed: further attributes of it, and the names of their flags.
+    `kind` is the training that they change, `pretrain` or `finetune`.
     """
-    chosen = frontend_flags.preset()
-    parts = {
-        "model": frontend_flags.changed(
-            chosen.model, "cell", "dropout", num_layers="layers", num_units="units"
-        ),
-        kind: frontend_flags.changed(getattr(chosen, kind), *_TRAINING, **renamed),
-    }
+    chosen, changed = frontend_flags.preset(), frontend_flags.changed
+    model = changed(chosen.model, num_layers="layers", num_units="units")
+    parts = {"model": model, kind: changed(getattr(chosen, kind))}
     return dataclasses.replace(chosen, **parts)
+
+
+def load(
+    table: datasets.Dataset,
+    frontend: params.Frontend,
+    split: str,
+    parts: Callable[[datasets.Dataset], Mapping[str, np.ndarray]],
+) -> run_folder.Data:
+    """Returns the features of a table, and its parts under the name `split`."""
+    from genre_tl.training import run_folder
+
+    parts(table)  # Errors must come before features are extracted, for hours.
+    features, table = data_flags.features(table, frontend)
+    frames = frontend.segment_frames
+    return run_folder.Data(features, table, frames, split, parts(table))
 
 
 def progress(names: Mapping[str, str]) -> keras.callbacks.Callback:
     """Returns a callback that prints a line per epoch, but at most one a second.
 
-    Args:
-      names: metrics to show, and what to call them.
+    `names` are metrics to show, and what to call them.
     """
     import keras
 
@@ -88,8 +80,7 @@ def progress(names: Mapping[str, str]) -> keras.callbacks.Callback:
             self._shown = time.monotonic()
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self._begin = time.monotonic()
-            self._epoch = epoch + 1
+            self._begin, self._epoch = time.monotonic(), epoch + 1
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             steps = self.params["steps"]

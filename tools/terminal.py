@@ -13,10 +13,8 @@ from typing import TextIO
 def meter(label: str) -> Callable[[int, int], None]:
     """Returns a callback that shows progress on stderr: count, rate, time left.
 
-    A terminal shows one line that is rewritten; a log gets a line a minute.
-
-    Call it with the number of finished items and of all, before the first item and
-    after each. The label says what is counted, such as "features".
+    A terminal shows one line that is rewritten; a log gets a line a minute. Call it
+    with the numbers of finished items and of all, before the first and after each.
     """
     is_terminal = sys.stderr.isatty()
     start = shown = time.monotonic()

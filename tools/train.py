@@ -15,7 +15,6 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -38,17 +37,20 @@ flags.DEFINE_multi_string(
     "extra", [], "Flag that is passed on to both training tools; repeatable."
 )
 
+_REPORT = "_cross_validation"
+
 
 def main(argv: list[str]) -> int:
     del argv
     _check()
     for tool, arguments in _steps():
-        code = _run(tool, arguments)
-        if code:
+        program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments]
+        print(f"\n$ {shlex.join(['python', *program[1:]])}", flush=True)
+        if code := subprocess.run(program, check=False).returncode:
             print(
                 f"{tool} failed: fix the error above and rerun; finished steps are "
                 f"kept. For other clips or flags give another --name, or remove "
-                f"{_run_dir()} and {_report_dir()}",
+                f"{_run_dir()} and {_run_dir()}{_REPORT}",
                 file=sys.stderr,
             )
             return code
@@ -66,27 +68,22 @@ def _check() -> None:
     saved_model.check_labels(table.vocabulary)
     if FLAGS.start:
         run_folder.read_run(FLAGS.start)
-    if FLAGS.folds:
-        try:
+    try:
+        if FLAGS.folds:
             splits.folds(table, FLAGS.folds, FLAGS.seed)
-        except ValueError as error:
-            message = f"{error}. Use --folds=0 to skip cross-validation"
-            raise ValueError(message) from error
+    except ValueError as error:
+        raise ValueError(f"{error}. Use --folds=0 to skip cross-validation") from error
 
 
 def _run_dir() -> pathlib.Path:
     return pathlib.Path(FLAGS.runs_dir, FLAGS.name)
 
 
-def _report_dir() -> pathlib.Path:
-    return pathlib.Path(FLAGS.runs_dir, f"{FLAGS.name}_cross_validation")
-
-
 def _steps() -> list[tuple[str, list[str]]]:
     """Returns the tools to run, in order, and their flags."""
-    features = ["--features_dir=" + str(data_flags.store_dir())]
     frontend = ("preset", "J", "Q", "T", "segment_frames")
-    features += _given("data_dir", "table", "dataset", "max_secs", *frontend)
+    features = _given("data_dir", "table", "dataset", "max_secs", *frontend)
+    features.append(f"--features_dir={data_flags.store_dir()}")
     training = [*features, *_given("seed", "start"), *FLAGS.extra]
     final = f"--run_dir={_run_dir()}"
     steps = [("extract_features", features)]
@@ -95,25 +92,17 @@ def _steps() -> list[tuple[str, list[str]]]:
             f"--model={'transfer' if FLAGS.start else 'random'}",
             f"--num_folds={FLAGS.folds}",
             f"--num_repeats={FLAGS.repeats}",
-            f"--output_dir={_report_dir()}",
+            f"--output_dir={_run_dir()}{_REPORT}",
         ]
         steps.append(("cross_validate", [*training, *arguments]))
     steps.append(("finetune", [*training, "--split=none", final]))
-    base = f"--saved_models_dir={FLAGS.saved_models_dir}"
-    return [*steps, ("export", [final, f"--name={FLAGS.name}", base])]
+    export = [final, *_given("name", "saved_models_dir")]
+    return [*steps, ("export", export)]
 
 
 def _given(*names: str) -> list[str]:
     values = {name: FLAGS[name].value for name in names}
     return [f"--{name}={value}" for name, value in values.items() if value is not None]
-
-
-def _run(tool: str, arguments: Sequence[str]) -> int:
-    """Runs a tool in a process of its own and returns its exit code."""
-    program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments]
-    shown = shlex.join(["python", *program[1:]])
-    print(f"\n$ {shown}", flush=True)
-    return subprocess.run(program, check=False).returncode
 
 
 def cli() -> None:

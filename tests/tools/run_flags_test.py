@@ -45,7 +45,7 @@ def test_flags_change_the_preset(given, expected):
     program = (
         "from tools import finetune; "
         "run_flags.FLAGS(sys.argv); "
-        "p = run_flags.preset('finetune', method='method'); f, m = p.frontend, p.model;"
+        "p = run_flags.preset('finetune'); f, m = p.frontend, p.model;"
         "print(f.J, f.Q, f.T, f.segment_frames, m.num_layers, m.num_units, m.cell, "
         "m.dropout, p.finetune.learning_rate, p.finetune.method)"
     )
