@@ -50,7 +50,8 @@ def scan(root: pathlib.Path) -> tuple[list[str], dict[str, str]]:
     for file in walk(root):
         path, problem = file.relative_to(root).as_posix(), _problem(file)
         if file.parent == root and not file.is_dir():
-            skipped |= {} if problem else {path: "not in a folder"}
+            if not problem:
+                skipped[path] = "not in a folder"
         elif problem:
             skipped[path] = problem
         else:

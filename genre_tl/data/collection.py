@@ -9,11 +9,7 @@ from genre_tl.data import datasets, genre_folders, gtzan, magnatagatune
 
 
 def load(kind: str, root: str | os.PathLike[str]) -> datasets.Dataset:
-    """Loads the collection in a folder.
-
-    Args:
-      kind: layout: `magnatagatune`, `gtzan`, `folder`, or `auto` to detect it.
-      root: the folder.
+    """Loads a folder laid out as `magnatagatune`, `gtzan` or `folder`; `auto` detects.
 
     Raises:
       ValueError: if `kind` is unknown, or the folder does not have its layout.
@@ -22,10 +18,8 @@ def load(kind: str, root: str | os.PathLike[str]) -> datasets.Dataset:
     loaders = {"magnatagatune": magnatagatune, "gtzan": gtzan, "folder": genre_folders}
     if kind not in ("auto", *loaders):
         raise ValueError(f"kind is {kind!r}; it must be auto, {', '.join(loaders)}")
-    return loaders[_detect(pathlib.Path(root)) if kind == "auto" else kind].load(root)
-
-
-def _detect(root: pathlib.Path) -> str:
-    if magnatagatune.find_table(root, magnatagatune.ANNOTATIONS):
-        return "magnatagatune"
-    return "gtzan" if gtzan.is_in(root) else "folder"
+    if kind == "auto":
+        kind = "gtzan" if gtzan.is_in(pathlib.Path(root)) else "folder"
+        if magnatagatune.find_table(pathlib.Path(root), magnatagatune.ANNOTATIONS):
+            kind = "magnatagatune"
+    return loaders[kind].load(root)

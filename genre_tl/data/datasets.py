@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import pathlib
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from absl import logging
@@ -73,10 +73,7 @@ class Dataset:
         )
 
     def merge_groups(self, keys: Sequence[str] | Sequence[int]) -> Dataset:
-        """Returns the table with groups merged whose clips share a key.
-
-        There is one key per clip, such as a checksum: no split divides duplicates.
-        """
+        """Merges groups whose clips share a key, such as a checksum (one per clip)."""
         num_clips = len(self)
         _, group = np.unique(self.groups, return_inverse=True)
         _, key = np.unique(keys, return_inverse=True)
@@ -89,8 +86,10 @@ class Dataset:
         return dataclasses.replace(self, groups=tuple(merged))
 
 
-def warn_about_similar_labels(source: object, labels: Iterable[str]) -> None:
-    """Logs each set of labels that differ in case, spaces or Unicode form only."""
+def check_labels(source: object, labels: Collection[str], what: str) -> None:
+    """Raises ValueError for fewer than 2 labels; logs those spelled almost alike."""
+    if len(labels) < 2:
+        raise ValueError(f"{source}: {counted(labels, what)}; at least 2 are needed")
     spellings = collections.defaultdict(list)
     for label in labels:
         plain = unicodedata.normalize("NFC", label).casefold()
@@ -105,9 +104,8 @@ def warn_about_similar_labels(source: object, labels: Iterable[str]) -> None:
 
 def counted(names: Collection[str], what: str) -> str:
     """Returns a count with the first few names: `2 clips (a, b)`."""
-    few = ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
-    plural = "s" * (len(names) != 1)
-    return f"{len(names)} {what}{plural}" + (f" ({few})" if few else "")
+    few = ", ".join([*list(names)[:5], *["..."] * (len(names) > 5)])
+    return f"{len(names)} {what}" + "s" * (len(names) != 1) + f" ({few})" * bool(names)
 
 
 def refuse_duplicates(source: object, names: Sequence[str]) -> None:

@@ -11,29 +11,23 @@ from genre_tl.data import audio_files, datasets
 
 
 def load(root: str | os.PathLike[str]) -> datasets.Dataset:
-    """Loads a folder that has one folder of audio files for each genre.
+    """Loads a folder that has one folder of audio files, at any depth, for each genre.
 
-    Files may lie at any depth. A sub-folder of a genre (an artist, an album) is one
-    group; a file directly in the genre folder is a group of its own.
+    A sub-folder of a genre (an artist, an album) is one group; a file directly in the
+    genre folder is a group of its own.
 
     Raises:
       ValueError: if there are fewer than two genres, or one without audio files.
     """
     root = pathlib.Path(root)
     vocabulary = tuple(folder.name for folder in audio_files.subfolders(root))
-    if len(vocabulary) < 2:
-        raise ValueError(
-            f"{root}: {datasets.counted(vocabulary, 'genre folder')}; at least 2 are "
-            "needed, each with the audio files of its genre"
-        )
-    datasets.warn_about_similar_labels(root, vocabulary)
+    datasets.check_labels(root, vocabulary, "genre folder")
     paths, skipped = audio_files.scan(root)
     genres = [path.split("/")[0] for path in paths]
     if empty := sorted(set(vocabulary) - set(genres)):
         raise ValueError(
             f"{root}: {datasets.counted(empty, 'genre')} without audio files "
-            f"({' '.join(sorted(audio_files.AUDIO_SUFFIXES))}); add some, or remove "
-            "the folder"
+            f"({' '.join(sorted(audio_files.AUDIO_SUFFIXES))}); add some or remove it"
         )
     return datasets.Dataset(
         name="folder",

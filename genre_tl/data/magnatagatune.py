@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,14 +15,12 @@ from genre_tl.data import audio_files, datasets, tables
 ANNOTATIONS = "annotations_final.csv"
 CLIP_INFO = "clip_info_final.csv"
 
-EMPTY_CLIPS = frozenset(
-    [
-        "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
-        "8/jacob_heringman-josquin_des_prez_lute_settings-19-"
-        "gintzler__pater_noster-204-233.mp3",
-        "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-"
-        "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
-    ]
+EMPTY_CLIPS = (
+    "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
+    "8/jacob_heringman-josquin_des_prez_lute_settings-19-"
+    "gintzler__pater_noster-204-233.mp3",
+    "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-"
+    "le_petit_rien_xiveme_ordre_couperin-88-117.mp3",
 )
 """Clips whose file is empty in MagnaTagATune as published."""
 
@@ -31,11 +29,7 @@ def load(root: str | os.PathLike[str], num_tags: int | None = None) -> datasets.
     """Loads MagnaTagATune, or a collection with its layout.
 
     The clips are in the folders 0-9 and a-f of `root` (or of `root/mp3`). Empty files
-    are skipped.
-
-    Args:
-      root: the collection's folder, with the tables.
-      num_tags: keep the most frequent tags only (50 in the literature); None keeps all.
+    are skipped. `num_tags` keeps only the most frequent tags (50 in the literature).
 
     Raises:
       FileNotFoundError: if the annotations, or files that they list, are missing.
@@ -58,10 +52,7 @@ def load(root: str | os.PathLike[str], num_tags: int | None = None) -> datasets.
 def read_tables(
     folder: str | os.PathLike[str], num_tags: int | None = None
 ) -> datasets.Dataset:
-    """Reads the annotations, and `clip_info_final.csv` if present, without the audio.
-
-    Either table may be gzipped. Arguments and errors are those of `load`.
-    """
+    """Does what `load` does, without the audio files. Tables may be gzipped."""
     folder = pathlib.Path(folder)
     path = find_table(folder, ANNOTATIONS)
     if not path:
@@ -71,7 +62,11 @@ def read_tables(
     cells = np.array(list(columns.values()))  # [tags, clips]
     if len(columns) < 2 or not np.isin(cells, ["0", "1"]).all():
         raise ValueError(f"{path}: fewer than 2 tags, or a cell is neither 0 nor 1")
-    vocabulary = _most_frequent(columns, num_tags)
+    most = len(columns) if num_tags is None else num_tags
+    if not 2 <= most <= len(columns):
+        raise ValueError(f"num_tags is {most}; it must be from 2 to {len(columns)}")
+    by_count = sorted(columns, key=lambda tag: -columns[tag].count("1"))
+    vocabulary = sorted(by_count[:most])
     everything = datasets.Dataset(
         name="magnatagatune",
         root=folder,
@@ -86,8 +81,7 @@ def read_tables(
 
 def find_table(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     """Returns the path of a table, plain or gzipped, or None."""
-    paths = (folder / name, folder / f"{name}.gz")
-    return next((path for path in paths if path.exists()), None)
+    return next((x for x in (folder / name, folder / f"{name}.gz") if x.exists()), None)
 
 
 def _recordings(
@@ -106,7 +100,7 @@ def _recordings(
     if missing := [clip for clip in ids if clip not in url]:
         raise ValueError(
             f"{path}: {datasets.counted(missing, 'clip id')} of {ANNOTATIONS} missing; "
-            f"remove {path.name}, or use the one that belongs to {ANNOTATIONS}"
+            "remove it, or use the one that belongs to the annotations"
         )
     return tuple(url[clip] for clip in ids)
 
@@ -116,13 +110,3 @@ def _audio_root(root: pathlib.Path) -> pathlib.Path:
         if any((base / digit).is_dir() for digit in "0123456789abcdef"):
             return base
     raise FileNotFoundError(f"{root}: no folders 0-9, a-f in it or in its mp3 folder")
-
-
-def _most_frequent(
-    columns: Mapping[str, Sequence[str]], num_tags: int | None
-) -> list[str]:
-    """Returns the `num_tags` most frequent tags, sorted by name."""
-    most = len(columns) if num_tags is None else num_tags
-    if not 2 <= most <= len(columns):
-        raise ValueError(f"num_tags is {most}; it must be from 2 to {len(columns)}")
-    return sorted(sorted(columns, key=lambda tag: -columns[tag].count("1"))[:most])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,37 +12,33 @@ from sklearn import model_selection
 
 from genre_tl.data import datasets, gtzan
 
-FOLDER_SPLITS: Mapping[str, Mapping[str, str]] = {
+# MagnaTagATune's splits by top folder: of Song et al. (2017), and the usual one.
+_FOLDER_SPLITS: Mapping[str, Mapping[str, str]] = {
     "paper": {"train": "0123456789abcde", "valid": "f"},
     "literature": {"train": "0123456789ab", "valid": "c", "test": "def"},
 }
-"""MagnaTagATune's splits by top folder: of Song et al. (2017), and the usual one."""
 
 
 def by_name(
-    dataset: datasets.Dataset,
-    name: str,
-    *,
-    lists: str | os.PathLike[str] | None = None,
+    dataset: datasets.Dataset, name: str, *, lists: str | os.PathLike[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Returns the sorted rows of each part of a published split.
 
-    Args:
-      dataset: the table to split.
-      name: one of `FOLDER_SPLITS` for MagnaTagATune, or `fault_filtered` for GTZAN
-        (Kereliuk, Sturm and Larsen, 2015: 443, 197 and 290 clips).
-      lists: the folder of the fault-filtered lists; see `gtzan.read_lists`.
+    MagnaTagATune has `paper` (Song et al., 2017) and `literature`. GTZAN has
+    `fault_filtered` (Kereliuk, Sturm and Larsen, 2015: 443, 197 and 290 clips). Its
+    lists, such as `train_filtered.txt`, are in the folder `lists`, by default GTZAN's
+    or the one above.
 
     Raises:
       ValueError: if the split does not match the table, or a part is empty.
       FileNotFoundError: if the lists, or clips that they name, are missing.
     """
-    if name in FOLDER_SPLITS:
-        parts = _by_folder(dataset, FOLDER_SPLITS[name])
+    if name in _FOLDER_SPLITS:
+        parts = _by_folder(dataset, _FOLDER_SPLITS[name])
     elif name == "fault_filtered":
-        parts = _by_lists(dataset, gtzan.read_lists(dataset.root, lists))
+        parts = _by_lists(dataset, lists)
     else:
-        known = ", ".join([*FOLDER_SPLITS, "fault_filtered"])
+        known = ", ".join([*_FOLDER_SPLITS, "fault_filtered"])
         raise ValueError(f"split is {name!r}; it must be one of {known}")
     if empty := [part for part, rows in parts.items() if not len(rows)]:
         raise ValueError(
@@ -56,12 +53,10 @@ def folds(dataset: datasets.Dataset, num_folds: int, seed: int) -> list[np.ndarr
     Folds are stratified by genre, and no group is divided.
 
     Raises:
-      ValueError: if `num_folds` is below 2 or above the number of groups in a genre,
-        or if clips have tags.
+      ValueError: if clips have tags, or `num_folds` is below 2 or above the number of
+        groups in a genre.
     """
     classes = dataset.classes
-    if num_folds < 2:
-        raise ValueError(f"num_folds is {num_folds}; it must be at least 2")
     smallest = min(zip(groups_by_genre(dataset), dataset.vocabulary, strict=True))
     if smallest[0] < num_folds:
         raise ValueError(
@@ -83,9 +78,10 @@ def folds(dataset: datasets.Dataset, num_folds: int, seed: int) -> list[np.ndarr
 
 def groups_by_genre(dataset: datasets.Dataset) -> list[int]:
     """Returns the number of groups in each genre: the most folds there can be."""
-    groups, classes = np.array(dataset.groups), dataset.classes
-    genres = range(len(dataset.vocabulary))
-    return [len(set(groups[classes == genre])) for genre in genres]
+    pairs = set(zip(dataset.classes, dataset.groups, strict=True))
+    return np.bincount(
+        [x for x, _ in pairs], minlength=len(dataset.vocabulary)
+    ).tolist()
 
 
 def held_out(
@@ -102,8 +98,6 @@ def random(
     dataset: datasets.Dataset, num_parts: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Returns the rows of `train` and `valid`: 1 / `num_parts` of the groups validate.
-
-    Labels are ignored, and no group is divided.
 
     Raises:
       ValueError: if there are fewer than two parts, or fewer groups than parts.
@@ -134,18 +128,26 @@ def _by_folder(
 
 
 def _by_lists(
-    dataset: datasets.Dataset, lists: Mapping[str, list[str]]
+    dataset: datasets.Dataset, folder: str | os.PathLike[str] | None
 ) -> dict[str, np.ndarray]:
+    root, parts = dataset.root, ("train", "valid", "test")
+    paths = [f"{part}_filtered.txt" for part in parts]
+    default = root if (root / paths[0]).exists() else root.parent
+    folder = pathlib.Path(folder or default)
+    if absent := [path for path in paths if not (folder / path).exists()]:
+        raise FileNotFoundError(f"{folder}: {', '.join(absent)} not found")
+    texts = [(folder / path).read_text("utf-8-sig") for path in paths]
+    lists = [[gtzan.clip_name(line) for line in text.split()] for text in texts]
+    listed = [name for names in lists for name in names]
+    datasets.refuse_duplicates(folder, listed)
     row = {gtzan.clip_name(path): row for row, path in enumerate(dataset.paths)}
-    missing = {name for names in lists.values() for name in names} - set(row)
-    if missing - gtzan.BROKEN_CLIPS:
+    missing = sorted(set(listed) - set(row))
+    if set(missing) - {gtzan.BROKEN_CLIP}:
         raise FileNotFoundError(
-            f"{dataset.root}: {datasets.counted(sorted(missing), 'clip')} missing of "
-            "the fault-filtered lists; the split needs the whole of GTZAN"
+            f"{root}: {datasets.counted(missing, 'clip')} of the fault-filtered lists "
+            "missing; the split needs the whole of GTZAN"
         )
     if missing:
         logging.warning("Fault-filtered split without %s", ", ".join(missing))
-    return {
-        part: np.array(sorted(row[name] for name in names if name in row), int)
-        for part, names in lists.items()
-    }
+    rows = [np.array(sorted(row[x] for x in names if x in row), int) for names in lists]
+    return dict(zip(parts, rows, strict=True))

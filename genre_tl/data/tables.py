@@ -23,35 +23,27 @@ def load(
 ) -> datasets.Dataset:
     """Loads the clips that a comma- or tab-separated table lists, in its order.
 
-    Args:
-      table: the file, in UTF-8. No split divides the clips of one `group`.
-      root: the folder that relative paths start from; by default the table's.
+    Relative paths start from `root`, by default the table's folder.
 
     Raises:
       ValueError: if the table is malformed or has fewer than two labels; says where.
-      FileNotFoundError: if files of the table are missing.
-      OSError: if the table cannot be read.
+      OSError: if the table cannot be read, or files that it lists are missing.
     """
     table = pathlib.Path(table)
     root = pathlib.Path(os.path.abspath(root or table.parent))
     columns, lines = read_columns(table, "path")
-    kinds = set(columns) - {"path", "group"}
-    if kinds not in ({"label"}, {"labels"}):
+    kind, *others = sorted(set(columns) - {"path", "group"}) or [""]
+    if others or kind not in ("label", "labels"):
         raise ValueError(
             f"{table}, line 1: columns {', '.join(columns)}; they must be path, label "
             "or labels, and optionally group"
         )
-    (kind,) = kinds
     cells = [x.split(";") if kind == "labels" else [x] for x in columns[kind]]
     labels = [[name.strip() for name in names] for names in cells]
     files = [os.path.abspath(root / path) for path in columns["path"]]
     _check_rows(table, lines, files, labels)
     vocabulary = sorted(set().union(*labels))
-    if len(vocabulary) < 2:
-        raise ValueError(
-            f"{table}: {datasets.counted(vocabulary, 'label')}; at least 2 are needed"
-        )
-    datasets.warn_about_similar_labels(table, vocabulary)
+    datasets.check_labels(table, vocabulary, "label")
     groups = (group.strip() for group in columns.get("group", [""] * len(files)))
     return datasets.Dataset(
         name="table",
@@ -68,17 +60,12 @@ def load(
 def read_columns(
     path: pathlib.Path, *required: str
 ) -> tuple[dict[str, tuple[str, ...]], tuple[int, ...]]:
-    """Reads a comma- or tab-separated table in UTF-8, gzipped if its name says so.
+    """Returns the cells of each column, and the line number of each row.
 
-    Args:
-      path: the table. The first line names the columns.
-      *required: columns that it must have.
-
-    Returns:
-      The cells of each column, and the line number of each row.
+    The table may be gzipped (`.gz`). Its first line names the columns.
 
     Raises:
-      ValueError: if the table is malformed or has no rows.
+      ValueError: if the table is malformed, or lacks rows or a required column.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -108,10 +95,7 @@ def read_columns(
 
 
 def _check_rows(
-    table: pathlib.Path,
-    lines: Sequence[int],
-    files: Sequence[str],
-    labels: Sequence[Sequence[str]],
+    table: pathlib.Path, lines: Sequence[int], files: list[str], labels: list[list[str]]
 ) -> None:
     first: dict[str, int] = {}
     for line, file, names in zip(lines, files, labels, strict=True):

@@ -14,9 +14,7 @@ _NUM_DRAWS, _DRAWS_AT_ONCE = 10_000, 500
 def wilson(share: float, num: int) -> tuple[float, float]:
     """Returns the Wilson score interval of a share, within 0 and 1 (Wilson, 1927).
 
-    Args:
-      share: the proportion observed, 0 to 1.
-      num: independent observations, at least 1: clips, or groups of related clips.
+    `num` counts independent observations: clips, or groups of related clips.
     """
     shrink = 1 + _Z**2 / num
     centre = (share + _Z**2 / (2 * num)) / shrink
@@ -31,15 +29,12 @@ def bootstrap(
 
     Resamples both the repeats and the groups of clips with replacement (the
     pigeonhole bootstrap of Owen, 2007), so it covers other test clips and other
-    divisions into folds. It takes the percentiles of 10,000 draws.
+    divisions into folds. It takes the percentiles of 10,000 draws, or returns None if
+    all have the same mean: there are too few clips for an interval.
 
     Args:
-      values: `[repeats, clips]`, such as differences of two models; NaN where a clip
-        was not tested.
+      values: `[repeats, clips]`; NaN where a clip was not tested.
       groups: the group of each clip; clips of a group are drawn together.
-
-    Returns:
-      None if there are too few clips for an interval: all draws have the same mean.
     """
     _, places = np.unique(groups, return_inverse=True)
     sums = np.stack([np.bincount(places, row) for row in np.nan_to_num(values)])

@@ -18,18 +18,10 @@ class TaggingMetrics:
     """Metrics of a tagger.
 
     AUC-ROC is the area under the receiver operating characteristic (chance: 0.5).
-    PR-AUC is average precision (chance: the share of positives). Tags with fewer than
-    `min_positives` positive clips are left out of all averages.
-
-    Attributes:
-      macro_auc_roc: mean AUC-ROC of the tags that count.
-      micro_auc_roc: AUC-ROC of all pairs of a clip and a tag that counts, pooled.
-      macro_pr_auc: mean PR-AUC of the tags that count.
-      micro_pr_auc: PR-AUC of the same pool.
-      num_tags: tags that count.
-      min_positives: least number of positive clips of a tag that counts.
-      tag_auc_roc: float64 `[tags]`, NaN for tags that do not count.
-      tag_pr_auc: float64 `[tags]`, NaN for tags that do not count.
+    PR-AUC is average precision (chance: the share of positives). `macro` is the mean
+    of the `num_tags` tags with at least `min_positives` positive clips and a negative
+    one; `micro` pools their clips. `tag_auc_roc` and `tag_pr_auc` are float64
+    `[tags]`, NaN for the other tags.
     """
 
     macro_auc_roc: float
@@ -50,37 +42,33 @@ class TaggingMetrics:
 def tagging_metrics(
     labels: np.ndarray, scores: np.ndarray, *, min_positives: int = 1
 ) -> TaggingMetrics:
-    """Returns the metrics of a tagger's scores.
+    """Returns the metrics of a tagger's scores, of which only the order matters.
 
     Args:
       labels: 0 or 1, `[clips, tags]`.
-      scores: finite, higher is likelier, `[clips, tags]`; only the order matters.
-      min_positives: a tag counts if it has at least this many positive clips (and
-        one) and a negative one.
+      scores: finite, higher is likelier, `[clips, tags]`.
+      min_positives: positive clips that a tag needs to count.
 
     Raises:
       ValueError: if the shapes differ, a score is not finite, or no tag counts.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 2 or labels.shape != scores.shape:
-        raise ValueError(
-            f"labels {labels.shape} and scores {scores.shape} must both be "
-            "[clips, tags]"
-        )
+        shapes = f"labels {labels.shape} and scores {scores.shape}"
+        raise ValueError(f"{shapes} must both be [clips, tags]")
     _require_finite(scores)
     min_positives = max(min_positives, 1)
     counted = _counted_tags(labels, min_positives)
     labels, scores = labels[:, counted], scores[:, counted]
+    pool = labels.ravel(), scores.ravel()
     auc_roc, pr_auc = np.full((2, len(counted)), np.nan)
     auc_roc[counted] = metrics.roc_auc_score(labels, scores, average=None)
     pr_auc[counted] = metrics.average_precision_score(labels, scores, average=None)
     return TaggingMetrics(
         macro_auc_roc=float(np.nanmean(auc_roc)),
-        micro_auc_roc=float(metrics.roc_auc_score(labels.ravel(), scores.ravel())),
+        micro_auc_roc=float(metrics.roc_auc_score(*pool)),
         macro_pr_auc=float(np.nanmean(pr_auc)),
-        micro_pr_auc=float(
-            metrics.average_precision_score(labels.ravel(), scores.ravel())
-        ),
+        micro_pr_auc=float(metrics.average_precision_score(*pool)),
         num_tags=int(counted.sum()),
         min_positives=min_positives,
         tag_auc_roc=auc_roc,
@@ -164,11 +152,10 @@ class GenreMetrics:
             "balanced_accuracy": self.balanced_accuracy,
             "genres": {
                 genre: {
-                    "precision": or_none(self.precision[row]),
-                    "recall": or_none(self.recall[row]),
-                    "f1": or_none(self.f1[row]),
-                    "support": int(self.support[row]),
+                    name: or_none(getattr(self, name)[row])
+                    for name in ("precision", "recall", "f1")
                 }
+                | {"support": int(self.support[row])}
                 for row, genre in enumerate(self.vocabulary)
             },
             "vocabulary": list(self.vocabulary),
@@ -178,27 +165,23 @@ class GenreMetrics:
     def table(self) -> str:
         """Returns the metrics of each genre and the accuracy as aligned text."""
         width = max(len("genre"), *map(len, self.vocabulary))
-        columns = f"{'genre':<{width}}  {'precision':>9}  {'recall':>7}  {'F1':>7}"
-        lines = [f"{columns}  {'clips':>5}  most often mistaken for"]
+        form = f"{{:<{width}}}  {{:>9}}  {{:>7}}  {{:>7}}  {{:>5}}  {{}}"
+        head = "genre", "precision", "recall", "F1", "clips", "most often mistaken for"
+        lines = [form.format(*head)]
         for row, genre in enumerate(self.vocabulary):
-            cells = (
-                f"{genre:<{width}}",
-                f"{percent(self.precision[row]):>9}",
-                f"{percent(self.recall[row]):>7}",
-                f"{percent(self.f1[row]):>7}",
-                f"{self.support[row]:>5}",
-                self._mistaken_for(row),
-            )
-            lines.append("  ".join(cells).rstrip())
+            shares = (percent(x[row]) for x in (self.precision, self.recall, self.f1))
+            cells = genre, *shares, self.support[row], self._mistaken_for(row)
+            lines.append(form.format(*cells).rstrip())
         low, high = self.accuracy_interval
-        lines += [
-            "",
-            f"accuracy           {percent(self.accuracy)} of {self.num_clips} clips "
-            f"(95 % interval {100 * low:.1f} to {percent(high)})",
-            f"balanced accuracy  {percent(self.balanced_accuracy)}",
-            f"in short           {self.in_words()}",
-        ]
-        return "\n".join(lines)
+        return (
+            "\n".join(lines)
+            + f"""
+
+accuracy           {percent(self.accuracy)} of {self.num_clips} clips \
+(95 % interval {100 * low:.1f} to {percent(high)})
+balanced accuracy  {percent(self.balanced_accuracy)}
+in short           {self.in_words()}"""
+        )
 
     def _mistaken_for(self, row: int) -> str:
         wrong = self.confusion[row].copy()
@@ -210,11 +193,9 @@ class GenreMetrics:
         """Returns accuracy and weakest genre in words, with clips per repeat."""
         worst = int(np.nanargmin(self.recall))
         right, clips = self.confusion[worst, worst], self.support[worst]
-        return (
-            f"about {10 * self.accuracy:.0f} of 10 right; weakest: "
-            f"{self.vocabulary[worst]} ({right / num_repeats:.0f} of "
-            f"{clips / num_repeats:.0f})"
-        )
+        counts = f"{right / num_repeats:.0f} of {clips / num_repeats:.0f}"
+        share = f"about {10 * self.accuracy:.0f} of 10 right"
+        return f"{share}; weakest: {self.vocabulary[worst]} ({counts})"
 
 
 def genre_metrics(
@@ -228,8 +209,7 @@ def genre_metrics(
       vocabulary: the genres' names, in the order of the scores.
 
     Raises:
-      ValueError: if the shapes do not fit, there is no clip, or a score is not
-        finite.
+      ValueError: if shapes do not fit, there is no clip, or a score is not finite.
     """
     classes, scores = np.asarray(classes), np.asarray(scores)
     labels = np.arange(len(vocabulary))

@@ -25,23 +25,16 @@ _FONT = "DejaVu Sans"  # Part of matplotlib, so pictures look the same everywher
 INK, GREY = "#333333", "#8C8C8C"
 _STYLE: dict[Any, Any] = {
     "font.family": _FONT,
-    "font.size": 10,
-    "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.xmargin": 0.03,
     "figure.titlesize": 12,
     "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
+    **dict.fromkeys(
+        ["axes.labelcolor", "text.color", "xtick.color", "ytick.color"], INK
+    ),
+    **dict.fromkeys(["axes.spines.top", "axes.spines.right", "legend.frameon"], False),
     "axes.grid": True,
     "grid.color": "#E6E6E6",
-    "legend.frameon": False,
-    "legend.title_fontsize": 10,
     "lines.linewidth": 2,
 }
 
@@ -57,7 +50,6 @@ _VALIDATION, _TRAINING, _POOLED, _ = LINES
 _TAGGRAM_ROWS, _TAGGRAM_COLUMNS = 15, 1500
 _TICK_SECS = np.array([1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600])
 
-
 # Columns of a history: title of the panel, name in its legend, line.
 _CURVES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "loss": ("Loss (nats)", "training", _TRAINING),
@@ -70,12 +62,9 @@ _CURVES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "val_micro_pr_auc": ("Validation PR-AUC", "micro (tags pooled)", _POOLED),
 }
 
-# The first of these columns that has a value decides which epoch is the best.
-_MONITORED = {
-    "val_macro_auc_roc": np.nanargmax,
-    "val_accuracy": np.nanargmax,
-    "val_loss": np.nanargmin,
-}
+# The first of these columns that has a value decides which epoch is the best. The sign
+# is negative where lower is better.
+_MONITORED = {"val_macro_auc_roc": 1, "val_accuracy": 1, "val_loss": -1}
 
 
 @contextlib.contextmanager
@@ -105,12 +94,8 @@ def picture(
 
 
 def verbatim(label: str) -> str:
-    """Returns a label that matplotlib draws as it is, not as TeX between dollars.
-
-    Bytes of a file name that are not valid text are escaped.
-    """
-    label = label.encode("utf-8", "backslashreplace").decode("utf-8")
-    return label.replace("$", r"\$")
+    """Escapes dollars, which start TeX, and bytes of file names that are no text."""
+    return label.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
 
 
 def _use_fallback_fonts(fig: figure.Figure) -> None:
@@ -143,17 +128,13 @@ def learning_curves(
     The best epoch has the highest `val_macro_auc_roc`, else the highest
     `val_accuracy`, else the lowest `val_loss`; the legends give its values. Without
     validation they give those of the last epoch. `history` holds the columns of
-    `history.csv`: `epoch`, `loss`, `val_loss`, and from 0 to 1 `accuracy`,
-    `val_accuracy`, `val_{macro,micro}_auc_roc` and `_pr_auc`. Each is optional; NaN
-    stands for "not measured".
+    `history.csv`, each optional; NaN stands for "not measured".
 
     Raises:
       ValueError: if there is nothing to draw or the columns differ in length.
     """
     columns = _columns(history)
-    panels = list(
-        dict.fromkeys(_CURVES[name][0] for name in _CURVES if name in columns)
-    )
+    panels = [*dict.fromkeys(_CURVES[name][0] for name in _CURVES if name in columns)]
     if not panels:
         raise ValueError(
             f"history has nothing to draw in its columns {sorted(history)}: it "
@@ -175,21 +156,22 @@ def legend_below(ax: axes.Axes, **options: Any) -> None:
 
 def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
     """Returns the known columns that hold a value, and `epoch`."""
-    known = [name for name in ("epoch", *_CURVES) if name in history]
-    lengths = {name: len(history[name]) for name in known}
+    known = {name: history[name] for name in ("epoch", *_CURVES) if name in history}
+    lengths = {name: len(values) for name, values in known.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"history has columns of different lengths: {lengths}")
-    columns = {name: np.asarray(history[name], np.float64) for name in known}
-    columns = {name: col for name, col in columns.items() if np.isfinite(col).any()}
     epochs = np.arange(1.0, 1 + max(lengths.values(), default=0))
-    return {"epoch": epochs, **columns}
+    columns = {name: np.asarray(values, float) for name, values in known.items()}
+    return {"epoch": epochs} | {
+        x: y for x, y in columns.items() if np.isfinite(y).any()
+    }
 
 
 def _marked_epoch(columns: Mapping[str, np.ndarray]) -> tuple[int, str]:
     """Returns the row whose values the legends give, and the legends' title."""
-    for key, best in _MONITORED.items():
+    for key, sign in _MONITORED.items():
         if key in columns:
-            at = int(best(columns[key]))
+            at = int(np.nanargmax(sign * columns[key]))
             return at, f"At the best epoch, {columns['epoch'][at]:.0f}:"
     return -1, f"At the last epoch, {columns['epoch'][-1]:.0f}:"
 
@@ -206,31 +188,27 @@ def _draw_panel(
             ax.plot(epochs[at], value, "o", color=line["color"])
     ax.axvline(epochs[at], color=GREY, linewidth=1, linestyle=":", zorder=0)
     ax.set_title(title)
-    _label_epochs(ax)
-    if title == "Accuracy":
-        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+    _format_axes(ax, in_percent=title == "Accuracy")
 
 
-def _label_epochs(ax: axes.Axes) -> None:
+def _format_axes(ax: axes.Axes, *, in_percent: bool) -> None:
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+    if in_percent:
+        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
 
 
 def accuracy_curves(
     curves: Mapping[str, Sequence[float]], path: files.PathLike, *, title: str
 ) -> None:
-    """Draws accuracy against the epoch, one line for each model.
-
-    `curves` holds the accuracy after each epoch, 0 to 1, of at most four models.
-    """
+    """Draws the accuracy after each epoch, 0 to 1, of at most four models."""
     with picture(path, title, (6.4, 4.2)) as fig:
         ax = fig.subplots()
         for (name, values), line in zip(curves.items(), LINES, strict=False):
             label = f"{verbatim(name)}: {values[-1]:.1%} at the end"
             ax.plot(np.arange(1, len(values) + 1), values, label=label, **line)
-        _label_epochs(ax)
+        _format_axes(ax, in_percent=True)
         ax.set_ylabel("accuracy")
-        ax.yaxis.set_major_formatter(ticker.PercentFormatter(1))
         ax.legend(loc="lower right", handlelength=3)
 
 
@@ -239,8 +217,7 @@ def confusion_matrix(
 ) -> None:
     """Draws a confusion matrix: clips as numbers, shares of a row as colours.
 
-    `matrix` is `[genres, genres]` clips; rows are the true genres, columns the
-    predicted ones, both in the order of the vocabulary.
+    `matrix` is `[true genres, predicted genres]`, in the order of the vocabulary.
     """
     matrix, num_genres = np.asarray(matrix), len(vocabulary)
     names = [verbatim(name) for name in vocabulary]
@@ -259,9 +236,8 @@ def confusion_matrix(
             ink = "white" if shares[row, column] > 55 else INK
             clips_there = str(matrix[row, column])
             ax.text(column, row, clips_there, ha="center", va="center", color=ink)
-        bar = fig.colorbar(image, ax=ax, fraction=0.05, aspect=25)
-        bar.set_label("share of the true genre (%)")
-        bar.ax.spines["outline"].set_visible(False)
+        what = "share of the true genre (%)"
+        fig.colorbar(image, ax=ax, fraction=0.05, aspect=25, label=what)
 
 
 def _label_cells(ax: axes.Axes, rows: list[str], columns: list[str]) -> None:
@@ -306,8 +282,7 @@ def taggram(
         ax.set_yticks(places[:-1] + 0.5, [verbatim(labels[row]) for row in rows])
         ax.invert_yaxis()
         _label_times(ax, edges)
-        bar = fig.colorbar(mesh, ax=ax, fraction=0.04, aspect=15, label="score")
-        bar.ax.spines["outline"].set_visible(False)
+        fig.colorbar(mesh, ax=ax, fraction=0.04, aspect=15, label="score")
 
 
 def _label_times(ax: axes.Axes, edges: np.ndarray) -> None:

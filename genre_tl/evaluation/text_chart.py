@@ -16,13 +16,7 @@ def bar_chart(
     *,
     ascii_only: bool = False,
 ) -> str:
-    """Returns a bar for each score, the highest first.
-
-    Args:
-      scores: `[labels]`, 0 to 1; 1 is a bar of full length.
-      labels: the names of the scores.
-      width: longest line in characters, at least 30.
-      ascii_only: for terminals without Unicode.
+    """Returns a bar for each score, the highest first; a score of 1 fills the width.
 
     Raises:
       ValueError: if the lengths differ or a score is not from 0 to 1.
@@ -36,10 +30,9 @@ def bar_chart(
     names = [_fitted(labels[i], width // 2, ascii_only) for i in order]
     name_width = max(map(len, names), default=0)
     bar_width = width - name_width - len("  100.0 %  ")
-    draw = _ascii_bar if ascii_only else _block_bar
     lines = [
-        f"{name:<{name_width}}  {100 * value:>5.1f} %  {draw(value, bar_width)}"
-        for name, value in zip(names, np.clip(values[order], 0, 1), strict=True)
+        f"{name:<{name_width}}  {100 * x:>5.1f} %  {_bar(x * bar_width, ascii_only)}"
+        for name, x in zip(names, np.clip(values[order], 0, 1), strict=True)
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -51,10 +44,6 @@ def _fitted(label: str, width: int, ascii_only: bool) -> str:
     return label if len(label) <= width else label[: width - len(cut)] + cut
 
 
-def _block_bar(value: float, width: int) -> str:
-    full, eighths = divmod(round(value * width * 8), 8)
-    return "█" * full + " ▏▎▍▌▋▊▉"[eighths]
-
-
-def _ascii_bar(value: float, width: int) -> str:
-    return "#" * round(value * width)
+def _bar(length: float, ascii_only: bool) -> str:
+    full, eighths = divmod(round(length * 8), 8)
+    return "#" * round(length) if ascii_only else "█" * full + " ▏▎▍▌▋▊▉"[eighths]

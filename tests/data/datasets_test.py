@@ -53,7 +53,7 @@ def test_groups_with_a_common_key_are_merged(keys):
 
 def test_labels_that_look_alike_are_named_in_one_warning_for_each_set(caplog):
     labels = ["rock", "jazz", "Rock", "rock ", "caf\u00e9", "cafe\u0301", "hip hop"]
-    datasets.warn_about_similar_labels("music", [*labels, "hiphop"])
+    datasets.check_labels("music", [*labels, "hiphop"], "label")
     first, second, third = (record.getMessage() for record in caplog.records)
     assert first.startswith("music: labels 'rock', 'Rock', 'rock ' differ only in")
     assert r"'caf\xe9', 'cafe\u0301'" in second
