@@ -31,7 +31,10 @@ class Frontend:
       T: samples that the low-pass averages; None is 2**J.
       max_order: highest scattering order, 1 or 2.
       segment_frames: frames in one fixed-length model input.
-      log_floor: added before the logarithm; full scale is 1.
+      log_floor: added before the logarithm; full scale is 1, or the level if that is
+        removed.
+      remove_level: whether to divide each segment's coefficients by the root mean
+        square of its first order, so that loudness has no effect.
     """
 
     J: int = 13
@@ -39,7 +42,8 @@ class Frontend:
     T: int | None = None
     max_order: int = 2
     segment_frames: int = 59
-    log_floor: float = 1e-5
+    log_floor: float = 1e-4
+    remove_level: bool = True
 
     @property
     def hop_samples(self) -> int:
@@ -170,6 +174,7 @@ _TINY: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 8, "crop_frames": 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(),
     "paper": Preset(
+        frontend=Frontend(log_floor=1e-5, remove_level=False),
         model=Model(dropout=0.7, readout="last"),
         pretrain=Training(max_epochs=1000, min_delta=1e-4, **_PAPER),
         finetune=FineTuning(

@@ -10,7 +10,10 @@ import tensorflow as tf
 from genre_tl import params, scattering
 from genre_tl.features import framing
 
-_ARGUMENTS = ("J", "Q", "T", "max_order", "log_floor")
+# A lower level is silence.
+_MIN_LEVEL = 1e-7
+
+_ARGUMENTS = ("J", "Q", "T", "max_order", "log_floor", "remove_level")
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
@@ -32,7 +35,10 @@ class LogScattering(keras.layers.Layer):
       T: samples that the low-pass averages; 2**J if None. Frames are the power of
         two not above T apart.
       max_order: 1 or 2.
-      log_floor: added before the logarithm; full scale is 1.
+      log_floor: added before the logarithm; full scale is 1, or the level if that is
+        removed.
+      remove_level: whether to divide each row's coefficients by the root mean square
+        of its valid first-order coefficients, so that loudness has no effect.
       **kwargs: of `keras.layers.Layer`.
     """
 
@@ -43,11 +49,13 @@ class LogScattering(keras.layers.Layer):
         T: int | None = None,
         max_order: int = 2,
         log_floor: float = 1e-5,
+        remove_level: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.J, self.Q, self.T = J, Q, T
         self.max_order, self.log_floor = max_order, log_floor
+        self.remove_level = remove_level
         self.scattering = scattering.Scattering1D(J, Q, T, max_order, dtype="float32")
         meta = self.scattering.meta()
         self._is_second = meta["order"] == 2
@@ -72,10 +80,22 @@ class LogScattering(keras.layers.Layer):
     def of_mirrored(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Returns the frames of rows from `framing.cut` with these valid samples."""
         coefficients = self.scattering(waveform)
-        frames = tf.transpose(self._log(coefficients), [0, 2, 1])
-        starts = tf.range(frames.shape[1]) * self._hop
+        starts = tf.range(coefficients.shape[2]) * self._hop
         is_valid = starts[:, tf.newaxis] < tf.maximum(lengths, 1)[:, None, None]
+        if self.remove_level:
+            coefficients /= self._level(coefficients, is_valid)
+        frames = tf.transpose(self._log(coefficients), [0, 2, 1])
         return tf.where(is_valid, frames, tf.constant(framing.PAD_VALUE, frames.dtype))
+
+    def _level(self, coefficients: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
+        """Returns the root mean square of the first order, `[batch, 1, 1]`."""
+        num_second = int(self._is_second.sum())
+        first = coefficients[:, 1 : coefficients.shape[1] - num_second]
+        weight = tf.cast(tf.transpose(is_valid, [0, 2, 1]), first.dtype)
+        power = tf.reduce_mean(first**2, 1, keepdims=True)
+        total = tf.reduce_sum(power * weight, 2, keepdims=True)
+        level = tf.sqrt(total / tf.reduce_sum(weight, 2, keepdims=True))
+        return tf.maximum(level, _MIN_LEVEL)
 
     def _log(self, coefficients: tf.Tensor) -> tf.Tensor:
         # [batch, 1 + first + second, frames]

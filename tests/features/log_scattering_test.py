@@ -9,14 +9,16 @@ from genre_tl import features, params, scattering
 TINY = params.PRESETS["tiny"].frontend
 
 
-def _frames(waveform):
-    return features.LogScattering.from_params(TINY)(waveform).numpy()
+def _frames(waveform, **changes):
+    frontend = dataclasses.replace(TINY, **changes)
+    return features.LogScattering.from_params(frontend)(waveform).numpy()
 
 
 def test_padding_is_masked_and_changes_nothing():
     clip = reference.music(TINY.segment_samples)
     clip[:, 10_000:] = 0
-    frames = _frames(clip)
+    # Of the padded clip the level is measured on fewer frames.
+    frames = _frames(clip, remove_level=False)
     num_frames = TINY.num_frames(10_000)
     assert np.all(frames[:, num_frames:] == features.PAD_VALUE)
     # The same as reflecting the clip at its last sample.
@@ -24,8 +26,9 @@ def test_padding_is_masked_and_changes_nothing():
     mirrored[:, 10_000:19_999] = clip[:, 9_998::-1]
     mirrored[:, 19_999:29_997] = clip[:, 1:9_999]
     mirrored[:, 29_997:] = clip[:, 9_998 : 9_998 - (mirrored.shape[1] - 29_997) : -1]
+    expected = _frames(mirrored, remove_level=False)
     np.testing.assert_allclose(
-        frames[:, :num_frames], _frames(mirrored)[:, :num_frames], atol=1e-4
+        frames[:, :num_frames], expected[:, :num_frames], atol=1e-4
     )
 
 
@@ -42,9 +45,10 @@ def test_frames_are_logarithms_of_the_coefficients():
     clip = reference.music(TINY.segment_samples)
     coefficients = scattering.Scattering1D(TINY.J, TINY.Q)(clip).numpy()[0]
     meta = scattering.Scattering1D(TINY.J, TINY.Q).meta()
-    logs = np.log(coefficients + TINY.log_floor)
-    frames = _frames(clip)[0].T
     num_first = np.sum(meta["order"] == 1)
+    level = np.sqrt(np.mean(coefficients[1 : 1 + num_first] ** 2))
+    logs = np.log(coefficients / level + TINY.log_floor)
+    frames = _frames(clip)[0].T
     np.testing.assert_allclose(frames[:num_first], logs[1 : 1 + num_first], atol=1e-4)
     parents = logs[1 + meta["n"][1 + num_first :, 0].astype(int)]
     np.testing.assert_allclose(
@@ -52,11 +56,20 @@ def test_frames_are_logarithms_of_the_coefficients():
     )
 
 
-def test_the_second_order_is_independent_of_loudness():
+def test_loudness_has_no_effect():
+    clip = reference.music(TINY.segment_samples)
+    clip[:, 20_000:] = 0  # Padding must not count.
+    for gain in (10, 1e-2):
+        np.testing.assert_allclose(_frames(clip), _frames(gain * clip), atol=1e-3)
+
+
+def test_without_removal_of_the_level_the_second_order_is_independent_of_loudness():
     clip = reference.music(TINY.segment_samples)
     meta = scattering.Scattering1D(TINY.J, TINY.Q).meta()
     second = meta["order"][1:] == 2
-    loud, soft = _frames(1000 * clip)[..., second], _frames(100 * clip)[..., second]
+    loud, soft = (
+        _frames(gain * clip, remove_level=False)[..., second] for gain in (1000, 100)
+    )
     np.testing.assert_allclose(loud, soft, atol=2e-2)
 
 
