@@ -81,9 +81,7 @@ class Fold:
 
 
 def divide(
-    table: datasets.Dataset,
-    plan: Plan,
-    parts: Mapping[str, np.ndarray] | None = None,
+    table: datasets.Dataset, plan: Plan, parts: run_folder.Parts | None = None
 ) -> list[Fold]:
     """Returns all folds of all repeats; groups of clips stay together.
 
@@ -110,31 +108,28 @@ def _training_rows(
     plan: Plan,
     test: np.ndarray,
     seed: int,
-    parts: Mapping[str, np.ndarray] | None,
+    parts: run_folder.Parts | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     train = parts["train"] if parts else np.setdiff1d(np.arange(len(table)), test)
     valid = test[:0]
     if parts and plan.protocol == "strict":
         valid = parts["valid"]
     elif plan.protocol == "strict":
-        inner = _inner_fold(table.select(train), seed)
-        valid, train = train[inner], np.delete(train, inner)
+        fewest = min(splits.groups_by_genre(inner := table.select(train)))
+        if fewest < 2:
+            raise ValueError(
+                f"{table.root}: --protocol=strict needs two groups of training clips "
+                "of each genre, and one has a single one: use more folds or "
+                "--protocol=paper"
+            )
+        held = splits.folds(inner, min(_INNER_FOLDS, fewest), seed)[0]
+        valid, train = train[held], np.delete(train, held)
     if plan.clips_per_genre:
         shuffled = np.random.default_rng(seed).permutation(train)
         classes = table.classes[shuffled]
         some = [shuffled[classes == c][: plan.clips_per_genre] for c in set(classes)]
         train = np.sort(np.concatenate(some))
     return train, valid
-
-
-def _inner_fold(table: datasets.Dataset, seed: int) -> np.ndarray:
-    fewest = min(splits.groups_by_genre(table))
-    if fewest < 2:
-        raise ValueError(
-            f"{table.root}: --protocol=strict needs two groups of training clips of "
-            "each genre, and one has a single one: use more folds or --protocol=paper"
-        )
-    return splits.folds(table, min(_INNER_FOLDS, fewest), seed)[0]
 
 
 class Record:
@@ -257,8 +252,14 @@ class _Trainer:
     def __init__(
         self, data: run_folder.Data, preset: params.Preset, plan: Plan
     ) -> None:
-        self._data, self._curves = data, plan.curves
-        self._stages = finetune.Stages(data, preset, plan.start)
+        self._data, self._model, self._curves = data, preset.model, plan.curves
+        self._source = run_folder.read_model(plan.start) if plan.start else None
+        changes = {"probe": {"method": "probe"}, "random": finetune.RANDOM}
+        self._recipes = {
+            model: dataclasses.replace(preset.finetune, **changes.get(model, {}))
+            for model in plan.models
+        }
+        self._network: fitting.WholeNetwork | None = None
 
     def run(self, model: str, fold: Fold) -> dict[str, Any]:
         """Returns the line of a fold."""
@@ -292,23 +293,29 @@ class _Trainer:
         features, rows = self._data.features, range(len(self._data.table))
         return np.stack([pipeline.frame_statistics(features, [r])[0] for r in rows])
 
+    @functools.cached_property
+    def _head(self) -> fitting.LinearProbe:
+        recipe = next(iter(self._recipes.values()))
+        return fitting.LinearProbe(self._source, self._data, recipe)
+
     def _train(self, model: str, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
-        stages, is_random = self._stages, model == "random"
-        method = {"random": "finetune", "probe": "probe"}.get(model, stages.method)
-        history: run_folder.History = []
-        if not is_random and stages.head_epochs:
-            stages.head.begin(fold.train)
-            history, kept = self._fit(stages.head, stages.head_epochs, fold)
-            stage: fitting.Stage = stages.head
-        if method == "finetune":
-            network = stages.initial(fold.train, fold.seed, is_random=is_random)
+        recipe, history = self._recipes[model], run_folder.History()
+        if recipe.head_epochs:
+            stage: fitting.Stage = self._head
+            self._head.begin(fold.train)
+            history, kept = self._fit(stage, recipe.head_epochs, fold)
+        if recipe.method == "finetune":
+            source = None if model == "random" else self._source
+            arguments = self._data, self._model, fold.train, fold.seed, source
+            network = finetune.classifier(*arguments)
             if history:
-                stages.head.give_head(network)
-            stage = stages.network
+                self._head.give_head(network)
+            if self._network is None:
+                self._network = fitting.WholeNetwork(network, self._data, recipe)
+            stage = self._network
             stage.begin(fold.train, fold.seed, network)
-            rest, best = self._fit(stage, stages.recipe.max_epochs, fold)
-            kept = len(history) + best
-            history += rest
+            rest, best = self._fit(stage, recipe.max_epochs, fold)
+            history, kept = history + rest, len(history) + best
         found = {"epoch": kept, "history": run_folder.columns(history)}
         return stage.scores(fold.test).argmax(axis=1), found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -17,56 +18,8 @@ from genre_tl.features import pipeline
 from genre_tl.model import networks, transfer
 from genre_tl.training import fitting, run_folder
 
-
-class Stages:
-    """The stages of fine-tuning on one collection, each compiled when it is needed.
-
-    Attributes:
-      recipe: `finetune` of the preset.
-      method: `finetune` without `start`, else that of the recipe.
-      head_epochs: epochs of training the head alone; 0 without `start`.
-    """
-
-    def __init__(
-        self,
-        data: run_folder.Data,
-        preset: params.Preset,
-        start: files.PathLike | None,
-    ) -> None:
-        self.recipe, self._data, self._model = preset.finetune, data, preset.model
-        self._source = None if start is None else run_folder.read_model(start)
-        self.method = self.recipe.method if start else "finetune"
-        self.head_epochs = self.recipe.head_epochs if start else 0
-
-    @functools.cached_property
-    def head(self) -> fitting.LinearProbe:
-        """Trains the head on the frozen backbone of the tagger."""
-        return fitting.LinearProbe(self._source, self._data, self.recipe)
-
-    @functools.cached_property
-    def network(self) -> fitting.WholeNetwork:
-        """Trains the whole network."""
-        return fitting.WholeNetwork(self._classifier(0), self._data, self.recipe)
-
-    def initial(
-        self, train: np.ndarray, seed: int, *, is_random: bool = False
-    ) -> keras.Model:
-        """Returns a classifier with the backbone of the tagger, or random weights.
-
-        A backbone keeps the statistics of its own training clips; with random weights
-        frames are standardised on the rows in `train`.
-        """
-        network = self._classifier(seed)
-        if is_random or self._source is None:
-            statistics = pipeline.frame_statistics(self._data.features, train)
-            networks.standardize(network, *statistics)
-        else:
-            transfer.copy_backbone(self._source, network)
-        return network
-
-    def _classifier(self, seed: int) -> keras.Model:
-        sizes = self._data.features.num_paths, len(self._data.table.vocabulary)
-        return networks.classifier(self._model, *sizes, seed=seed)
+RANDOM: dict[str, Any] = {"method": "finetune", "head_epochs": 0}
+"""What the recipe of a network without a pre-trained backbone has."""
 
 
 def finetune(
@@ -97,7 +50,7 @@ def finetune(
     identity = run_folder.identity("finetune", data, preset, seed, **facts)
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
-            network = _train(run, data, Stages(data, preset, start), seed, callbacks)
+            network = _train(run, data, preset, start, seed, callbacks)
             found = {}
             for part in ("valid", "test"):
                 if len(rows := data.parts[part]):
@@ -110,34 +63,60 @@ def finetune(
 def _train(
     run: run_folder.Run,
     data: run_folder.Data,
-    stages: Stages,
+    preset: params.Preset,
+    start: files.PathLike | None,
     seed: int,
     callbacks: fitting.Callbacks,
 ) -> keras.Model:
     """Runs the stages that are due and returns the best network."""
-    train, valid = data.parts["train"], data.parts["valid"]
-    is_probe = stages.method == "probe"
-    network = stages.initial(train, seed)
+    train, valid, recipe = data.parts["train"], data.parts["valid"], preset.finetune
+    if not start:
+        recipe = dataclasses.replace(recipe, **RANDOM)
+    source = run_folder.read_model(start) if start else None
+    network = classifier(data, preset.model, train, seed, source)
 
     def validated(stage: fitting.Stage) -> fitting.Callbacks:
         measure = functools.partial(_measure, data.table)
         return [*fitting.validation(stage, data, valid, measure), *callbacks]
 
-    if is_probe or len(run.history) < stages.head_epochs:
+    if recipe.method == "probe" or len(run.history) < recipe.head_epochs:
         # Training the head takes seconds, so it is not resumed but repeated.
-        head, epochs = stages.head, stages.head_epochs
+        head, is_valid = fitting.LinearProbe(source, data, recipe), len(valid) > 0
         head.begin(train)
         run.history, _ = fitting.fit_best(
-            head, epochs, validated(head), valid=len(valid) > 0
+            head, recipe.head_epochs, validated(head), valid=is_valid
         )
         head.give_head(network)
-    if is_probe:
+    if recipe.method == "probe":
         run.write_history()
         return network
-    run.first, stage = stages.head_epochs, stages.network
-    stage.begin(train, seed, network)
-    fitting.train_in_folder(run, stage, stages.recipe, validated(stage))
-    return stage.model
+    run.first = recipe.head_epochs
+    stage = fitting.WholeNetwork(network, data, recipe)
+    stage.begin(train, seed)
+    fitting.train_in_folder(run, stage, recipe, validated(stage))
+    return network
+
+
+def classifier(
+    data: run_folder.Data,
+    model: params.Model,
+    train: np.ndarray,
+    seed: int,
+    source: keras.Model | None,
+) -> keras.Model:
+    """Returns a classifier with the backbone of `source`, or with random weights.
+
+    A backbone keeps the statistics of its own training clips; with random weights
+    frames are standardised on the rows in `train`.
+    """
+    sizes = data.features.num_paths, len(data.table.vocabulary)
+    network = networks.classifier(model, *sizes, seed=seed)
+    if source is None:
+        statistics = pipeline.frame_statistics(data.features, train)
+        networks.standardize(network, *statistics)
+    else:
+        transfer.copy_backbone(source, network)
+    return network
 
 
 def _measure(

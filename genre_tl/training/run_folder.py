@@ -39,6 +39,7 @@ from genre_tl.features import pipeline
 from genre_tl.model import networks
 
 History = list[dict[str, float]]
+Parts = Mapping[str, np.ndarray]
 
 _MONITORS = {"pretrain": "val_macro_auc_roc", "finetune": "val_accuracy"}
 _PACKAGES = ("tensorflow", "keras", "kymatio", "numpy", "scikit-learn")
@@ -54,7 +55,7 @@ class Data:
     table: datasets.Dataset
     segment_frames: int  # of one model input
     split: str = "folds"  # name of the division, for reports
-    parts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    parts: Parts = dataclasses.field(default_factory=dict)
     """Rows `train`, `valid` (choose the epoch) and `test` (scored once, at the end);
     the last two may be empty. Cross-validation also takes data without parts."""
 
