@@ -6,11 +6,9 @@
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
     python -m tools.benchmark --what=accuracy song.mp3
 
-Peers: kymatio for the scattering layer, `keras.layers.GRU` for a training step, a loop
-over soundfile and kymatio for prediction from files. `accuracy` compares the scattering
-layer with kymatio in double precision and draws the coefficients of a recording. Prints
-Markdown tables; docs/benchmarks.md has those of one machine. Run nothing else
-meanwhile.
+Prints Markdown tables; docs/benchmarks.md has those of one machine, and the peers.
+`accuracy` compares the scattering layer with kymatio in double precision and draws the
+coefficients of a recording. Run nothing else meanwhile.
 """
 
 from __future__ import annotations

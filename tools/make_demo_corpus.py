@@ -24,18 +24,9 @@ flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0)
 
 def main(argv: list[str]) -> None:
     del argv
-    builder.write(
-        FLAGS.output_dir,
-        num_tagged=FLAGS.num_tagged,
-        clips_per_genre=FLAGS.clips_per_genre,
-        clip_secs=FLAGS.clip_secs,
-        seed=FLAGS.seed,
-    )
-    print(
-        f"{FLAGS.output_dir}: {FLAGS.num_tagged} tagged clips in tagged, "
-        f"{10 * FLAGS.clips_per_genre} clips of ten genres in genres, "
-        f"{FLAGS.clip_secs:g} s each"
-    )
+    names = "num_tagged", "clips_per_genre", "clip_secs", "seed"
+    builder.write(FLAGS.output_dir, **{name: getattr(FLAGS, name) for name in names})
+    print(f"written: {FLAGS.output_dir}/tagged, {FLAGS.output_dir}/genres")
 
 
 def cli() -> None:

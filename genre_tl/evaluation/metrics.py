@@ -173,15 +173,14 @@ class GenreMetrics:
             cells = genre, *shares, self.support[row], self._mistaken_for(row)
             lines.append(form.format(*cells).rstrip())
         low, high = self.accuracy_interval
-        return (
-            "\n".join(lines)
-            + f"""
-
-accuracy           {percent(self.accuracy)} of {self.num_clips} clips \
-(95 % interval {100 * low:.1f} to {percent(high)})
-balanced accuracy  {percent(self.balanced_accuracy)}
-in short           {self.in_words()}"""
-        )
+        accuracy = f"{percent(self.accuracy)} of {self.num_clips} clips"
+        interval = f"95 % interval {100 * low:.1f} to {percent(high)}"
+        lines += [
+            f"\naccuracy           {accuracy} ({interval})",
+            f"balanced accuracy  {percent(self.balanced_accuracy)}",
+            f"in short           {self.in_words()}",
+        ]
+        return "\n".join(lines)
 
     def _mistaken_for(self, row: int) -> str:
         wrong = self.confusion[row].copy()

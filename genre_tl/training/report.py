@@ -16,6 +16,7 @@ from genre_tl.evaluation import intervals, metrics, plots
 from genre_tl.training import cross_validation, run_folder
 
 Record = cross_validation.Record
+_Lines = Sequence[Mapping[str, Any]]
 
 _NAMES = {
     "transfer": "transfer",
@@ -33,12 +34,8 @@ Published for all of GTZAN and MagnaTagATune, ten times 10-fold: 95.8 % with tra
 def write(record: Record, *, start: files.PathLike | None = None) -> str:
     """Writes `report.md`, `report.json` and pictures into the record's folder.
 
-    Args:
-      record: a cross-validation with at least one finished fold.
-      start: the pre-training run, to report its metrics too.
-
-    Returns:
-      The text to show: the table, warnings and the result in words.
+    Reports the pre-training run `start` too. Returns the text to show: the table,
+    warnings and the result in words.
 
     Raises:
       ValueError: if no fold has finished.
@@ -47,6 +44,8 @@ def write(record: Record, *, start: files.PathLike | None = None) -> str:
         raise ValueError(f"{record.folder}: no fold has finished")
     results = summary(record)
     table = [_table(results), *_warnings(record, results)]
+    model, of_model = next(iter(results["models"].items()))
+    in_words = f"{_NAMES[model]}: {of_model['in_words']}."
     sections = [
         _head(record),
         *table,
@@ -54,12 +53,12 @@ def write(record: Record, *, start: files.PathLike | None = None) -> str:
         *_by_genre(record, results),
         *(_source(record, pathlib.Path(start)) if start else []),
         _method(record),
-        _in_words(results),
+        in_words,
     ]
     files.write_json(record.folder / "report.json", results)
     files.write_text(record.folder / "report.md", "\n\n".join(sections) + "\n")
     written = f"written: {record.folder}/report.md, report.json, pictures"
-    return "\n\n".join([*table, written, _in_words(results)])
+    return "\n\n".join([*table, written, in_words])
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -68,32 +67,26 @@ def summary(record: Record) -> dict[str, Any]:
     Accuracies are from 0 to 1, over all test predictions of a model. Differences are
     over the test predictions that both models have made.
     """
-    by_model = {
-        model: [line for line in record.lines if line["model"] == model]
-        for model in _NAMES
-    }
+    lines = {x: [y for y in record.lines if y["model"] == x] for x in _NAMES}
     return {
-        "models": {
-            model: _of_model(record, lines)
-            for model, lines in by_model.items()
-            if lines
-        },
+        "models": {x: _of_model(record, y) for x, y in lines.items() if y},
         "differences": {
             f"{one} - {other}": difference
             for one, other in itertools.combinations(_NAMES, 2)
-            if (difference := _difference(record, by_model[one], by_model[other]))
+            if (difference := _difference(record, lines[one], lines[other]))
         },
     }
 
 
-def _of_model(record: Record, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _of_model(record: Record, lines: _Lines) -> dict[str, Any]:
     data, vocabulary = record.settings["data"], record.settings["vocabulary"]
     test = np.concatenate([line["test"] for line in lines])
     predicted = np.concatenate([line["predicted"] for line in lines])
-    classes = np.array(data["classes"])[test]
-    pooled = metrics.genre_metrics(
-        classes, np.eye(len(vocabulary))[predicted], vocabulary
+    classes, scores = (
+        np.array(data["classes"])[test],
+        np.eye(len(vocabulary))[predicted],
     )
+    pooled = metrics.genre_metrics(classes, scores, vocabulary)
     num_groups = len(set(np.array(data["groups"])[test]))
     recall = map(metrics.or_none, pooled.recall)
     results: dict[str, Any] = {
@@ -113,11 +106,7 @@ def _of_model(record: Record, lines: Sequence[Mapping[str, Any]]) -> dict[str, A
     return results
 
 
-def _difference(
-    record: Record,
-    ours: Sequence[Mapping[str, Any]],
-    theirs: Sequence[Mapping[str, Any]],
-) -> dict[str, Any] | None:
+def _difference(record: Record, ours: _Lines, theirs: _Lines) -> dict[str, Any] | None:
     """Compares two models on the predictions that both have made, if any."""
     difference = _is_right(record, ours) - _is_right(record, theirs)
     compared = np.isfinite(difference)
@@ -133,7 +122,7 @@ def _difference(
     }
 
 
-def _is_right(record: Record, lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _is_right(record: Record, lines: _Lines) -> np.ndarray:
     """Returns `[repeats, clips]`: 1, 0, or NaN for a clip that was not tested."""
     classes = np.array(record.settings["data"]["classes"])
     num_repeats = max(line["repeat"] for line in record.lines) + 1
@@ -198,7 +187,7 @@ def _warnings(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
             "Pre-train without them."
         )
     difference = results["differences"].get("transfer - random")
-    if difference is None or round(100 * difference["value"], 1) >= 0:
+    if not difference or round(100 * difference["value"], 1) >= 0:
         return
     points = f"{-100 * difference['value']:.1f} points"
     if difference["interval"] and difference["interval"][1] < 0:
@@ -229,19 +218,14 @@ def _curves(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     yield f"## Accuracy by epoch\n\n![accuracy](accuracy.png)\n\n{title}."
     if kind == "test":
         yield "The test clips are read after each epoch for this plot only."
-    yield from _speed(curves)
-
-
-def _speed(curves: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    if not curves.keys() >= {_NAMES["transfer"], _NAMES["random"]}:
-        return
-    final = curves[_NAMES["random"]][-1]
-    reached = np.flatnonzero(np.array(curves[_NAMES["transfer"]]) >= final)
-    when = f"first at epoch {reached[0] + 1}" if len(reached) else "at no epoch"
-    yield (
-        f"Transfer reaches {when} the final accuracy of random initialisation "
-        f"({final:.1%}, epoch {len(curves[_NAMES['random']])})."
-    )
+    transfer, random = (curves.get(_NAMES[x]) for x in ("transfer", "random"))
+    if transfer and random:
+        reached = np.flatnonzero(np.array(transfer) >= random[-1])
+        when = f"first at epoch {reached[0] + 1}" if len(reached) else "at no epoch"
+        yield (
+            f"Transfer reaches {when} the final accuracy of random initialisation "
+            f"({random[-1]:.1%}, epoch {len(random)})."
+        )
 
 
 def _by_genre(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
@@ -293,8 +277,3 @@ nothing: they are predicted once, at the end. Accuracy is the share of correct t
 predictions; its interval is Wilson's, with the number of independent groups of clips
 (such as artists). The interval of a difference is the paired bootstrap over groups and
 repeats (Owen, 2007).{_PUBLISHED * published}"""
-
-
-def _in_words(results: Mapping[str, Any]) -> str:
-    model, of_model = next(iter(results["models"].items()))
-    return f"{_NAMES[model]}: {of_model['in_words']}."

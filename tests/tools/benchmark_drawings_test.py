@@ -16,9 +16,7 @@ def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
     coefficients = np.array([[0.0] * 4, [2.0] * 4, [4.0] * 4, [1.0] * 4])
     waveform = np.sin(np.arange(8000.0))
     path = tmp_path / "scaleogram.png"
-    drawings.scaleogram(
-        waveform, coefficients[1:3], coefficients, meta, path, title="Tones"
-    )
+    drawings.scaleogram(waveform, coefficients[1:3], coefficients, meta, path)
     assert image.imread(path).ndim == 3
     _, first, second = drawn[0].axes
     assert first.get_yscale() == "log"
@@ -31,9 +29,8 @@ def test_scaleogram_shows_each_order_at_its_frequencies(tmp_path, drawn):
 def test_path_errors_are_drawn_by_order(tmp_path, drawn):
     errors = {"standard": np.array([1e-4, 2e-4, 3e-4])}
     path = tmp_path / "errors.png"
-    drawings.path_errors(
-        errors, np.array([0, 1, 2]), np.array([1.0, 100, 10]), path, title="Errors"
-    )
+    hz = np.array([1.0, 100, 10])
+    drawings.path_errors(errors, np.array([0, 1, 2]), hz, path)
     assert image.imread(path).ndim == 3
     first, second = drawn[0].axes
     assert first.get_lines()[0].get_ydata() == [2e-4]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,29 +10,24 @@ from matplotlib import axes, ticker
 from genre_tl import params
 from genre_tl.evaluation import plots
 
+_HZ = ticker.StrMethodFormatter("{x:g}")
+
 
 def scaleogram(
     waveform: np.ndarray,
     first: np.ndarray,
     coefficients: np.ndarray,
     meta: Mapping[str, np.ndarray],
-    path: str | os.PathLike[str],
-    *,
-    title: str,
+    path: str,
 ) -> None:
     """Draws a waveform, the first order over time and the second over modulation.
 
-    Args:
-      waveform: `[samples]`, at least 1,000.
-      first: first order, `[paths, frames]`, at any resolution in time.
-      coefficients: all orders, `[paths, frames]`; the second is averaged over the
-        frames and shown relative to the first.
-      meta: `order`, `n` and `xi` (cycles a sample) of the coefficients.
-      path: the PNG to write, in an existing folder.
-      title: headline of the picture.
+    `first` may have any resolution in time. `coefficients` have all orders; the second
+    is averaged over the frames and shown relative to the first.
     """
     secs = len(waveform) / params.SAMPLE_RATE_HZ
     carriers_hz = meta["xi"][meta["order"] == 1, 0] * params.SAMPLE_RATE_HZ
+    title = "Scattering transform"
     with plots.picture(path, title, (9, 7.5), axes_grid=False) as fig:
         wave, upper, lower = fig.subplots(3, 1, height_ratios=[1, 3, 2])
         # The lowest and the highest sample of each column of the picture.
@@ -44,19 +38,15 @@ def scaleogram(
         decibels = 20 * np.log10(np.maximum(first, 1e-7))
         _mesh(upper, np.linspace(0, secs, first.shape[1]), carriers_hz, decibels)
         upper.set(xlabel="time (s)", ylabel="frequency (Hz)")
-        _mesh(lower, carriers_hz, *_second_order(coefficients, meta))
+        _mesh(lower, carriers_hz, *_second_order(coefficients.mean(1), meta))
         lower.set(xscale="log", xlabel="frequency (Hz)", ylabel="modulation (Hz)")
-        lower.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        lower.xaxis.set_major_formatter(_HZ)
 
 
 def _second_order(
-    coefficients: np.ndarray, meta: Mapping[str, np.ndarray]
+    mean: np.ndarray, meta: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns modulation frequencies, and means relative to the first order.
-
-    The means are `[modulations, carriers]`, NaN where there is no path.
-    """
-    mean = coefficients.mean(1)
+    """Returns frequencies, and means `[modulations, carriers]`, NaN without a path."""
     rows = np.flatnonzero(meta["order"] == 2)
     carrier, modulation = meta["n"][rows].astype(int).T
     shape = modulation.max() + 1, np.count_nonzero(meta["order"] == 1)
@@ -71,34 +61,22 @@ def _mesh(ax: axes.Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray) -> No
     low, high = np.nanpercentile(values, [5, 99.8])
     ax.pcolormesh(x, y, values, vmin=low, vmax=high, cmap="magma", rasterized=True)
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_major_formatter(_HZ)
 
 
 def path_errors(
-    errors: Mapping[str, np.ndarray],
-    order: np.ndarray,
-    hz: np.ndarray,
-    path: str | os.PathLike[str],
-    *,
-    title: str,
+    errors: Mapping[str, np.ndarray], order: np.ndarray, hz: np.ndarray, path: str
 ) -> None:
-    """Draws the relative error of every scattering path.
-
-    Args:
-      errors: `[paths]` for each of at most four transforms.
-      order: order of the paths, 0 to 2.
-      hz: centre frequency of each path's last wavelet.
-      path: the PNG to write, in an existing folder.
-      title: headline of the picture.
-    """
+    """Draws relative errors, each `[paths]`, against the last wavelet's frequency."""
+    title = "Relative error by path, against the exact transform"
     with plots.picture(path, title, (9, 4.8)) as fig:
         row = fig.subplots(1, 2, sharey=True)
         for ax, number in zip(row, (1, 2), strict=True):
             chosen = order == number
             for (name, values), line in zip(errors.items(), plots.LINES, strict=False):
                 label = f"{name}: median {np.median(values[chosen]):.1e}"
-                ax.plot(hz[chosen], values[chosen], ".", color=line["color"])
-                ax.lines[-1].set_label(label)
+                color = line["color"]
+                ax.plot(hz[chosen], values[chosen], ".", color=color, label=label)
             ax.set(xscale="log", yscale="log", title=f"order {number}")
             ax.set_xlabel("centre frequency of the last wavelet (Hz)")
             plots.legend_below(ax)

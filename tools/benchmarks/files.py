@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import os
 import pathlib
 import resource
 import subprocess
@@ -23,8 +24,7 @@ from genre_tl.audio import decoding
 from . import timing
 
 _RATE_HZ = params.SAMPLE_RATE_HZ
-_LOOP_FILES = 3
-_LOOP_SECS = 30
+_LOOP_FILES, _LOOP_SECS = 3, 30
 _PIECE_SAMPLES = 240 * _RATE_HZ
 
 
@@ -33,9 +33,6 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
 
     The peer is a loop over soundfile and kymatio, timed for the first 30 s of a few
     files and scaled.
-
-    Raises:
-      ValueError: if there is no audio file, or a program fails.
     """
     paths = sorted(x for each in folders for x in pathlib.Path(each).rglob("*"))
     names = [str(x) for x in paths if x.suffix.lower() in (".mp3", ".wav", ".flac")]
@@ -47,8 +44,10 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     secs["predict, one file"] = timing.once(lambda: _predict(model, names[:1]))
     secs["extract_features"] = timing.once(lambda: _extract(names))
     start = time.perf_counter()
-    audio_secs = _decode(names)
+    clips = decoding.read(names, piece_samples=_PIECE_SAMPLES)
+    samples = sum(len(x.waveform) for x in clips if x.waveform is not None)
     secs["decoding and resampling"] = time.perf_counter() - start
+    audio_secs = samples / _RATE_HZ
     name = f"loop over soundfile and kymatio ({len(names[:_LOOP_FILES])} files, scaled)"
     secs[name] = _loop_share(names[:_LOOP_FILES]) * audio_secs
     rows = [
@@ -60,46 +59,28 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     print(f"\nPeak memory of predict: {peak_mb:.0f} MB")
 
 
-def _decode(names: Sequence[str]) -> float:
-    # Returns the seconds of audio.
-    clips = decoding.read(names, piece_samples=_PIECE_SAMPLES)
-    return sum(len(x.waveform) for x in clips if x.waveform is not None) / _RATE_HZ
-
-
 def _predict(model: str, names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = f"--output={folder}/scores.csv"
-        command = _command("predict", f"--model={model}", "--format=csv", output)
-        _run([*command, "--null", "-"], "\0".join(names))
+        arguments = f"--model={model}", "--format=csv", output, "--null", "-"
+        _run("predict", *arguments, stdin="\0".join(names))
 
 
 def _extract(names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = pathlib.Path(folder, "table.csv")
         with table.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "label"])
-            paths = [str(pathlib.Path(name).absolute()) for name in names]
-            rows.writerows([path, "ab"[i % 2]] for i, path in enumerate(paths))
-        store = f"--features_dir={folder}/store"
-        _run(_command("extract_features", f"--table={table}", store))
+            rows = [[os.path.abspath(x), "ab"[i % 2]] for i, x in enumerate(names)]
+            csv.writer(file).writerows([["path", "label"], *rows])
+        _run("extract_features", f"--table={table}", f"--features_dir={folder}/store")
 
 
-def _command(tool: str, *arguments: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        f"{__package__.rpartition('.')[0]}.{tool}",
-        *arguments,
-    ]
-
-
-def _run(command: Sequence[str], stdin: str = "") -> None:
-    done = subprocess.run(
-        command, input=stdin.encode(), capture_output=True, check=False
-    )
+def _run(tool: str, *arguments: str, stdin: str = "") -> None:
+    module = f"{__package__.rpartition('.')[0]}.{tool}"
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, input=stdin.encode(), capture_output=True)
     if done.returncode not in (0, 1):  # 1: some files are broken
-        raise ValueError(f"{command[2]} failed: {done.stderr.decode()[-500:]}")
+        raise ValueError(f"{tool} failed: {done.stderr.decode()[-500:]}")
 
 
 def _loop_share(names: Sequence[str]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import math
 import multiprocessing
 import os
 import pathlib
@@ -14,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Call = Callable[[], object]
-
 median = statistics.median
 
 
@@ -22,16 +20,12 @@ def machine(repeats: int) -> str:
     """Returns a line about the processor and its speed."""
     import tensorflow as tf
 
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
     matrix = tf.random.normal([2048, 2048])
     product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
     gflops = 2 * 2048**3 / median(seconds([product], repeats)[0]) / 1e9
     return (
-        f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores; "
-        f"TensorFlow {tf.__version__}; matrix product: {gflops:.0f} GFLOP/s; "
-        f"medians of {repeats} (fastest to slowest)"
+        f"{os.cpu_count()} cores; TensorFlow {tf.__version__}; matrix product: "
+        f"{gflops:.0f} GFLOP/s; medians of {repeats} (fastest to slowest)"
     )
 
 
@@ -44,7 +38,7 @@ def seconds(calls: Sequence[Call], repeats: int) -> list[list[float]]:
 
 
 def _warm_secs(call: Call) -> float:
-    # Repeats the call for a second and times the last one.
+    """Repeats a call for a second and times the last one."""
     begin = time.perf_counter()
     while True:
         secs = once(call)
@@ -59,22 +53,15 @@ def once(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def in_new_process(
-    function: Callable[..., Any], *arguments: object
-) -> tuple[Any, float]:
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     """Returns the result of a call in a new process, and its peak memory in MB."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(_with_peak, function, arguments).result()
-
-
-def _with_peak(
-    function: Callable[..., Any], arguments: Sequence[object]
-) -> tuple[Any, float]:
-    result = function(*arguments)
-    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return result, int(peak[1]) / 1024 if peak else math.nan
+        result = pool.submit(function, *arguments).result()
+        # That of `resource` would include the process that started this one.
+        status = pool.submit(pathlib.Path.read_text, pathlib.Path("/proc/self/status"))
+        peak = re.findall(r"VmHWM:\s*(\d+) kB", status.result())
+    return result, int(peak[0]) / 1024
 
 
 def milliseconds(secs: Sequence[float]) -> str:

@@ -1,16 +1,15 @@
 """Writes the demo corpus: a tagged and a genre collection, synthesised from a seed.
 
 Each genre is a `_Style`: its typical choices. The tagged part mixes the choices of all
-styles and is tagged with what can be heard, such as instruments, tempo and style. So
-what is learned there helps to tell the genres apart.
+styles. Its tags, such as instruments, tempo and style, help to tell the genres apart.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pathlib
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -24,26 +23,17 @@ _GENRE_RATE_HZ = 22_050  # That of GTZAN.
 _RECIPE = 3  # Increase it whenever the sound changes.
 _MANIFEST = "corpus.json"
 _CLIPS_PER_RECORDING = 2
-_PARTS = ("groove", "bass", "rhythm", "chords", "lead", "harmony")
+# Ranges of tempo and distortion, and names of each part, separated by commas.
+_Style = collections.namedtuple(
+    "_Style", "bpm drive groove bass rhythm chords lead harmony"
+)
+_PARTS = _Style._fields[2:]
 # Folder f, the paper's validation set, gets two shares so that it is not too small.
 _FOLDERS = "0123456789abcdef" + "f"
 # The probability that a choice is from any style.
 _BORROWED_TAGGED, _BORROWED_GENRES = 0.6, 0.1
 # A piece with this many choices that are typical of a genre is tagged with it.
 _NUM_TYPICAL = 3
-
-
-class _Style(NamedTuple):
-    """Typical choices of a genre; several names are separated by commas."""
-
-    bpm: tuple[int, int]
-    drive: tuple[float, float]
-    groove: str
-    bass: str
-    rhythm: str
-    chords: str
-    lead: str
-    harmony: str
 
 
 # fmt: off
@@ -88,18 +78,15 @@ def write(
     Raises:
       FileExistsError: if the folder holds something else.
     """
-    numbers = _RECIPE, num_tagged, clips_per_genre, clip_secs, seed
     names = "recipe", "num_tagged", "clips_per_genre", "clip_secs", "seed"
+    numbers = _RECIPE, num_tagged, clips_per_genre, clip_secs, seed
     manifest = dict(zip(names, numbers, strict=True))
     root = pathlib.Path(root).absolute()
     found = root / _MANIFEST
     if found.is_file() and json.loads(found.read_text()) == manifest:
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(
-            f"{root}: holds something other than this demo corpus; remove it or name "
-            "another folder"
-        )
+        raise FileExistsError(f"{root}: holds something other than this demo corpus")
     with files.whole_folder(root) as unfinished:
         _write_tagged(unfinished / "tagged", num_tagged, clip_secs, seed)
         genres = unfinished / "genres" / "genres_original"
@@ -110,7 +97,6 @@ def write(
 def _write_tagged(
     root: pathlib.Path, num_clips: int, clip_secs: float, seed: int
 ) -> None:
-    """Writes the clips, two of each recording, and their table."""
     rows = []
     for index in range(num_clips):
         recording, part = divmod(index, _CLIPS_PER_RECORDING)

@@ -128,9 +128,7 @@ class Piece:
 
 
 class _Note(NamedTuple):
-    """A note of an instrument, or a stroke on a drum; times are in steps."""
-
-    voice: str
+    voice: str  # An instrument or a drum. Times are in steps.
     start: int
     gain: float
     pitch: int  # As in MIDI; a number that tunes a drum.
