@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from sklearn import preprocessing, svm
 from sklearn.pipeline import make_pipeline
@@ -323,9 +322,10 @@ class _Trainer:
         self, stage: fitting.Stage, epochs: int, fold: Fold
     ) -> tuple[run_folder.History, int]:
         tested = fold.test if self._curves else fold.test[:0]
-        callbacks: list[keras.callbacks.Callback] = []
-        for rows, prefix in ((fold.valid, "val"), (tested, "test")):
-            callbacks += fitting.validation(stage, self._data, rows, _accuracy, prefix)
+        callbacks = [
+            *fitting.validation(stage, fold.valid, _accuracy),
+            *fitting.validation(stage, tested, _accuracy, "test"),
+        ]
         return fitting.fit_best(stage, epochs, callbacks, valid=len(fold.valid) > 0)
 
 

@@ -77,7 +77,7 @@ def _train(
 
     def validated(stage: fitting.Stage) -> fitting.Callbacks:
         measure = functools.partial(_measure, data.table)
-        return [*fitting.validation(stage, data, valid, measure), *callbacks]
+        return [*fitting.validation(stage, valid, measure), *callbacks]
 
     if recipe.method == "probe" or len(run.history) < recipe.head_epochs:
         # Training the head takes seconds, so it is not resumed but repeated.
@@ -93,7 +93,7 @@ def _train(
     run.first = recipe.head_epochs
     stage = fitting.WholeNetwork(network, data, recipe)
     stage.begin(train, seed)
-    fitting.train_in_folder(run, stage, recipe, validated(stage))
+    fitting.train_in_folder(run, stage, validated(stage))
     return network
 
 

@@ -39,7 +39,7 @@ class WholeNetwork:
     def __init__(
         self, model: keras.Model, data: run_folder.Data, training: params.Training
     ) -> None:
-        self.model, self._data, self._training = model, data, training
+        self.model, self.data, self.training = model, data, training
         rate, clip_norm = training.learning_rate, training.clip_norm
         self._new_optimizer = _compile(model, rate, clip_norm)
 
@@ -51,16 +51,16 @@ class WholeNetwork:
         `seed` decides the order of the clips, `rows`, and their excerpts.
         """
         self._rows, self._seed = rows, seed
-        _assign(self.model.optimizer.variables, self._new_optimizer)
+        run_folder.assign(self.model.optimizer.variables, self._new_optimizer)
         if initial is not None:
-            _assign(self.model.variables, initial.variables)
+            run_folder.assign(self.model.variables, initial.variables)
 
     def fit(self, epochs: int, callbacks: Callbacks, initial_epoch: int = 0) -> Any:
         """Trains up to epoch `epochs`; returns the metrics by name."""
-        size = self._training.batch_size
-        num_frames = self._training.crop_frames or self._data.segment_frames
+        size = self.training.batch_size
+        num_frames = self.training.crop_frames or self.data.segment_frames
         batching = pipeline.Batching(size, num_frames, self._seed)
-        arguments = self._data.features, self._data.table.labels, self._rows, batching
+        arguments = self.data.features, self.data.table.labels, self._rows, batching
         batches = pipeline.training_batches(*arguments, first_epoch=initial_epoch + 1)
         return self.model.fit(
             batches,
@@ -73,7 +73,7 @@ class WholeNetwork:
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """Returns the scores of clips, float32 `[rows, labels]`."""
-        return scores(self.model, self._data, rows)
+        return scores(self.model, self.data, rows)
 
 
 class LinearProbe:
@@ -86,10 +86,10 @@ class LinearProbe:
     def __init__(
         self, network: keras.Model, data: run_folder.Data, training: params.FineTuning
     ) -> None:
-        backbone, self._labels = transfer.backbone(network), data.table.labels
-        rows = np.arange(len(self._labels))
+        backbone, rows = transfer.backbone(network), np.arange(len(data.table))
+        self.data = data
         self._vectors, self._segments = _predict(backbone, data, rows)
-        sizes = self._vectors.shape[1], self._labels.shape[1]
+        sizes = self._vectors.shape[1], len(data.table.vocabulary)
         self.model = transfer.probe(*sizes, l2=training.head_l2)
         self._new_optimizer = _compile(self.model, training.head_learning_rate)
 
@@ -104,13 +104,13 @@ class LinearProbe:
         self._stddev = np.maximum(np.sqrt(variance), _MIN_STDDEV)
         self._inputs = (centred / self._stddev).astype(np.float32)
         self._weights = (weights / len(rows)).astype(np.float32)
-        _assign(self.model.optimizer.variables, self._new_optimizer)
+        run_folder.assign(self.model.optimizer.variables, self._new_optimizer)
         self.model.set_weights([np.zeros(w.shape) for w in self.model.weights])
 
     def fit(self, epochs: int, callbacks: Callbacks) -> Any:
         """Trains for `epochs`; returns the metrics by name."""
         picked = self._weights > 0
-        labels = self._labels[self._segments.clips[picked]].astype(np.float32)
+        labels = self.data.table.labels[self._segments.clips[picked]].astype(np.float32)
         weights = self._weights[picked] * len(labels)
         batch = self._inputs[picked], labels, weights
         # `batch` leaves the number of rows open, so that folds share one graph.
@@ -137,18 +137,14 @@ Stage = WholeNetwork | LinearProbe
 
 
 def validation(
-    stage: Stage,
-    data: run_folder.Data,
-    rows: np.ndarray,
-    measure: Measure,
-    prefix: str = "val",
+    stage: Stage, rows: np.ndarray, measure: Measure, prefix: str = "val"
 ) -> Callbacks:
     """Returns callbacks that add the loss and metrics of `rows`, if any, to the logs.
 
     Keras validates by batches of segments; a clip's score is the mean over its
     segments, and an AUC needs all clips at once.
     """
-    labels, loss = data.table.labels[rows], keras.losses.get(stage.model.loss)
+    labels, loss = stage.data.table.labels[rows], keras.losses.get(stage.model.loss)
 
     def add(epoch: int, logs: dict[str, float]) -> None:
         found = stage.scores(rows)
@@ -177,10 +173,7 @@ def fit_best(
 
 
 def train_in_folder(
-    run: run_folder.Run,
-    stage: WholeNetwork,
-    training: params.Training,
-    callbacks: Callbacks,
+    run: run_folder.Run, stage: WholeNetwork, callbacks: Callbacks
 ) -> None:
     """Trains until the run has ended, after its last finished epoch; keeps the best.
 
@@ -189,7 +182,7 @@ def train_in_folder(
 
     def commit(epoch: int, logs: dict[str, float]) -> None:
         run.commit(stage.model, logs)
-        stage.model.stop_training = run.has_ended(training)
+        stage.model.stop_training = run.has_ended(stage.training)
 
     callbacks = [*callbacks, keras.callbacks.LambdaCallback(on_epoch_end=commit)]
     if importlib.util.find_spec("tensorboard"):
@@ -197,8 +190,8 @@ def train_in_folder(
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
     if (done := len(run.history)) > run.first:
         run.restore(stage.model, done)
-    if not run.has_ended(training):
-        stage.fit(run.first + training.max_epochs, callbacks, initial_epoch=done)
+    if not run.has_ended(stage.training):
+        stage.fit(run.first + stage.training.max_epochs, callbacks, initial_epoch=done)
     run.restore(stage.model, run.best_epoch)
 
 
@@ -229,11 +222,6 @@ def _compile(model: keras.Model, rate: float, clip_norm: float = 0) -> list[Any]
     )
     optimizer.build(model.trainable_variables)
     return [variable.numpy() for variable in optimizer.variables]
-
-
-def _assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 def _check_loss(epoch: int, logs: Mapping[str, float]) -> None:

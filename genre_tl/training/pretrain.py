@@ -36,7 +36,8 @@ def pretrain(
     lacks tags or validation rows.
     """
     check_tags(data.table)
-    valid = data.parts["valid"]
+    train, valid = data.parts["train"], data.parts["valid"]
+    sizes = data.features.num_paths, len(data.table.vocabulary)
     if not len(valid):
         raise ValueError("pre-training needs validation clips to stop by; got none")
     measure = functools.partial(_measure, data.table.vocabulary, min_positives)
@@ -45,25 +46,16 @@ def pretrain(
     )
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
-            stage = _stage(data, preset, seed)
-            validation = fitting.validation(stage, data, valid, measure)
-            callbacks = [*validation, *callbacks]
-            fitting.train_in_folder(run, stage, preset.pretrain, callbacks)
+            network = networks.tagger(preset.model, *sizes, seed=seed)
+            statistics = pipeline.frame_statistics(data.features, train)
+            networks.standardize(network, *statistics)
+            stage = fitting.WholeNetwork(network, data, preset.pretrain)
+            stage.begin(train, seed)
+            validation = fitting.validation(stage, valid, measure)
+            fitting.train_in_folder(run, stage, [*validation, *callbacks])
             found = measure(data.table.labels[valid], stage.scores(valid))
             run.finish(stage.model, {"valid": found})
         return run.record
-
-
-def _stage(
-    data: run_folder.Data, preset: params.Preset, seed: int
-) -> fitting.WholeNetwork:
-    sizes = data.features.num_paths, len(data.table.vocabulary)
-    network = networks.tagger(preset.model, *sizes, seed=seed)
-    train = data.parts["train"]
-    networks.standardize(network, *pipeline.frame_statistics(data.features, train))
-    stage = fitting.WholeNetwork(network, data, preset.pretrain)
-    stage.begin(train, seed)
-    return stage
 
 
 def _measure(

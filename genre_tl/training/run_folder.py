@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -120,9 +120,7 @@ class Run:
         """Sets all variables of a compiled model to their values after an epoch."""
         path = self._checkpoint(epoch)
         with intact(path, self.folder), np.load(path) as file:
-            values = [file[name] for name in file.files]
-            for variable, value in zip(_variables(model), values, strict=True):
-                variable.assign(value)
+            assign(_variables(model), [file[name] for name in file.files])
 
     def _checkpoint(self, epoch: int) -> pathlib.Path:
         return self._checkpoints / f"epoch-{epoch:04d}.npz"
@@ -145,6 +143,12 @@ class Run:
         files.write_json(self.folder / "run.json", self.record)
         networks.save(network, self.folder / "model.keras")
         shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+
+def assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
+    """Sets variables to values, or to those of other variables."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
