@@ -22,9 +22,7 @@ _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 _FILES_AHEAD = 8  # decoded while another is used
 _WHOLE_FILE = 2**40  # samples, more than any file has
 _LOUDEST = 100.0
-_TOO_LOUD = (
-    "samples up to {:.0f}, where 1 is full scale: integers that were not scaled?"
-)
+_LOUD = "samples up to {:.0f}, where 1 is full scale: integers that were not scaled?"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +69,6 @@ def read(
     Returns:
       The clips of each path: one for each piece, at least one. The pieces together
       equal the waveform of the file up to rounding: resampling adds no edges.
-
-    Raises:
-      ValueError: if `piece_samples` or `max_secs` is not positive.
     """
     for name, value in (("piece_samples", piece_samples), ("max_secs", max_secs)):
         if value is not None and not value > 0:
@@ -112,15 +107,13 @@ def _pieces(
 ) -> Iterator[Clip]:
     """Yields the pieces of a file; whatever goes wrong is the error of the last one."""
     held, peak = None, 0.0
-    most_samples = math.ceil(min(max_secs * params.SAMPLE_RATE_HZ, _WHOLE_FILE))
+    most = math.ceil(min(max_secs * params.SAMPLE_RATE_HZ, _WHOLE_FILE))
     try:
         with _open(path) as source:
             decoded = use_tfio and tensorflow_io_decoder.blocks(path, source, max_secs)
             blocks = map(_mono, decoded or source.blocks())
             rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
-            for piece in resampling.stream(
-                blocks, *rates_hz, piece_samples, most_samples
-            ):
+            for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
                 peak = max(peak, _peak(piece))
                 if held is not None:
                     yield Clip(index, path, held, rate_hz, is_last=False)
@@ -129,7 +122,7 @@ def _pieces(
         if held is None:
             raise ValueError("no audio after the header")
         if peak > _LOUDEST:
-            note = _TOO_LOUD.format(peak)
+            note = _LOUD.format(peak)
         yield Clip(index, path, held, rate_hz, note)
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import operator
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -21,12 +22,7 @@ _FORMATS = (
 _UNSTATED = {"aac", "ac3", "amr", "dts", "eac3"}  # FFmpeg guesses their length
 NOT_AUDIO = "not audio, damaged, or an unsupported format (convert it to FLAC or MP3)"
 
-_OPTIONS: dict[str, Any] = {
-    "options": {"format_whitelist": _FORMATS},
-    "buffer_size": 2**17,
-    "metadata_errors": "ignore",
-}
-
+_BUFFER_BYTES = 2**17
 _SCAN_BYTES = 2**20  # of an Ogg file
 _BLOCK_SAMPLES = 2**15
 _MOST_FAILURES = 100  # of reading packets
@@ -57,8 +53,7 @@ class Source:
         length = 0 if self._is_cut_off else self._stream.duration or 0
         self.num_samples = round(length * (self._stream.time_base or 0) * self.rate_hz)
         self._num_read = self._num_decoded = self._num_lost = 0
-        self._lost_secs = self._stated_secs = 0.0
-        self._is_at_end = False
+        self._lost_secs, self._stated_secs, self._is_at_end = 0.0, 0.0, False
 
     def close(self) -> None:
         """Closes the decoder, not the file."""
@@ -103,10 +98,9 @@ class Source:
     def _frames_of_link(self) -> Iterator[av.AudioFrame]:
         stated_secs = _stated_secs(self._container, self._stream)
         for number, packet in enumerate(self._packets()):
-            if not number:
-                if self._container.format.name == "mp3":
-                    stated_secs = min(stated_secs, self._tagged_secs(packet.pos or 0))
-                self._stated_secs += stated_secs
+            if not number and self._container.format.name == "mp3":
+                stated_secs = min(stated_secs, self._tagged_secs(packet.pos or 0))
+            self._stated_secs += 0.0 if number else stated_secs
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError:
@@ -167,7 +161,14 @@ def _opened(file: BinaryIO) -> tuple[InputContainer, av.AudioStream]:
     for name in (None, "mp3"):  # FFmpeg does not recognise an MP3 behind much else
         file.seek(0)
         try:
-            container = av.open(file, format=name, **_OPTIONS)
+            container = av.open(
+                file,
+                mode="r",
+                format=name,
+                options={"format_whitelist": _FORMATS},
+                buffer_size=_BUFFER_BYTES,
+                metadata_errors="ignore",
+            )
         except av.FFmpegError:
             continue
         stream = container.streams.best("audio")
@@ -193,11 +194,21 @@ def _in_one_format(
     frames: Iterator[av.AudioFrame], rate_hz: int
 ) -> Iterator[av.AudioFrame]:
     """Yields larger frames in planar float32, all at one sample rate."""
-
-    def kind(frame: av.AudioFrame) -> tuple[str, int, str]:
-        return frame.layout.name, frame.rate, frame.format.name
-
+    kind = operator.attrgetter("layout.name", "rate", "format.name")
     for (layout, *_), run in itertools.groupby(frames, kind):
-        to_blocks = av.AudioResampler("fltp", layout, rate_hz, _BLOCK_SAMPLES)
-        for frame in itertools.chain(run, [None]):
-            yield from to_blocks.resample(frame)
+        resampler = av.AudioResampler("fltp", layout, rate_hz)
+        for block in _joined(run):
+            yield from filter(None, resampler.resample(block))
+
+
+def _joined(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame | None]:
+    """Yields larger frames, and None at the end."""
+    fifo = av.AudioFifo()
+    for frame in frames:
+        frame.pts = None
+        fifo.write(frame)
+        if fifo.samples >= _BLOCK_SAMPLES:
+            yield fifo.read()
+    if fifo.samples:
+        yield fifo.read()
+    yield None

@@ -35,15 +35,7 @@ class _Sound(soundfile.SoundFile):
 
 
 class Source:
-    """An audio file, open for reading at its beginning.
-
-    Attributes:
-      rate_hz: its sample rate.
-
-    Raises:
-      ValueError: if it cannot be decoded.
-      OSError: if the system cannot read it.
-    """
+    """An audio file, open for reading at its beginning; see `ffmpeg.Source`."""
 
     def __init__(self, file: BinaryIO) -> None:
         try:
@@ -60,11 +52,7 @@ class Source:
         self._sound.close()
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields float32 `[samples, channels]`, as far as they can be decoded.
-
-        Raises:
-          OSError: if the system cannot read the file.
-        """
+        """Yields float32 `[samples, channels]`, as far as they can be decoded."""
         while not self._is_cut_off and self._num_read < self._sound.frames:
             size = min(self._sound.frames - self._num_read, _BLOCK_SAMPLES)
             block = np.zeros([size, self._sound.channels], np.float32)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
-"""Sample rates that are accepted from the header of a file."""
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # accepted from the header of a file
 
 # The low-pass falls from 1 to 0 like the integral of a Gaussian, five standard
 # deviations to either side: from 0.95 to 1 of the lower Nyquist frequency. Its impulse
@@ -63,16 +62,8 @@ def stream(
 ) -> Iterator[np.ndarray]:
     """Resamples a waveform block by block, with no more blocks than it needs.
 
-    Args:
-      blocks: float32 `[samples]` each, of any length.
-      rate_in_hz: their rate.
-      rate_out_hz: the new rate.
-      piece_samples: length of every piece except the last.
-      most_samples: length of all pieces after which to stop.
-
-    Yields:
-      float32 `[piece_samples]`. The pieces together equal `resample` of the whole, up
-      to rounding.
+    Yields float32 `[piece_samples]`, the last piece shorter, at most `most_samples` in
+    all. The pieces together equal `resample` of the whole, up to rounding.
     """
     divisor = math.gcd(rate_in_hz, rate_out_hz)
     num_in, num_out = rate_in_hz // divisor, rate_out_hz // divisor
@@ -97,7 +88,6 @@ def stream(
 def _filled(
     held: np.ndarray, blocks: Iterator[np.ndarray], num_wanted: int
 ) -> np.ndarray:
-    """Returns `held` with as many blocks appended as `num_wanted` samples need."""
     parts, length = [held], len(held)
     while length < num_wanted and (block := next(blocks, None)) is not None:
         parts.append(block)
@@ -106,7 +96,6 @@ def _filled(
 
 
 def _convert(waveform: tf.Tensor, num_in: tf.Tensor, num_out: tf.Tensor) -> tf.Tensor:
-    """Resamples by `num_out / num_in`, both int64."""
     samples, lower = tf.shape(waveform, tf.int64)[-1], tf.minimum(num_in, num_out)
     # Lengths in groups of `num_in` input or `num_out` output samples.
     guard = -(-_GUARD_SAMPLES // lower)

@@ -1,7 +1,4 @@
-"""Decodes MP3 and Ogg Vorbis with tensorflow-io, where it is installed and loads.
-
-The samples are those of FFmpeg, at a higher cost (`docs/audio.md`).
-"""
+"""Decodes MP3 and Ogg Vorbis with tensorflow-io, where it is installed and loads."""
 
 from __future__ import annotations
 

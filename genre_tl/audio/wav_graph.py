@@ -14,9 +14,7 @@ import tensorflow as tf
 from genre_tl import params
 from genre_tl.audio import resampling
 
-MAX_BATCH_SAMPLES = 2**29
-"""Most samples in a batch, with padding, at the model's rate: nine hours."""
-
+MAX_BATCH_SAMPLES = 2**29  # with padding, at the model's rate: nine hours
 _MAX_CHUNKS = 1000  # so that a file of empty chunks cannot keep a server busy
 _BLOCK_SAMPLES = 2**20  # of all channels, resampled at a time; at least one second
 _LOUDEST = 2.0**31  # of any 32-bit integer; the square of more could overflow
@@ -25,8 +23,7 @@ _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 # The rest of the GUID behind the codec's number in an extensible header.
 _GUID = b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
 
-# The size of `data` in an RF64 file if its first chunk, `ds64`, has the real one.
-_IN_DS64 = 2**32 - 1
+_IN_DS64 = 2**32 - 1  # as the size of `data`: the first chunk, `ds64`, has the real one
 
 
 def decode(
@@ -66,13 +63,8 @@ def decode(
         samples = _waveform(data[number], parsed[number])
         return tf.pad(samples, [[0, longest - tf.size(samples, tf.int64)]])
 
-    samples = _concat(row, tf.size(data, tf.int64))
-    return tf.reshape(samples, tf.stack([tf.size(data, tf.int64), longest]))
-
-
-def is_sample(waveform: tf.Tensor) -> tf.Tensor:
-    """Returns whether each value can be a sample: finite, of a size up to 2^31."""
-    return (waveform > -_LOUDEST) & (waveform < _LOUDEST)
+    count = tf.size(data, tf.int64)
+    return tf.reshape(_concat(row, count), tf.stack([count, longest]))
 
 
 def _text(*parts: Any) -> tf.Tensor:
@@ -95,11 +87,10 @@ def _require_room(longest: tf.Tensor, count: tf.Tensor, name: str) -> tf.Operati
 
 
 def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Parses a header.
+    """Returns what the header says, int64 `[6]`, and what is wrong with it, or "".
 
-    Returns:
-      int64 `[6]`: code of the sample format, channels, rate, bytes per frame, start of
-      the audio, number of frames; and what is wrong with the file, or "".
+    The six are: code of the sample format, channels, rate, bytes per frame, start of
+    the audio, number of frames.
     """
     length = tf.cast(tf.strings.length(data, unit="BYTE"), tf.int64)
     (fmt, fmt_size), (start, data_size) = map(
@@ -140,19 +131,14 @@ def _first_problem(*checks: tuple[tf.Tensor, Any]) -> tf.Tensor:
 
 
 def _find_chunks(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Returns position and size of the first `fmt ` and `data` chunk, int64 `[2, 2]`.
-
-    The position of a missing chunk is -1.
-    """
+    """Returns place (or -1) and size of the first `fmt ` and `data`, int64 `[2, 2]`."""
     large = _large_size(data, length)
 
     def is_looking(count: tf.Tensor, at: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
         is_missing = tf.reduce_any(found[:, 0] < 0)
         return is_missing & (at + 8 <= length) & (count < _MAX_CHUNKS)
 
-    def look(
-        count: tf.Tensor, at: tf.Tensor, found: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def look(count: tf.Tensor, at: tf.Tensor, found: tf.Tensor) -> tuple[Any, ...]:
         size, body = _number(data, at + 4, 4), at + 8
         is_new = tf.equal(_piece(data, at, 4), [b"fmt ", b"data"]) & (found[:, 0] < 0)
         # Writers to a pipe state 0, or the largest number, for "all".
@@ -162,8 +148,7 @@ def _find_chunks(data: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         found = tf.where(is_new[:, tf.newaxis], chunk, found)
         return count + 1, body + size + size % 2, found
 
-    none = tf.constant([[-1, 0], [-1, 0]], tf.int64)
-    start = (0, tf.constant(12, tf.int64), none)
+    start = (0, tf.constant(12, tf.int64), tf.constant([[-1, 0]] * 2, tf.int64))
     return tf.while_loop(is_looking, look, start)[2]
 
 
@@ -179,7 +164,6 @@ def _is(data: tf.Tensor, at: Any, text: bytes) -> tf.Tensor:
 
 
 def _piece(data: tf.Tensor, at: Any, num_bytes: Any) -> tf.Tensor:
-    """Returns bytes of a file, fewer at its end."""
     length = tf.strings.length(data, unit="BYTE")
     at = tf.clip_by_value(tf.cast(at, tf.int64), 0, tf.cast(length, tf.int64))
     return tf.strings.substr(data, at, tf.cast(num_bytes, tf.int64))
@@ -193,7 +177,6 @@ def _number(data: tf.Tensor, at: Any, num_bytes: int) -> tf.Tensor:
 
 
 def _waveform(data: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Returns the waveform of a parsed file, float32 `[samples]`."""
     code, channels, rate, align, start, num_frames = tf.unstack(columns)
     # Whole seconds are whole samples at both rates. The resampling filter reaches less
     # than the one second that is added on either side.
@@ -206,7 +189,7 @@ def _waveform(data: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         last = tf.minimum(((number + 1) * secs + 1) * rate, num_frames)
         encoded = _piece(data, start + first * align, (last - first) * align)
         samples = tf.reshape(_samples(encoded, code), tf.stack([-1, channels]))
-        samples = tf.where(is_sample(samples), samples, 0.0)
+        samples = tf.where(tf.abs(samples) < _LOUDEST, samples, 0.0)  # NaN, too
         samples = tf.reduce_mean(samples, axis=1)
         samples = resampling.resample(samples, rate, params.SAMPLE_RATE_HZ)
         skipped = (number * secs - first_sec) * params.SAMPLE_RATE_HZ
@@ -220,15 +203,13 @@ def _concat(part: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor) -> tf.Tens
     parts = tf.TensorArray(
         tf.float32, tf.cast(count, tf.int32), infer_shape=False, element_shape=[None]
     )
-    _, parts = tf.while_loop(
-        lambda number, _: number < count,
-        lambda number, parts: (
-            number + 1,
-            parts.write(tf.cast(number, tf.int32), part(number)),
-        ),
-        (tf.constant(0, tf.int64), parts),
-        parallel_iterations=1,  # bounds the memory
-    )
+
+    def add(number: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
+        return number + 1, parts.write(tf.cast(number, tf.int32), part(number))
+
+    start = tf.constant(0, tf.int64), parts
+    # One at a time bounds the memory.
+    parts = tf.while_loop(lambda n, _: n < count, add, start, parallel_iterations=1)[1]
     return parts.concat()
 
 
@@ -243,14 +224,12 @@ def _samples(encoded: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
         high -= tf.where(high > 127, 256.0, 0.0)
         return (low + 256 * middle + 65536 * high) / 2**23
 
-    return tf.switch_case(
-        tf.cast(code, tf.int32),
-        [
-            lambda: (raw(tf.uint8) - 128) / 2**7,
-            lambda: raw(tf.int16) / 2**15,
-            int24,
-            lambda: raw(tf.int32) / 2**31,
-            lambda: raw(tf.float32),
-            lambda: raw(tf.float64),
-        ],
-    )
+    formats = [
+        lambda: (raw(tf.uint8) - 128) / 2**7,
+        lambda: raw(tf.int16) / 2**15,
+        int24,
+        lambda: raw(tf.int32) / 2**31,
+        lambda: raw(tf.float32),
+        lambda: raw(tf.float64),
+    ]
+    return tf.switch_case(tf.cast(code, tf.int32), formats)

@@ -221,7 +221,8 @@ class _File:
             # Without a checksum it is tried again, and is no duplicate.
             error = error or "it could not be read to its end; extract again"
         else:
-            secs = round(self._num_samples / params.SAMPLE_RATE_HZ, 3)
+            num_samples = 0 if error else self._num_samples
+            secs = round(num_samples / params.SAMPLE_RATE_HZ, 3)
             values = {"sha256": self.sha256, "secs": secs, "note": self._last.note}
             if self._is_too_loud:
                 error = error or "its samples are too large to compute with"

@@ -105,7 +105,7 @@ def test_a_long_file_in_pieces_has_the_frames_of_the_whole(
 def test_the_summary_and_the_index_account_for_every_file(music, tmp_path):
     calls = []
     summary = extract(music, tmp_path / "s", on_progress=lambda *x: calls.append(x))
-    reason = "not audio, or an unsupported format (convert it to FLAC or MP3)"
+    reason = "not audio, damaged, or an unsupported format (convert it to FLAC or MP3)"
     assert summary == extraction.Summary(
         num_computed=5,
         num_repeated=1,
