@@ -32,9 +32,7 @@ def bootstrap(
     divisions into folds. It takes the percentiles of 10,000 draws, or returns None if
     all have the same mean: there are too few clips for an interval.
 
-    Args:
-      values: `[repeats, clips]`; NaN where a clip was not tested.
-      groups: the group of each clip; clips of a group are drawn together.
+    `values` are `[repeats, clips]`, NaN where a clip was not tested.
     """
     _, places = np.unique(groups, return_inverse=True)
     sums = np.stack([np.bincount(places, row) for row in np.nan_to_num(values)])

@@ -44,10 +44,8 @@ def tagging_metrics(
 ) -> TaggingMetrics:
     """Returns the metrics of a tagger's scores, of which only the order matters.
 
-    Args:
-      labels: 0 or 1, `[clips, tags]`.
-      scores: finite, higher is likelier, `[clips, tags]`.
-      min_positives: positive clips that a tag needs to count.
+    `labels` are 0 or 1, `scores` finite, both `[clips, tags]`. `min_positives` is the
+    number of positive clips that a tag needs to count.
 
     Raises:
       ValueError: if the shapes differ, a score is not finite, or no tag counts.
@@ -101,15 +99,11 @@ def _counted_tags(labels: np.ndarray, min_positives: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GenreMetrics:
-    """Metrics of a genre classifier.
+    """Metrics of a genre classifier, in the order of the vocabulary.
 
-    Attributes:
-      vocabulary: the genres, in the order of every array.
-      confusion: int64 `[genres, genres]` clips; rows are the true genres, columns the
-        predicted ones.
-      precision: `[genres]`, 0 to 1; NaN for a genre that was never predicted.
-      recall: `[genres]`, 0 to 1; NaN for a genre without clips.
-      f1: `[genres]`, 0 to 1; NaN for a genre neither present nor predicted.
+    `confusion` holds clips, int64 `[true genres, predicted genres]`. The others are
+    `[genres]`, 0 to 1; precision is NaN for a genre that was never predicted, recall
+    for one without clips, F1 for one that is neither.
     """
 
     vocabulary: tuple[str, ...]
@@ -152,10 +146,11 @@ class GenreMetrics:
             "balanced_accuracy": self.balanced_accuracy,
             "genres": {
                 genre: {
-                    name: or_none(getattr(self, name)[row])
-                    for name in ("precision", "recall", "f1")
+                    "precision": or_none(self.precision[row]),
+                    "recall": or_none(self.recall[row]),
+                    "f1": or_none(self.f1[row]),
+                    "support": int(self.support[row]),
                 }
-                | {"support": int(self.support[row])}
                 for row, genre in enumerate(self.vocabulary)
             },
             "vocabulary": list(self.vocabulary),
@@ -202,10 +197,8 @@ def genre_metrics(
 ) -> GenreMetrics:
     """Returns the metrics of a classifier, whose highest score is its prediction.
 
-    Args:
-      classes: the true genres as indices into the vocabulary, `[clips]`.
-      scores: finite, higher is likelier, `[clips, genres]`.
-      vocabulary: the genres' names, in the order of the scores.
+    `classes` are the true genres as indices into the vocabulary, `[clips]`; `scores`
+    are finite, `[clips, genres]`.
 
     Raises:
       ValueError: if shapes do not fit, there is no clip, or a score is not finite.

@@ -73,9 +73,8 @@ def picture(
 ) -> Iterator[figure.Figure]:
     """Yields an empty figure with a title, then writes it as a PNG atomically.
 
-    Drawn without pyplot, so neither a display nor global state is needed. `size` is
-    width and height in inches; `style` overrides matplotlib settings, such as
-    `font_size` for "font.size".
+    `size` is width and height in inches; `style` overrides matplotlib settings, such as
+    `font_size` for "font.size". Without pyplot: no display, no global state.
     """
     settings = {name.replace("_", ".", 1): value for name, value in style.items()}
     layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04)
@@ -155,7 +154,6 @@ def legend_below(ax: axes.Axes, **options: Any) -> None:
 
 
 def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-    """Returns the known columns that hold a value, and `epoch`."""
     known = {name: history[name] for name in ("epoch", *_CURVES) if name in history}
     lengths = {name: len(values) for name, values in known.items()}
     if len(set(lengths.values())) > 1:
@@ -168,7 +166,6 @@ def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
 
 
 def _marked_epoch(columns: Mapping[str, np.ndarray]) -> tuple[int, str]:
-    """Returns the row whose values the legends give, and the legends' title."""
     for key, sign in _MONITORED.items():
         if key in columns:
             at = int(np.nanargmax(sign * columns[key]))
@@ -261,11 +258,7 @@ def taggram(
     *,
     title: str,
 ) -> None:
-    """Draws scores over time; the labels with the highest means are on top.
-
-    `times_secs` is `[times]`, at least one and increasing; `scores` is
-    `[times, labels]`, 0 to 1.
-    """
+    """Draws scores `[times, labels]`, 0 to 1; the highest means are on top."""
     rows = np.argsort(-scores.mean(axis=0), kind="stable")[:_TAGGRAM_ROWS]
     # More columns than a picture has room for are averaged with their neighbours.
     num_columns = min(len(scores), _TAGGRAM_COLUMNS)

@@ -107,7 +107,6 @@ def _of_model(record: Record, lines: _Lines) -> dict[str, Any]:
 
 
 def _difference(record: Record, ours: _Lines, theirs: _Lines) -> dict[str, Any] | None:
-    """Compares two models on the predictions that both have made, if any."""
     difference = _is_right(record, ours) - _is_right(record, theirs)
     compared = np.isfinite(difference)
     if not compared.any():
@@ -152,7 +151,6 @@ def _head(record: Record) -> str:
 
 
 def _command(recorded: str) -> str:
-    """Returns a recorded command in a form that runs in a clone or once installed."""
     program, *arguments = shlex.split(recorded)
     path = pathlib.PurePath(program)
     if path.suffix == ".py":
@@ -190,26 +188,20 @@ def _warnings(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     if not difference or round(100 * difference["value"], 1) >= 0:
         return
     points = f"{-100 * difference['value']:.1f} points"
-    if difference["interval"] and difference["interval"][1] < 0:
-        yield (
-            f"**Warning: transfer is {points} worse than random initialisation; the "
-            "interval excludes zero.** The source may be too distant, too small or too "
-            "weakly labelled. Use random initialisation, or another source."
-        )
-    else:
-        yield (
-            f"**Warning: transfer does not help here: it is {points} below random "
-            "initialisation, which may be chance.**"
-        )
+    yield (
+        f"**Warning: transfer is {points} worse than random initialisation; the "
+        "interval excludes zero.** The source may be too distant, too small or too "
+        "weakly labelled. Use random initialisation, or another source."
+        if difference["interval"] and difference["interval"][1] < 0
+        else f"**Warning: transfer does not help here: it is {points} below random "
+        "initialisation, which may be chance.**"
+    )
 
 
 def _curves(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     kind = "test" if record.settings["plan"]["curves"] else "val"
-    curves = {
-        _NAMES[model]: of_model[f"{kind}_accuracy_by_epoch"]
-        for model, of_model in results["models"].items()
-        if f"{kind}_accuracy_by_epoch" in of_model
-    }
+    key, models = f"{kind}_accuracy_by_epoch", results["models"]
+    curves = {_NAMES[x]: models[x][key] for x in models if key in models[x]}
     if not curves:
         return
     what = {"test": "test clips", "val": "inner validation clips"}[kind]
