@@ -438,7 +438,7 @@ def test_a_full_disk_is_told_and_loses_nothing(music, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"Q": 2}, "Q 1 instead of 2"), ({"log_floor": 0.5}, "log_floor 1e-05 instead")],
+    [({"Q": 2}, "Q 1 instead of 2"), ({"log_floor": 0.5}, "log_floor 0.0001 instead")],
 )
 def test_other_parameters_are_refused_in_words(music, tmp_path, change, words):
     extract(music, tmp_path / "s")
