@@ -8,7 +8,7 @@
 
 Prints Markdown tables; docs/benchmarks.md has those of one machine, and the peers.
 `accuracy` compares the scattering layer with kymatio in double precision and draws the
-coefficients of a recording. Run nothing else meanwhile.
+error. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ flags.DEFINE_enum("what", None, _WHAT, "What to measure.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
 flags.DEFINE_integer("max_files", None, "Most files for `predict`.", lower_bound=1)
-flags.DEFINE_string("output_dir", ".", "Folder for the pictures of `accuracy`.")
+flags.DEFINE_string("output_dir", ".", "Folder for the picture of `accuracy`.")
 
 
 def main(argv: list[str]) -> None:

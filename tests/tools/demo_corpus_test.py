@@ -32,8 +32,8 @@ def read(path):
 
 def piece(**changes):
     plain = synthesis.Piece(
-        bpm=120, drive=0, groove="none", bass="none", rhythm="held", chords="piano",
-        lead="none", harmony="pop", key=0, levels=(1, 1, 1, 1), noise=0,
+        bpm=120, groove="none", bass="none", rhythm="held", chords="piano",
+        lead="none", harmony="pop", key=0,
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
@@ -71,7 +71,7 @@ def test_every_clip_sounds_and_none_is_another(demo):
 
 def test_every_tag_has_clips_with_and_without_it(demo):
     share = collection.load("auto", demo / "tagged").labels.mean(axis=0)
-    assert len(share) == 28
+    assert len(share) == 22
     assert share.min() > 0
     assert share.max() < 1
 
@@ -132,9 +132,7 @@ def test_the_tempo_heard_is_the_tempo_of_the_piece():
     rate_hz = 16_000
     for bpm in (90, 120, 150):
         rng = np.random.default_rng(0)
-        waveform = synthesis.play(
-            piece(bpm=bpm, groove="disco", levels=(1, 0, 0, 0)), 10, rate_hz, rng
-        )
+        waveform = synthesis.play(piece(bpm=bpm, groove="disco"), 10, rate_hz, rng)
         frames = np.abs(waveform[: len(waveform) // 160 * 160].reshape(-1, 160))
         rise = np.maximum(np.diff(frames.max(axis=1)), 0)
         echo = np.correlate(rise, rise, "full")[len(rise) - 1 :]
@@ -149,16 +147,14 @@ def test_tags_name_what_can_be_heard():
         heard = builder._tags(piece(**changes))
         return {tag for tag, on in heard.items() if on} - set(gtzan.GENRES)
 
-    assert tags() == {"piano", "major", "no beat"}
-    assert tags(bpm=70, groove="train", bass="held", lead="flute") == {
-        *("slow", "drums", "bass", "piano", "flute", "major")
+    assert tags() == {"piano"}
+    assert tags(bpm=70, groove="rock", bass="halves", lead="flute") == {
+        *("slow", "drums", "bass", "piano", "flute")
     }
     assert tags(groove="swing", harmony="blues", bpm=160) == {
-        *("drums", "fast", "piano", "minor")
+        *("drums", "fast", "piano")
     }
-    assert tags(rhythm="skank", drive=0.5, harmony="riff") == {
-        *("offbeat", "distorted", "minor", "piano", "no beat")
-    }
+    assert tags(rhythm="skank", harmony="riff") == {"offbeat", "piano"}
 
 
 def test_a_piece_with_half_the_choices_of_a_genre_is_tagged_with_it():

@@ -1,16 +1,11 @@
-"""Times, memory and tables of the benchmarks."""
+"""Times and tables of the benchmarks."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 import os
-import pathlib
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 Call = Callable[[], object]
 median = statistics.median
@@ -51,17 +46,6 @@ def once(call: Call) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def in_new_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """Returns the result of a call in a new process, and its peak memory in MB."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        result = pool.submit(function, *arguments).result()
-        # That of `resource` would include the process that started this one.
-        status = pool.submit(pathlib.Path.read_text, pathlib.Path("/proc/self/status"))
-        peak = re.findall(r"VmHWM:\s*(\d+) kB", status.result())
-    return result, int(peak[0]) / 1024
 
 
 def milliseconds(secs: Sequence[float]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from scipy import signal
@@ -13,33 +12,21 @@ from scipy import signal
 _TABLE_SIZE = 512
 _BAR_STEPS = 16  # A step is a sixteenth note.
 
-
-class Instrument(NamedTuple):
-    """A periodic waveform and its envelope.
-
-    Harmonic `n` has the amplitude `n ** -rolloff`, or that of `partials`. `decay` is in
-    nepers per second, `vibrato` in semitones.
-    """
-
-    rolloff: float = 1.0
-    decay: float = 0.0
-    attack_secs: float = 0.005
-    vibrato: float = 0.0
-    partials: tuple[float, ...] = ()
-
+# Voice, start in steps, gain, MIDI pitch (tuning of a drum), steps.
+_Note = tuple[str, int, float, int, int]
 
 # fmt: off
-INSTRUMENTS: Mapping[str, Instrument] = {
-    "piano": Instrument(1.5, 1.2),
-    "organ": Instrument(partials=(1, .8, .6, .5, 0, .3, 0, .3)),
-    "strings": Instrument(1.1, attack_secs=0.12, vibrato=0.25),
-    "flute": Instrument(2.8, attack_secs=0.06, vibrato=0.3),
-    "guitar": Instrument(1.2, 2.0),
-    "electric guitar": Instrument(0.8, 0.6),
-    "synth": Instrument(0.9, 0.2, attack_secs=0.01),
-    "brass": Instrument(partials=(.4, .7, 1, .9, .7, .5, .3, .2), attack_secs=0.05),
-    "bells": Instrument(decay=1.5, partials=(1, 0, 0, .6, 0, 0, 0, 0, 0, .4)),
-    "bass": Instrument(1.5, 1.0),
+# Harmonic n has the amplitude n ** -rolloff. Rolloff, decay (nepers per second) and
+# attack (seconds).
+INSTRUMENTS: Mapping[str, tuple[float, float, float]] = {
+    "piano": (1.5, 1.2, 0.005),
+    "organ": (0.5, 0.0, 0.005),
+    "strings": (1.1, 0.0, 0.12),
+    "flute": (2.8, 0.0, 0.06),
+    "guitar": (1.2, 2.0, 0.005),
+    "electric guitar": (0.8, 0.6, 0.005),
+    "brass": (0.7, 0.0, 0.05),
+    "bass": (1.5, 1.0, 0.005),
 }
 
 # Frequency of a falling sine (Hz) and its level; cut-off of high-passed noise (Hz) and
@@ -49,7 +36,6 @@ _DRUMS: Mapping[str, tuple[float, float, float, float, float]] = {
     "snare": (260, 0.4, 1200, 0.5, 0.07),
     "hat": (500, 0.0, 6000, 0.4, 0.02),
     "open": (500, 0.0, 5000, 0.4, 0.12),
-    "ride": (3000, 0.05, 4500, 0.2, 0.2),
 }
 
 # One character is a step of a bar; x is loud, o is soft.
@@ -58,24 +44,21 @@ OFFBEATS, _QUARTERS = "..x...x...x...x.", "x...x...x...x..."
 GROOVES: Mapping[str, Mapping[str, str]] = {
     "none": {},
     "shuffle": {"kick": "x.....o.x.....o.", "snare": _BACKBEAT, "hat": "x..xx..x" * 2},
-    "swing": {"kick": "o.......o.......", "ride": "x...x..xx...x..x"},
-    "train": {"kick": _QUARTERS, "snare": "oooxooxooooxooxo"},
+    "swing": {"kick": "o.......o.......", "open": "x...x..xx...x..x"},
     "disco": {"kick": _QUARTERS, "snare": _BACKBEAT, "open": OFFBEATS},
     "boom bap": {"kick": "x......x..x.....", "snare": _BACKBEAT, "hat": _EIGHTHS},
-    "double kick": {"kick": "x" * 16, "snare": _BACKBEAT, "ride": _QUARTERS},
+    "double kick": {"kick": "x" * 16, "snare": _BACKBEAT, "open": _QUARTERS},
     "rock": {"kick": "x.......x.x.....", "snare": _BACKBEAT, "open": _EIGHTHS},
     "one drop": {"kick": "........x.......", "snare": OFFBEATS, "hat": _EIGHTHS},
 }
 # Chord tones: 1 root, 3 third, 5 fifth, 8 octave.
 BASSES: Mapping[str, str] = {
     "none": "",
-    "held": "1...............",
     "halves": "1.......5.......",
     "walking": "1...3...5...8...",
     "eighths": "1.1.1.1.1.1.1.1.",
     "octaves": "1.8.1.8.1.8.1.8.",
     "dub": "1..1..5...3.1...",
-    "sparse": "1......1..5.....",
 }
 # X rings until the next, x is short.
 RHYTHMS: Mapping[str, str] = {
@@ -84,38 +67,26 @@ RHYTHMS: Mapping[str, str] = {
     "eighths": "X.X.X.X.X.X.X.X.",
     "skank": OFFBEATS,
     "comping": "..x......x....x.",
-    "sixteenths": "x" * 16,
-    "syncopated": "X..X..X...X..X..",
 }
 _CHORDS: Mapping[str, tuple[int, ...]] = {
-    "": (0, 4, 7), "m": (0, 3, 7), "5": (0, 7, 12),
-    "7": (0, 4, 7, 10), "M7": (0, 4, 7, 11), "m7": (0, 3, 7, 10),
+    "": (0, 4, 7), "m": (0, 3, 7), "5": (0, 7, 12), "7": (0, 4, 7, 10),
 }
-_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-# Mode, and a chord for each bar (semitones above the key:kind).
-HARMONIES: Mapping[str, tuple[str, str]] = {
-    "blues": ("minor", "0:7 5:7 0:7 7:7"),
-    "cadence": ("major", "0: 5: 7: 0: 9:m 2:m 7: 0:"),
-    "pop": ("major", "0: 7: 9:m 5:"),
-    "sad": ("minor", "0:m 8: 3: 10:"),
-    "two five": ("major", "2:m7 7:7 0:M7 9:m7"),
-    "riff": ("minor", "0:5 3:5 5:5 0:5"),
-    "loop": ("minor", "0:m7 8:M7 0:m7 7:m7"),
-    "roots": ("major", "0: 2:m 0: 2:m"),
+# A chord for each bar (semitones above the key:kind).
+HARMONIES: Mapping[str, str] = {
+    "blues": "0:7 5:7 0:7 7:7",
+    "pop": "0: 7: 9:m 5:",
+    "sad": "0:m 8: 3: 10:",
+    "two five": "2:m 7:7 0: 9:7",
+    "riff": "0:5 3:5 5:5 0:5",
 }
 # fmt: on
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Everything that is chosen for a piece.
-
-    `drive` (distortion of the chords) is from 0 to 1; `levels` are the gains of drums,
-    bass, chords and lead; `noise` is relative to the peak of the mix.
-    """
+    """Everything that is chosen for a piece. Key 0 is C."""
 
     bpm: float
-    drive: float
     groove: str
     bass: str
     rhythm: str
@@ -123,16 +94,6 @@ class Piece:
     lead: str
     harmony: str
     key: int
-    levels: tuple[float, ...]
-    noise: float
-
-
-class _Note(NamedTuple):
-    voice: str  # An instrument or a drum. Times are in steps.
-    start: int
-    gain: float
-    pitch: int  # As in MIDI; a number that tunes a drum.
-    steps: int = 0
 
 
 def play(
@@ -141,13 +102,12 @@ def play(
     """Returns the waveform of a piece: float32 `[clip_secs * rate_hz]`, -1 to 1."""
     player = _Player(piece, clip_secs, rate_hz, rng)
     parts = player.drums(), player.bass(), player.chords(), player.lead()
-    recorded = map(player.record, parts)
-    drums, bass, chords, lead = map(np.multiply, piece.levels, recorded)
-    if piece.drive:
-        chords = 0.5 * np.tanh((1 + 20 * piece.drive) * chords)
+    drums, bass, chords, lead = map(player.record, parts)
+    if piece.chords == "electric guitar":
+        chords = 0.5 * np.tanh(10 * chords)  # Distortion.
     mix = drums + bass + chords + lead
     mix /= np.max(np.abs(mix)) + 1e-9
-    mix += piece.noise * rng.standard_normal(len(mix), dtype=np.float32)
+    mix += 1e-3 * rng.standard_normal(len(mix), dtype=np.float32)
     return np.clip(0.7 * mix, -1, 1).astype(np.float32)
 
 
@@ -165,13 +125,15 @@ class _Player:
     def drums(self) -> Iterator[_Note]:
         for voice, pattern in GROOVES[self._piece.groove].items():
             for start, hit, _ in self._onsets(pattern):
-                yield _Note(voice, start, 0.4 if hit == "o" else 1.0, self._piece.key)
+                gain = 0.4 if hit == "o" else 1.0
+                yield voice, start, gain, self._piece.key, 0
 
     def bass(self) -> Iterator[_Note]:
         for start, degree, steps in self._onsets(BASSES[self._piece.bass]):
             root, tones = self._chord(start)
             interval = {"1": 0, "3": tones[1], "5": 7, "8": 12}[degree]
-            yield _Note("bass", start, 0.5, 33 + (root + 3) % 12 + interval, steps)
+            pitch = 33 + (root + 3) % 12 + interval
+            yield "bass", start, 0.5, pitch, steps
 
     def chords(self) -> Iterator[_Note]:
         for start, mark, steps in self._onsets(RHYTHMS[self._piece.rhythm]):
@@ -180,19 +142,16 @@ class _Player:
             gain = 0.5 / len(tones) ** 0.5
             for tone in tones:
                 pitch = 52 + (root + tone - 4) % 12
-                yield _Note(self._piece.chords, start, gain, pitch, length)
+                yield self._piece.chords, start, gain, pitch, length
 
     def lead(self) -> Iterator[_Note]:
-        """Yields a random walk on the scale, with pauses."""
-        scale = _SCALES[HARMONIES[self._piece.harmony][0]]
-        degree, start = int(self._rng.integers(7, 14)), 0
+        """Yields random chord tones."""
+        start = 0
         while self._piece.lead != "none" and start < self._num_steps:
             steps = int(self._rng.choice([1, 2, 2, 2, 3, 4, 4, 6, 8]))
-            if self._rng.random() < 0.8:
-                degree = int(np.clip(degree + self._rng.integers(-2, 3), 4, 16))
-                octave, index = divmod(degree, len(scale))
-                pitch = 55 + self._piece.key + 12 * octave + scale[index]
-                yield _Note(self._piece.lead, start, 0.4, pitch, steps)
+            root, tones = self._chord(start)
+            pitch = 64 + (root + int(self._rng.choice(tones)) + 8) % 24
+            yield self._piece.lead, start, 0.4, pitch, steps
             start += steps
 
     def _onsets(self, pattern: str) -> Iterator[tuple[int, str, int]]:
@@ -205,45 +164,40 @@ class _Player:
 
     def _chord(self, step: int) -> tuple[int, tuple[int, ...]]:
         """Returns the root (semitones above C) and the intervals of the chord."""
-        bars = HARMONIES[self._piece.harmony][1].split()
+        bars = HARMONIES[self._piece.harmony].split()
         root, kind = bars[step // _BAR_STEPS % len(bars)].split(":")
         return (self._piece.key + int(root)) % 12, _CHORDS[kind]
 
     def record(self, notes: Iterable[_Note]) -> np.ndarray:
         """Returns the sound of a part, with small deviations in time and loudness."""
         track = np.zeros(self._num_samples, np.float32)
-        for note in notes:
-            samples = int(note.steps * self._step_samples)
-            synthesise = drum if note.voice in _DRUMS else tone
-            sound = synthesise(note.voice, note.pitch, samples, self._rate_hz)
+        for voice, step, gain, pitch, steps in notes:
+            samples = int(steps * self._step_samples)
+            synthesise = drum if voice in _DRUMS else tone
+            sound = synthesise(voice, pitch, samples, self._rate_hz)
             late = self._rng.normal(0, 0.004) * self._rate_hz
-            start = max(0, round(note.start * self._step_samples + late))
+            start = max(0, round(step * self._step_samples + late))
             there = track[start : start + len(sound)]
-            there += note.gain * self._rng.uniform(0.7, 1.0) * sound[: len(there)]
+            there += gain * self._rng.uniform(0.7, 1.0) * sound[: len(there)]
         return track
 
 
 @functools.lru_cache(256)
 def tone(voice: str, pitch: int, num_samples: int, rate_hz: int) -> np.ndarray:
     """Returns a note of an instrument at a MIDI pitch: float32 `[num_samples]`."""
-    instrument = INSTRUMENTS[voice]
+    rolloff, decay, attack_secs = INSTRUMENTS[voice]
     hz = 440 * 2 ** ((pitch - 69) / 12)
-    secs = np.arange(num_samples, dtype=np.float32) / rate_hz
+    secs = np.arange(num_samples) / rate_hz
     # All harmonics are below the Nyquist frequency, so nothing aliases.
     harmonics = np.arange(1, max(2, min(_TABLE_SIZE / 2, 0.45 * rate_hz / hz)))
-    levels = harmonics**-instrument.rolloff
-    if instrument.partials:
-        levels = np.pad(instrument.partials, (0, len(levels)))[: len(levels)]
     # Quadratic phases keep the peaks low (Schroeder, 1970).
     phases = np.exp(1j * np.pi * harmonics**2 / len(harmonics))
-    table = np.fft.irfft([0, *levels * phases], _TABLE_SIZE).astype(np.float32)
+    table = np.fft.irfft([0, *harmonics**-rolloff * phases], _TABLE_SIZE)
     table /= table.std() * 2**0.5
-    sway = instrument.vibrato / 12 * np.log(2) / (2 * np.pi * 5.5)
-    cycles = hz * (secs + np.float32(sway) * np.sin(np.float32(2 * np.pi * 5.5) * secs))
-    sound = table[(cycles * _TABLE_SIZE).astype(np.int32) % _TABLE_SIZE]
-    rise = np.minimum(1, secs / instrument.attack_secs)
+    sound = table[(hz * secs * _TABLE_SIZE).astype(int) % _TABLE_SIZE]
+    rise = np.minimum(1, secs / attack_secs)
     fall = np.minimum(1, (num_samples / rate_hz - secs) / 0.02)
-    return (sound * rise * fall * np.exp(-instrument.decay * secs)).astype(np.float32)
+    return (sound * rise * fall * np.exp(-decay * secs)).astype(np.float32)
 
 
 @functools.lru_cache(256)
