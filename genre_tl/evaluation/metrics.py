@@ -47,8 +47,7 @@ def tagging_metrics(
     `labels` are 0 or 1, `scores` finite, both `[clips, tags]`. `min_positives` is the
     number of positive clips that a tag needs to count.
 
-    Raises:
-      ValueError: if the shapes differ, a score is not finite, or no tag counts.
+    Raises ValueError if the shapes differ, a score is not finite, or no tag counts.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 2 or labels.shape != scores.shape:
@@ -139,18 +138,15 @@ class GenreMetrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all metrics, ready for JSON; None stands for undefined."""
+        shares = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         return {
             "num_clips": self.num_clips,
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
             "balanced_accuracy": self.balanced_accuracy,
             "genres": {
-                genre: {
-                    "precision": or_none(self.precision[row]),
-                    "recall": or_none(self.recall[row]),
-                    "f1": or_none(self.f1[row]),
-                    "support": int(self.support[row]),
-                }
+                genre: {name: or_none(values[row]) for name, values in shares.items()}
+                | {"support": int(self.support[row])}
                 for row, genre in enumerate(self.vocabulary)
             },
             "vocabulary": list(self.vocabulary),
@@ -168,10 +164,10 @@ class GenreMetrics:
             cells = genre, *shares, self.support[row], self._mistaken_for(row)
             lines.append(form.format(*cells).rstrip())
         low, high = self.accuracy_interval
-        accuracy = f"{percent(self.accuracy)} of {self.num_clips} clips"
-        interval = f"95 % interval {100 * low:.1f} to {percent(high)}"
+        interval = f"(95 % interval {100 * low:.1f} to {percent(high)})"
+        accuracy = f"{percent(self.accuracy)} of {self.num_clips} clips {interval}"
         lines += [
-            f"\naccuracy           {accuracy} ({interval})",
+            f"\naccuracy           {accuracy}",
             f"balanced accuracy  {percent(self.balanced_accuracy)}",
             f"in short           {self.in_words()}",
         ]
@@ -200,8 +196,7 @@ def genre_metrics(
     `classes` are the true genres as indices into the vocabulary, `[clips]`; `scores`
     are finite, `[clips, genres]`.
 
-    Raises:
-      ValueError: if shapes do not fit, there is no clip, or a score is not finite.
+    Raises ValueError if shapes do not fit, there is no clip, or a score is not finite.
     """
     classes, scores = np.asarray(classes), np.asarray(scores)
     labels = np.arange(len(vocabulary))
@@ -212,11 +207,11 @@ def genre_metrics(
         )
     _require_finite(scores)
     predicted = scores.argmax(axis=1)
-    by_genre = metrics.precision_recall_fscore_support(
+    confusion = metrics.confusion_matrix(classes, predicted, labels=labels)
+    *by_genre, _ = metrics.precision_recall_fscore_support(
         classes, predicted, labels=labels, zero_division=np.nan
     )
-    confusion = metrics.confusion_matrix(classes, predicted, labels=labels)
-    return GenreMetrics(tuple(vocabulary), confusion, *by_genre[:3])
+    return GenreMetrics(tuple(vocabulary), confusion, *by_genre)
 
 
 def or_none(value: float) -> float | None:

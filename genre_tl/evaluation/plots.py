@@ -74,7 +74,7 @@ def picture(
     """Yields an empty figure with a title, then writes it as a PNG atomically.
 
     `size` is width and height in inches; `style` overrides matplotlib settings, such as
-    `font_size` for "font.size". Without pyplot: no display, no global state.
+    `font_size` for "font.size". No display is needed.
     """
     settings = {name.replace("_", ".", 1): value for name, value in style.items()}
     layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04)
@@ -108,9 +108,8 @@ def _use_fallback_fonts(fig: figure.Figure) -> None:
         if missing and (found := missing & _characters(font.fname)):
             missing -= found
             families.append(font.name)
-    if len(families) > 1:
-        for item in texts:
-            item.set_fontfamily(families)
+    for item in texts:
+        item.set_fontfamily(families)
 
 
 def _characters(font_file: str) -> set[int]:
@@ -129,8 +128,7 @@ def learning_curves(
     validation they give those of the last epoch. `history` holds the columns of
     `history.csv`, each optional; NaN stands for "not measured".
 
-    Raises:
-      ValueError: if there is nothing to draw or the columns differ in length.
+    Raises ValueError if there is nothing to draw or the columns differ in length.
     """
     columns = _columns(history)
     panels = [*dict.fromkeys(_CURVES[name][0] for name in _CURVES if name in columns)]
@@ -158,11 +156,9 @@ def _columns(history: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
     lengths = {name: len(values) for name, values in known.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"history has columns of different lengths: {lengths}")
-    epochs = np.arange(1.0, 1 + max(lengths.values(), default=0))
-    columns = {name: np.asarray(values, float) for name, values in known.items()}
-    return {"epoch": epochs} | {
-        x: y for x, y in columns.items() if np.isfinite(y).any()
-    }
+    columns = {"epoch": np.arange(1.0, 1 + max(lengths.values(), default=0))}
+    columns |= {name: np.asarray(values, float) for name, values in known.items()}
+    return {name: x for name, x in columns.items() if np.isfinite(x).any()}
 
 
 def _marked_epoch(columns: Mapping[str, np.ndarray]) -> tuple[int, str]:
@@ -231,8 +227,8 @@ def confusion_matrix(
         _label_cells(ax, rows, names)
         for row, column in np.argwhere(matrix):
             ink = "white" if shares[row, column] > 55 else INK
-            clips_there = str(matrix[row, column])
-            ax.text(column, row, clips_there, ha="center", va="center", color=ink)
+            number = f"{matrix[row, column]}"
+            ax.text(column, row, number, ha="center", va="center", color=ink)
         what = "share of the true genre (%)"
         fig.colorbar(image, ax=ax, fraction=0.05, aspect=25, label=what)
 
@@ -244,8 +240,8 @@ def _label_cells(ax: axes.Axes, rows: list[str], columns: list[str]) -> None:
     ax.set(xlabel="predicted genre", ylabel="true genre (clips)")
     ax.spines[:].set_visible(False)
     # Minor ticks lie between the cells, so their grid separates them.
-    ax.set_xticks(ticks[1:] - 0.5, minor=True)
-    ax.set_yticks(ticks[1:] - 0.5, minor=True)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(ticks[1:] - 0.5, minor=True)
     ax.grid(which="minor", color="white", linewidth=1.5)
     ax.tick_params(which="both", length=0)
 

@@ -18,8 +18,7 @@ def bar_chart(
 ) -> str:
     """Returns a bar for each score, the highest first; a score of 1 fills the width.
 
-    Raises:
-      ValueError: if the lengths differ or a score is not from 0 to 1.
+    Raises ValueError if the lengths differ or a score is not from 0 to 1.
     """
     values = np.asarray(scores, np.float64)
     if values.shape != (len(labels),):

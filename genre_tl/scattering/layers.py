@@ -1,10 +1,4 @@
-"""The scattering transform as a Keras layer.
-
->>> layer = scattering.Scattering1D(J=13, Q=8)
->>> coefficients = layer(waveform)  # [batch, samples] -> [batch, paths, frames]
-
-`docs/scattering.md` explains the algorithm and names the sources.
-"""
+"""The scattering transform as a Keras layer; see `docs/scattering.md`."""
 
 from __future__ import annotations
 
@@ -64,28 +58,22 @@ class Scattering1D(keras.layers.Layer):
         self.max_order, self.oversampling = max_order, oversampling
         self.precision = precision
         self._transform = wavelets.transform(J, Q, T, max_order, oversampling)
-        if precision not in planning.PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {sorted(planning.PRECISIONS)}, "
-                f"got {precision!r}"
-            )
+        if precision not in (choices := sorted(planning.PRECISIONS)):
+            raise ValueError(f"precision must be one of {choices}, got {precision!r}")
 
     def build(self, input_shape: _Shape) -> None:
         """Plans the transform for a static number of samples."""
         num_samples = _num_samples(input_shape)
         self.input_spec = keras.layers.InputSpec(axes={-1: num_samples})
         self._plan = planning.Plan(self._transform, num_samples, self.precision)
-        # Tensors made here are shared by every graph that calls the layer.
-        with tf.init_scope():
-            self._computation = operations.PlannedTransform(self._plan)
+        self._computation = operations.PlannedTransform(self._plan)
 
     def shield_filters(self) -> None:
         """Hides the filters from converters that round constants to half precision.
 
         For `precision="standard"`; call it after `build` and before tracing.
         """
-        with tf.init_scope():
-            self._computation = operations.PlannedTransform(self._plan, as_bits=True)
+        self._computation = operations.PlannedTransform(self._plan, as_bits=True)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

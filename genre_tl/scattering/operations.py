@@ -1,8 +1,4 @@
-"""Runs a plan in TensorFlow: waveforms to scattering coefficients.
-
-Uses real convolutions and matrix products on shapes that are known when the graph is
-built.
-"""
+"""Runs a plan in TensorFlow, with real convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -24,15 +20,15 @@ _TINY = 1e-18
 class PlannedTransform:
     """A plan as TensorFlow operations, with its constants.
 
-    Args:
-      plan: what to compute.
-      as_bits: hides float32 constants from converters, as integers.
+    `as_bits` hides float32 constants from converters, as integers.
     """
 
     def __init__(self, plan: planning.Plan, *, as_bits: bool = False) -> None:
         self._plan, self._as_bits = plan, as_bits
-        self.dtype = tf.as_dtype(plan.dtype)
-        self._kernels = tf.nest.map_structure(self._constant, plan.kernels)
+        self.dtype = tf.as_dtype(plan.precision.dtype)
+        # Every graph that calls this shares the constants.
+        with tf.init_scope():
+            self._kernels = tf.nest.map_structure(self._constant, plan.kernels)
 
     def _constant(self, values: np.ndarray | int) -> tf.Tensor | int:
         if isinstance(values, int):
@@ -86,10 +82,8 @@ class PlannedTransform:
         last = plan.num_samples - 1
         missing = plan.num_blocks * plan.hop - plan.num_samples
         left = 0 if plan.is_mirrored else missing // 2
-        right = missing - left
-        return tf.concat(
-            [clip, clip[last - right : last][::-1], clip[1 : left + 1][::-1]], 0
-        )
+        after, before = clip[last - missing + left : last], clip[1 : left + 1]
+        return tf.concat([clip, after[::-1], before[::-1]], 0)
 
     def _pyramid(
         self,
@@ -109,14 +103,11 @@ class PlannedTransform:
                 kernels = [each.kernel for each in readers if each.rate_in == rate]
                 kernels += [halvings[rate]] if rate in halvings else []
                 margin = max((_reach(kernel)[1] for kernel in kernels), default=0)
-                whole[rate] = self._joined(parts, margin)
+                plain = tf.concat(parts, 0)
+                left, right = self._plan.beyond(plain.shape[1], margin)
+                around = [_take(plain, left), plain, _take(plain, right)]
+                whole[rate] = _Signals(plain, tf.concat(around, 1))
         return whole
-
-    def _joined(self, parts: list[tf.Tensor], margin: int) -> _Signals:
-        plain = tf.concat(parts, 0) if len(parts) > 1 else parts[0]
-        left, right = self._plan.beyond(plain.shape[1], margin)
-        extended = tf.concat([_take(plain, left), plain, _take(plain, right)], 1)
-        return _Signals(plain, extended, margin)
 
     def _average(self, moments: tf.Tensor, low_pass: tf.Tensor) -> tf.Tensor:
         # [paths * blocks, 1 + moments] -> [paths, frames]
@@ -140,25 +131,21 @@ class PlannedTransform:
 
 
 class _Signals(NamedTuple):
-    """Signals `[rows, samples]`, and the same with `margin` more at both ends."""
+    """Signals `[rows, samples]`, and the same with as many more at both ends."""
 
     plain: tf.Tensor
     extended: tf.Tensor
-    margin: int
 
     def rows(self, first: int, count: int) -> _Signals:
         """Returns `count` rows from row `first` on."""
-        if count == self.plain.shape[0]:
-            return self
-        chosen = slice(first, first + count)
-        return _Signals(self.plain[chosen], self.extended[chosen], self.margin)
+        return _Signals(*(signals[first : first + count] for signals in self))
 
     def convolve(self, kernel: tf.Tensor, num_parts: int) -> list[tf.Tensor]:
         """Returns `[rows, steps, outputs]`, the outputs split into parts."""
         size, stride, _ = kernel.shape
         num_rows, length = self.extended.shape
         num_steps = self.plain.shape[1] // stride
-        begin = self.margin - _reach(kernel)[0]
+        begin = (length - self.plain.shape[1]) // 2 - _reach(kernel)[0]
         if num_rows > 1:
             # Dropping steps afterwards is cheaper than moving the samples before.
             skip, begin = divmod(begin, stride)

@@ -101,8 +101,7 @@ class Plan:
       lowest: rate at which order zero and the first order are averaged.
       order: positions of kymatio's paths in order zero, first order, second order.
 
-    Raises:
-      ValueError: if the clips are shorter than the largest scale.
+    Raises ValueError if the clips are shorter than the largest scale.
     """
 
     def __init__(
@@ -113,20 +112,19 @@ class Plan:
                 f"J={transform.J}, T={transform.T}: clips of {num_samples} samples are "
                 "shorter than the largest scale; lower J or T, or pad the clips"
             )
-        self._precision = PRECISIONS[precision]
-        self.dtype = self._precision.dtype
+        self.precision = PRECISIONS[precision]
         self.num_samples = num_samples
         self.num_frames = transform.num_frames(num_samples)
-        self.num_blocks, self.is_mirrored = transform.border(
-            num_samples, self._precision.margin
-        )
-        self.hop = 2**transform.hop_log2
-        self.rates = [self.hop >> i for i in range(transform.hop_log2 + 1)]
+        margin = self.precision.margin
+        self.num_blocks, self.is_mirrored = transform.border(num_samples, margin)
+        self.hop = hop = transform.hop
+        self.rates = [hop >> i for i in range(hop.bit_length())]
         self.oversampling = min(2**transform.oversampling, self.hop)
-        self._sigma_low = wavelets.SIGMA0 / transform.T * self.hop
+        self._sigma_low = wavelets.SIGMA0 / transform.T * hop
         banks = transform.banks()
         self.order = _kymatio_order(banks[0].j, banks[1].j)
-        self.kernels = self._kernels(*(bank.scaled(self.hop) for bank in banks))
+        scaled = (wavelets.Bank(xi * hop, sigma * hop, j) for xi, sigma, j in banks)
+        self.kernels = self._kernels(*scaled)
 
     def beyond(self, length: int, margin: int) -> list[np.ndarray]:
         """Returns the positions of the samples before a signal, and of those after."""
@@ -160,7 +158,7 @@ class Plan:
 
     def _moduli(self, first: wavelets.Bank, second: wavelets.Bank) -> list[int]:
         # Rates of the first-order moduli. They fall: each rate holds the first few.
-        sampling = self._precision.first
+        sampling = self.precision.first
         wanted = sampling.rate * first.sigma + sampling.extra
         # Modulations that the second order reads must not be aliased.
         read = 2 * (second.xi + 2 * second.sigma)
@@ -170,21 +168,21 @@ class Plan:
         return np.maximum.accumulate(rates[::-1])[::-1].tolist()
 
     def _first_order(self, bank: wavelets.Bank, moduli: list[int]) -> list[Group]:
-        sampling = self._precision.first
+        sampling = self.precision.first
         read = [self._input_rate(bank, n, sampling) for n in range(len(moduli))]
+        rates = list(zip(read, moduli, strict=True))
         groups = []
-        for start, stop in _runs(list(zip(read, moduli, strict=True))):
-            for first in range(start, stop, _GROUP_SIZE):
-                chosen = bank.part(slice(first, min(first + _GROUP_SIZE, stop)))
-                rates = read[first], moduli[first]
-                kernel, _ = self._kernel(chosen, sampling.reach, *rates, exact=True)
-                groups.append(Group(kernel, *rates, first, len(chosen.xi)))
+        for start, stop in _runs(rates):
+            for n in range(start, stop, _GROUP_SIZE):
+                chosen = bank.part(slice(n, min(n + _GROUP_SIZE, stop)))
+                kernel, _ = self._kernel(chosen, sampling.reach, *rates[n], True)
+                groups.append(Group(kernel, *rates[n], n, len(chosen.xi)))
         return groups
 
     def _second_order(
         self, bank: wavelets.Bank, moduli: list[int], parents_j: np.ndarray
     ) -> list[Group]:
-        sampling = self._precision.second
+        sampling = self.precision.second
         groups = []
         for n in range(len(bank.xi)):
             # Moduli with a lower rate are read as they are.
@@ -192,7 +190,7 @@ class Plan:
             rates = np.minimum(moduli, rate)[parents_j < bank.j[n]].tolist()
             wanted = sampling.rate * bank.sigma[n] + sampling.extra
             for start, stop in _runs(rates):
-                arguments = sampling.reach, rates[start], wanted
+                arguments = sampling.reach, rates[start], wanted, False
                 kernel, rate_out = self._kernel(bank.part([n]), *arguments)
                 rows = start, stop - start
                 groups.append(Group(kernel, rates[start], rate_out, *rows))
@@ -204,7 +202,7 @@ class Plan:
         reach: float,
         rate_in: int,
         wanted: float,
-        exact: bool = False,
+        exact: bool,
     ) -> tuple[np.ndarray, int]:
         # For at least (or exactly) `wanted` samples per block; and how many they are.
         samples = reach * rate_in / (2 * math.pi * bank.sigma.min())
@@ -222,7 +220,7 @@ class Plan:
 
     def _halving(self, rate: int) -> np.ndarray:
         # A sinc under a Kaiser window, as the kernel of a `Group`.
-        decibels = self._precision.stopband_db
+        decibels = self.precision.stopband_db
         reach = (decibels - 8) / (2.285 * 2 * math.pi * (0.5 - _CLEAN)) / 2
         stride, rate_out = _stride(rate, rate // 2, reach, 1, exact=True)
         lags = _lags(rate, rate_out, stride, reach) * rate
@@ -233,13 +231,13 @@ class Plan:
 
     def _low_pass(self) -> np.ndarray:
         # A kernel from the moments of blocks to the frames around them.
+        spread = 2 * math.pi * self._sigma_low
         stride = max(1, _LOW_PASS_BLOCKS // self.oversampling)
-        size = _size(stride, math.ceil(5 / (2 * math.pi * self._sigma_low)))
+        size = _size(stride, math.ceil(5 / spread))
         reach = (size - 1) * stride // 2
         lags = np.arange(-reach, reach + 1)
         times = lags[:, np.newaxis] + np.arange(self.oversampling) / self.oversampling
         nodes = (1 - np.cos(np.pi * (np.arange(32) + 0.5) / 32)) / 2
-        spread = 2 * np.pi * self._sigma_low
         gauss = np.exp(-0.5 * ((times.ravel() - nodes[:, np.newaxis]) * spread) ** 2)
         gauss *= spread / math.sqrt(2 * math.pi)
         weights = np.linalg.pinv(_legendre(nodes)) @ gauss

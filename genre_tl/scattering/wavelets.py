@@ -37,10 +37,6 @@ class Bank(NamedTuple):
         """Returns the wavelets at these positions."""
         return Bank(*(values[chosen] for values in self))
 
-    def scaled(self, samples: int) -> Bank:
-        """Returns the bank in cycles per `samples` samples."""
-        return Bank(self.xi * samples, self.sigma * samples, self.j)
-
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
@@ -53,9 +49,9 @@ class Transform:
     oversampling: int  # log2 of the factor by which there are more frames
 
     @property
-    def hop_log2(self) -> int:
-        """log2 of the samples between frames, without oversampling."""
-        return int(math.log2(self.T))
+    def hop(self) -> int:
+        """Samples between frames, without oversampling: a power of two."""
+        return 2 ** int(math.log2(self.T))
 
     @property
     def scale(self) -> int:
@@ -91,7 +87,7 @@ class Transform:
     def num_frames(self, num_samples: int) -> int:
         """Returns kymatio's number of frames, which depends on its padding."""
         kymatio = self._kymatio(num_samples)
-        level = max(self.hop_log2 - self.oversampling, 0)
+        level = max(int(math.log2(self.T)) - self.oversampling, 0)
         return kymatio.ind_end[level] - kymatio.ind_start[level]
 
     def border(self, num_samples: int, margin: int) -> tuple[int, bool]:
@@ -101,22 +97,17 @@ class Transform:
         too short for kymatio to do so, it lies on a circle as long as kymatio's, so
         that values that wrap around agree as well.
         """
-        hop = 2**self.hop_log2
         kymatio = self._kymatio(num_samples)
         padded = kymatio.pad_left + num_samples + kymatio.pad_right
         if padded < num_samples + 16 * self.scale:
-            return padded // hop, False
-        return math.ceil((num_samples + margin * self.scale) / hop), True
+            return padded // self.hop, False
+        return math.ceil((num_samples + margin * self.scale) / self.hop), True
 
 
 def transform(
     J: int, Q: int | Sequence[int], T: int | None, max_order: int, oversampling: int
 ) -> Transform:
-    """Checks the arguments of kymatio's `Scattering1D`.
-
-    Raises:
-      ValueError: if an argument is out of range.
-    """
+    """Checks the arguments of kymatio's `Scattering1D`, or raises ValueError."""
     J = _integer("J", J, 1)
     orders = Q if isinstance(Q, (tuple, list)) else (Q,)
     if len(orders) not in (1, 2):
@@ -144,16 +135,10 @@ def _integer(name: str, value: Any, least: int, or_else: str = "") -> int:
 
 
 def morlet(xi: float, sigma: float, times: np.ndarray, length: int) -> np.ndarray:
-    """Returns the impulse response of one of kymatio's wavelets.
+    """Returns the impulse response of a wavelet of kymatio, complex128 at `times`.
 
-    Args:
-      xi: centre frequency, in cycles per sample.
-      sigma: bandwidth, in cycles per sample.
-      times: where to evaluate it, in samples; need not be integers.
-      length: samples of the circle on which its L1 norm is 1.
-
-    Returns:
-      complex128, of the shape of `times`.
+    Centre frequency `xi` and bandwidth `sigma` are in cycles per sample, `times` in
+    samples, not only integers. Its L1 norm is 1 on a circle of `length` samples.
     """
     images = np.arange(-2, 3)
     correction = np.exp(-0.5 * ((images - xi) / sigma) ** 2).sum()
