@@ -28,8 +28,8 @@ INSIDE = {
     "model": "gru networks transfer",
     "evaluation": "intervals metrics text_chart plots",
     "training": "run_folder fitting pretrain finetune cross_validation report",
-    "serving": "inference_graph saved_model warmup model_card checks export "
-    "other_formats predictor recording_analysis",
+    "serving": "network_graph saved_model warmup model_card checks export "
+    "tflite_and_keras predictor recording_analysis",
 }
 TOP = {"params", "files", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation")

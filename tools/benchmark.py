@@ -1,4 +1,4 @@
-"""Measures speed and accuracy on this machine, beside a peer in the same run.
+"""Measures speed and accuracy on this machine, compared with others in the same run.
 
     python -m tools.benchmark --what=scattering
     python -m tools.benchmark --what=training
@@ -6,7 +6,8 @@
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
     python -m tools.benchmark --what=accuracy song.mp3
 
-Prints Markdown tables; docs/benchmarks.md has those of one machine, and the peers.
+Prints Markdown tables. docs/benchmarks.md has those of one machine, and names the
+peers.
 `accuracy` compares the scattering layer with kymatio in double precision and draws the
 error. Run nothing else meanwhile.
 """

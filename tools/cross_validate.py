@@ -18,7 +18,7 @@ from absl import flags, logging
 
 from genre_tl import params
 
-from . import command, data_flags, run_flags, terminal
+from . import command, common_flags, data_flags, run_flags, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
-data_flags.define_path("output_dir", "runs/cross_validation", "Folder of the results.")
+common_flags.define_path(
+    "output_dir", "runs/cross_validation", "Folder of the results."
+)
 flags.DEFINE_multi_enum(
     "model",
     ["random"],
@@ -37,7 +39,7 @@ flags.DEFINE_multi_enum(
     "Model to compare; repeatable. transfer: --start, trained by --method; probe: "
     "--start, backbone frozen; random: from random weights; svm: on mean frames.",
 )
-data_flags.define_path("start", None, "Finished pre-training run.")
+common_flags.define_path("start", None, "Finished pre-training run.")
 flags.DEFINE_enum("method", None, params.METHODS, "Training of --model=transfer.")
 flags.DEFINE_enum(
     "split",
@@ -58,7 +60,7 @@ flags.DEFINE_boolean(
     "curves", False, "Also score test clips after each epoch, only to plot them."
 )
 flags.DEFINE_integer("clips_per_genre", 0, "Most training clips of a genre; 0: all.", 0)
-data_flags.define_path(
+common_flags.define_path(
     "lists_dir", None, "Folder of the fault-filtered lists; --data_dir if unset."
 )
 

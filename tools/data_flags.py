@@ -1,15 +1,14 @@
-"""Flags that choose a collection, and what they stand for: its table, its features."""
+"""Flags that choose a collection, and functions that load its table and features."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from . import terminal
+from . import common_flags, terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
     from genre_tl import params
@@ -19,21 +18,12 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
 FLAGS = flags.FLAGS
 
 
-class _PathParser(flags.ArgumentParser):
-    """Expands `~`, which shells leave alone in `--data_dir=~/music`."""
+flags.adopt_module_key_flags(common_flags)
 
-    def parse(self, argument: str) -> str:
-        return os.path.expanduser(argument)
-
-
-def define_path(name: str, default: str | None, text: str) -> None:
-    """Defines a flag that holds a path."""
-    serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
-    flags.DEFINE(_PathParser(), name, default, text, serializer=serializer)
-
-
-define_path("data_dir", None, "Folder of the collection. Required without --table.")
-define_path(
+common_flags.define_path(
+    "data_dir", None, "Folder of the collection. Required without --table."
+)
+common_flags.define_path(
     "table",
     None,
     "CSV of the clips: columns path, label (a genre) or labels (tags separated by ;), "
@@ -45,15 +35,11 @@ flags.DEFINE_enum(
     ["auto", "magnatagatune", "gtzan", "folder"],
     "Layout of the collection; auto detects it.",
 )
-define_path(
+common_flags.define_path(
     "features_dir",
     None,
     "Feature store. By default features/<name of --data_dir or --table>.",
 )
-flags.DEFINE_float(
-    "max_secs", None, "Use only the first seconds of each file; 0 uses all.", 0.0
-)
-flags.disclaim_key_flags()  # A path that is defined later is a flag of its tool.
 
 
 def table() -> datasets.Dataset:

@@ -15,7 +15,7 @@ from absl import flags
 
 from genre_tl import files, params
 
-from . import command, data_flags
+from . import command, common_flags, data_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 
-data_flags.define_path("run_dir", "runs/finetune", "Finished fine-tuning run.")
+common_flags.define_path("run_dir", "runs/finetune", "Finished fine-tuning run.")
 flags.DEFINE_enum(
     "clips",
     "held_out",
     ["held_out", "all"],
     "held_out: the test clips of the run; all: every clip of the collection.",
 )
-data_flags.define_path(
+common_flags.define_path(
     "output_dir", None, "Folder of the results; <run_dir>/evaluation if unset."
 )
 

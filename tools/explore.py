@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -22,14 +21,16 @@ from typing import Any
 
 from absl import flags
 
-from . import command
+from . import command, common_flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
+common_flags.define_path(
     "model", "saved_models/genres", "Export: a version, or the folder of versions."
 )
-flags.DEFINE_string("embeddings", None, "NPZ file of a collection to find neighbours.")
+common_flags.define_path(
+    "embeddings", None, "NPZ file of a collection to find neighbours."
+)
 flags.DEFINE_integer("port", 8765, "Port of the page; 0 takes a free one.", 0, 65_535)
 
 _PAGE = pathlib.Path(__file__).with_suffix(".html")
@@ -41,9 +42,9 @@ def main(argv: list[str]) -> None:
     del argv
     from genre_tl.serving import predictor, recording_analysis
 
-    path = FLAGS.embeddings and os.path.expanduser(FLAGS.embeddings)
+    path = FLAGS.embeddings
     collection = recording_analysis.Collection(path) if path else None
-    model = predictor.Predictor(os.path.expanduser(FLAGS.model))
+    model = predictor.Predictor(FLAGS.model)
     handler = functools.partial(
         _Handler, lambda path: recording_analysis.analyse(path, model, collection)
     )

@@ -3,8 +3,9 @@
     python -m tools.export --run_dir=runs/finetune --name=genres
 
 writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
-card. The version, counted from 1, appears after it was reloaded and gave the scores
-of the trained model. Nothing is written if the newest version has this model already.
+card. Versions count from 1. A new one appears only after it has been reloaded and has
+reproduced the scores of the trained model. Nothing is written if the newest version
+has this model already.
 --format=tflite writes saved_models/genres-tflite/<version>/ for mobile devices,
 --format=keras files for other Keras programs. docs/serving.md describes all of them.
 """
@@ -17,13 +18,13 @@ import pathlib
 
 from absl import flags, logging
 
-from . import command
+from . import command, common_flags
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("run_dir", "runs/finetune", "Finished run to export.")
+common_flags.define_path("run_dir", "runs/finetune", "Finished run to export.")
 flags.DEFINE_string("name", "genres", "Name of the export.")
-flags.DEFINE_string("saved_models_dir", "saved_models", "Folder of all exports.")
+common_flags.define_path("saved_models_dir", "saved_models", "Folder of all exports.")
 flags.DEFINE_enum(
     "format", "saved_model", ["saved_model", "tflite", "keras"], "Described above."
 )
@@ -35,13 +36,13 @@ def main(argv: list[str]) -> None:
     command.check_name(FLAGS.name)
     from genre_tl import params
     from genre_tl.model import networks
-    from genre_tl.serving import export, model_card, other_formats, saved_model
+    from genre_tl.serving import export, model_card, saved_model, tflite_and_keras
     from genre_tl.training import run_folder
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
-    run_dir = pathlib.Path(FLAGS.run_dir).expanduser()
+    run_dir = pathlib.Path(FLAGS.run_dir)
     suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
-    base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}").expanduser()
+    base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}")
     record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
     digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
     newest = export.newest(base)
@@ -54,8 +55,8 @@ def main(argv: list[str]) -> None:
     network = networks.load(model_file)
     writers = {
         "saved_model": export.write_saved_model,
-        "tflite": other_formats.write_tflite,
-        "keras": other_formats.write_keras,
+        "tflite": tflite_and_keras.write_tflite,
+        "keras": tflite_and_keras.write_keras,
     }
     folder = export.export(
         saved_model.TrainedModel(network, frontend, record["vocabulary"]),

@@ -17,7 +17,7 @@ from absl import flags
 
 from genre_tl import params
 
-from . import command, data_flags, run_flags
+from . import command, common_flags, data_flags, run_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
-data_flags.define_path("run_dir", "runs/finetune", "Folder of the run.")
-data_flags.define_path("start", None, "Finished pre-training run.")
+common_flags.define_path("run_dir", "runs/finetune", "Folder of the run.")
+common_flags.define_path("start", None, "Finished pre-training run.")
 flags.DEFINE_enum(
     "method",
     None,
@@ -44,7 +44,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("num_folds", 10, "Folds of --split=held_out.", lower_bound=2)
 flags.DEFINE_integer("fold", 0, "Number of the held-out fold.", lower_bound=0)
-data_flags.define_path(
+common_flags.define_path(
     "lists_dir", None, "Folder of the fault-filtered lists; --data_dir if unset."
 )
 

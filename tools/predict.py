@@ -34,29 +34,31 @@ from absl import app, flags
 
 from genre_tl import files
 
-from . import command, outputs, terminal
+from . import command, common_flags, outputs, terminal
 
 if TYPE_CHECKING:
     from genre_tl.serving import predictor
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
+flags.declare_key_flag("max_secs")
+common_flags.define_path(
     "model", "saved_models/genres", "Export: a version, or the folder of versions."
 )
 flags.DEFINE_enum(
     "format", "text", ["text", "json", "csv"], "By default that of --output's suffix."
 )
-flags.DEFINE_string("output", None, "Output file instead of the standard output.")
+common_flags.define_path("output", None, "Output file instead of the standard output.")
 flags.DEFINE_integer(
     "top_k", None, "Labels per file; 0 keeps all. By default 3 in text, else all.", 0
 )
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
-flags.DEFINE_float("max_secs", 0, "Use only the first seconds of files; 0: all.", 0)
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
 flags.DEFINE_boolean("null", False, "The list of `-` is separated by NUL characters.")
-flags.DEFINE_string("embeddings", None, "NPZ file for `ids` (paths) and `vectors`.")
-flags.DEFINE_string(
+common_flags.define_path(
+    "embeddings", None, "NPZ file for `ids` (paths) and `vectors`."
+)
+common_flags.define_path(
     "taggram", None, "Folder for scores over time: a plot and a CSV per file."
 )
 
@@ -92,11 +94,9 @@ def main(argv: list[str]) -> int:
 
 def _check_flags() -> None:
     """Completes the flags, and refuses those that contradict each other."""
-    for name in ("model", "output", "embeddings", "taggram"):
-        path = os.path.expanduser(FLAGS[name].value or "")
-        FLAGS[name].value = path or None
-        is_output = name in ("output", "embeddings") and os.path.lexists(path)
-        if is_output and not os.path.isfile(path):
+    for name in ("output", "embeddings"):
+        path = FLAGS[name].value
+        if path and os.path.lexists(path) and not os.path.isfile(path):
             raise ValueError(f"--{name}={path}: not a regular file; give another name")
     if FLAGS.embeddings and not FLAGS.embeddings.endswith(".npz"):
         raise app.UsageError(f"--embeddings={FLAGS.embeddings}: end the name in .npz")

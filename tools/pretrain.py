@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from . import command, data_flags, run_flags
+from . import command, common_flags, data_flags, run_flags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
-data_flags.define_path("run_dir", "runs/pretrain", "Folder of the run.")
+common_flags.define_path("run_dir", "runs/pretrain", "Folder of the run.")
 flags.DEFINE_enum(
     "split",
     None,

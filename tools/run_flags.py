@@ -1,4 +1,4 @@
-"""Flags that the training tools share, and what they stand for."""
+"""Flags that the training tools share, and functions that apply them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ r"""From a folder of genre folders to an exported classifier, in one command.
     python -m tools.train --data_dir=my_music --name=mine
 
 Extracts features, estimates the accuracy by cross-validation, trains on all clips, and
-exports to saved_models/<name>. --start takes over the backbone of a pre-training run.
+exports to saved_models/<name>. --start reuses the backbone of a pre-training run.
 Each step is a tool of its own, shown before it runs. Rerun the same command to resume.
 Other flags of both training tools are passed on by --extra, such as
 --extra=--max_epochs=40.
@@ -18,16 +18,16 @@ import sys
 
 from absl import flags
 
-from . import command, data_flags, frontend_flags
+from . import command, common_flags, data_flags, frontend_flags
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(frontend_flags)
 
 flags.DEFINE_string("name", "mine", "Name of the runs and of the export.")
-data_flags.define_path("start", None, "Finished pre-training run.")
-data_flags.define_path("runs_dir", "runs", "Folder of the runs.")
-data_flags.define_path("saved_models_dir", "saved_models", "Folder of the exports.")
+common_flags.define_path("start", None, "Finished pre-training run.")
+common_flags.define_path("runs_dir", "runs", "Folder of the runs.")
+common_flags.define_path("saved_models_dir", "saved_models", "Folder of the exports.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer(
     "folds", 5, "Folds of the cross-validation; 0 skips it.", lower_bound=0

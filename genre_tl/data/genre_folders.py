@@ -11,10 +11,10 @@ from genre_tl.data import audio_files, datasets
 
 
 def load(root: str | os.PathLike[str]) -> datasets.Dataset:
-    """Loads a folder that has one folder of audio files, at any depth, for each genre.
+    """Loads a folder that has one subfolder for each genre.
 
-    A sub-folder of a genre (an artist, an album) is one group; a file directly in the
-    genre folder is a group of its own.
+    Audio files may lie at any depth. A folder directly below a genre (an artist, an
+    album) is one group; a file directly in the genre folder is a group of its own.
 
     Raises:
       ValueError: if there are fewer than two genres, or one without audio files.

@@ -63,7 +63,7 @@ def standardize(network: keras.Model, mean: np.ndarray, variance: np.ndarray) ->
 def tagger(
     model: params.Model, num_paths: int, num_tags: int, *, seed: int = 0
 ) -> keras.Model:
-    """Builds frames -> `[batch, num_tags]` independent probabilities (sigmoid).
+    """Builds a model from frames to independent probabilities `[batch, num_tags]`.
 
     Frames are `[batch, frames, num_paths]`, padded at the end with
     `features.PAD_VALUE`. Neither padding nor the other clips of a batch have an effect
@@ -75,7 +75,7 @@ def tagger(
 def classifier(
     model: params.Model, num_paths: int, num_genres: int, *, seed: int = 0
 ) -> keras.Model:
-    """Builds frames -> `[batch, num_genres]` probabilities (softmax); see `tagger`."""
+    """Builds a model from frames to genre probabilities; see `tagger`."""
     return _build("classifier", model, num_paths, (num_genres, "softmax"), seed)
 
 

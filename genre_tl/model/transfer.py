@@ -21,7 +21,7 @@ def backbone(network: keras.Model) -> keras.Model:
 
 
 def probe(vector_size: int, num_genres: int, l2: float) -> keras.Model:
-    """Builds standardised vectors -> genre probabilities; `l2` penalises the kernel."""
+    """Builds a linear model from vectors to genres; `l2` is its penalty."""
     head = keras.layers.Dense(
         num_genres,
         activation="softmax",

@@ -51,7 +51,7 @@ def export(
       base_dir: folder of the versions 1, 2, 3, ...
       card: facts for the model card, fit for JSON. Labels, front end and checks are
         added.
-      write: `write_saved_model`, or a function of `other_formats`.
+      write: `write_saved_model`, or a function of `tflite_and_keras`.
       on_check: called with a line of text for every check passed.
 
     Raises:

@@ -20,7 +20,7 @@ from genre_tl import features, params
 from genre_tl.audio import wav_graph
 from genre_tl.features import framing
 from genre_tl.model import networks
-from genre_tl.serving import inference_graph
+from genre_tl.serving import network_graph
 
 CHUNK_SEGMENTS = 16
 """Segments computed at a time, which bounds memory."""
@@ -181,7 +181,7 @@ class Answers:
     """A network with its front end: from waveforms to scores and embeddings."""
 
     def __init__(self, trained: TrainedModel) -> None:
-        self.network = inference_graph.Network(trained.network)
+        self.network = network_graph.Network(trained.network)
         self._frontend = frontend = trained.frontend
         self.frames_of = features.LogScattering.from_params(frontend)
         # One for all signatures: the larger part of what a server has to load.

@@ -46,9 +46,10 @@ class WholeNetwork:
     def begin(
         self, rows: np.ndarray, seed: int, initial: keras.Model | None = None
     ) -> None:
-        """Resets the optimizer, and the weights and dropout seeds to `initial`.
+        """Starts a new training on the clips `rows`, with a fresh optimizer.
 
-        `seed` decides the order of the clips, `rows`, and their excerpts.
+        Weights and dropout seeds are copied from `initial`; None keeps them. `seed`
+        decides the order of the clips and their random excerpts.
         """
         self._rows, self._seed = rows, seed
         run_folder.assign(self.model.optimizer.variables, self._new_optimizer)

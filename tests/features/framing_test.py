@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genre_tl import features, params
 from genre_tl.features import extraction, feature_store, framing
-from genre_tl.serving import inference_graph, saved_model
+from genre_tl.serving import network_graph, saved_model
 
 FRONTEND = params.Frontend(J=6, Q=1, max_order=1, segment_frames=16)
 SEGMENT, HOP = FRONTEND.segment_samples, FRONTEND.hop_samples
@@ -69,7 +69,7 @@ def exported():
     layer = features.LogScattering.from_params(FRONTEND)
     *_, num_paths = layer.compute_output_shape((None, SEGMENT))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference_graph, "Network", MeanFrame)
+        patch.setattr(network_graph, "Network", MeanFrame)
         trained = types.SimpleNamespace(network=num_paths, frontend=FRONTEND)
         return saved_model.Answers(trained)
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from support.tiny_export import FRONTEND, LABELS, music
 
-from genre_tl.serving import export, other_formats, saved_model
+from genre_tl.serving import export, saved_model, tflite_and_keras
 
 TEXT = pathlib.Path(__file__).parents[2].joinpath("docs/serving.md").read_text("utf8")
 EXAMPLES = [
@@ -28,8 +28,8 @@ def place(exported, tmp_path_factory):
     (folder / "saved_models/genres").symlink_to(exported.base)
     trained = saved_model.TrainedModel(exported.network, FRONTEND, LABELS)
     for name, write in (
-        ("tflite", other_formats.write_tflite),
-        ("keras", other_formats.write_keras),
+        ("tflite", tflite_and_keras.write_tflite),
+        ("keras", tflite_and_keras.write_keras),
     ):
         base = folder / f"saved_models/genres-{name}"
         export.export(trained, base, card={}, write=write)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.model import networks
-from genre_tl.serving import inference_graph
+from genre_tl.serving import network_graph
 
 NUM_FRAMES, NUM_PATHS = 38, 7
 NETWORKS = [(cell, readout) for cell in params.CELLS for readout in params.READOUTS]
@@ -40,7 +40,7 @@ def clips() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("kind", ["tagger", "classifier"])
 def test_scores_equal_those_of_the_keras_model(cell, readout, kind):
     network, (frames, counts) = network_of(cell, readout, kind), clips()
-    plain = inference_graph.Network(network)
+    plain = network_graph.Network(network)
 
     @tf.function(
         input_signature=[
@@ -63,7 +63,7 @@ def test_scores_equal_those_of_the_keras_model(cell, readout, kind):
 @pytest.mark.parametrize("reach", [0, 2, NUM_FRAMES])
 def test_a_local_vector_is_the_mean_of_the_valid_states_nearby(reach):
     network, (frames, counts) = network_of("gru", "all", "tagger"), clips()
-    plain = inference_graph.Network(network)
+    plain = network_graph.Network(network)
     states = plain.states(tf.constant(frames))
     found = plain.local(states, tf.constant(counts), reach).numpy()
     for clip, count, vectors in zip(states.numpy(), counts, found, strict=True):
@@ -76,7 +76,7 @@ def test_a_local_vector_is_the_mean_of_the_valid_states_nearby(reach):
 @pytest.mark.parametrize("cell", params.CELLS)
 def test_with_readout_last_local_vectors_are_the_states(cell):
     frames, counts = clips()
-    plain = inference_graph.Network(network_of(cell, "last", "tagger"))
+    plain = network_graph.Network(network_of(cell, "last", "tagger"))
     states = plain.states(tf.constant(frames))
     assert plain.local(states, tf.constant(counts), 3) is states
 
@@ -90,7 +90,7 @@ def test_gru_options_that_the_fast_loop_lacks_are_computed_by_keras():
             keras.layers.Dense(2, activation="softmax", name=networks.HEAD),
         ]
     )
-    plain, frames = inference_graph.Network(network), clips()[0][:1]
+    plain, frames = network_graph.Network(network), clips()[0][:1]
     found = plain.scores(plain.read_out(plain.states(frames), [float(NUM_FRAMES)]))
     np.testing.assert_allclose(found, network(frames), atol=1e-6)
 
@@ -99,4 +99,4 @@ def test_an_unknown_layer_is_refused():
     layer = keras.layers.SimpleRNN(4)
     network = keras.Sequential([keras.Input((None, 3)), layer])
     with pytest.raises(ValueError, match=f"{layer.name}.*SimpleRNN"):
-        inference_graph.Network(network)
+        network_graph.Network(network)

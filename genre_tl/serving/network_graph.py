@@ -29,11 +29,11 @@ _Recurrence = Callable[[list[tf.Tensor], tf.Tensor], list[tf.Tensor]]
 
 
 class Network(tf.Module):
-    """A tagger or classifier for inference, without Keras.
+    """A tagger or classifier for inference, as variables and functions.
 
     Attributes:
       num_labels: number of scores.
-      num_units: length of the vector that the head reads.
+      num_units: length of an embedding, the input of the head.
 
     Raises:
       ValueError: if a layer is of a kind that `networks` does not use.

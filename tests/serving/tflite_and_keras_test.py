@@ -12,11 +12,14 @@ import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.model import gru, networks
-from genre_tl.serving import checks, export, model_card, other_formats, saved_model
+from genre_tl.serving import checks, export, model_card, saved_model, tflite_and_keras
 
 FRONTEND = params.PRESETS["tiny"].frontend
 SEGMENT = FRONTEND.segment_samples
-WRITERS = {"tflite": other_formats.write_tflite, "keras": other_formats.write_keras}
+WRITERS = {
+    "tflite": tflite_and_keras.write_tflite,
+    "keras": tflite_and_keras.write_keras,
+}
 LABELS = ["a", "b/c", "ü"]
 
 
@@ -72,7 +75,7 @@ def expected() -> np.ndarray:
     return scores
 
 
-@pytest.mark.parametrize("name, tolerance", other_formats.TFLITE_TOLERANCES.items())
+@pytest.mark.parametrize("name, tolerance", tflite_and_keras.TFLITE_TOLERANCES.items())
 def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
     path = written["tflite"][0] / f"model_{name}.tflite"
     resolver = tf.lite.experimental.OpResolverType
@@ -146,6 +149,6 @@ def test_a_model_that_gives_other_scores_does_not_appear(tmp_path, monkeypatch):
             trained(),
             tmp_path,
             card={},
-            write=other_formats.write_keras,
+            write=tflite_and_keras.write_keras,
         )
     assert os.listdir(tmp_path) == []
