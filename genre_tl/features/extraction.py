@@ -59,14 +59,12 @@ class Summary:
         return self.num_computed + self.num_repeated + self.num_unchanged
 
     def __str__(self) -> str:
-        text = (
+        extra = f"; {len(self.removed)} in the store are not in the collection"
+        return (
             f"{self.num_usable} files ready: {self.num_computed} new, "
             f"{self.num_repeated} duplicates, {self.num_unchanged} unchanged, "
-            f"{len(self.failures)} failed"
+            f"{len(self.failures)} failed{extra if self.removed else ''}"
         )
-        if self.removed:
-            text += f"; {len(self.removed)} in the store are not in the collection"
-        return text
 
 
 def extract(
@@ -130,8 +128,7 @@ def _compute(
     num_done = num_computed = 0
     on_progress(num_done, len(pending))
     for shard in _shards(pending):
-        rows_and_pieces = zip(shard, decoded, strict=False)
-        opened = (_File(root, row, pieces) for row, (_, pieces) in rows_and_pieces)
+        opened = (_File(root, row, next(decoded)[1]) for row in shard)
         started = []
         for file in _started(opened, set(store.by_sha256), frontend):
             started.append(file)
@@ -148,20 +145,15 @@ def _shards(rows: Sequence[feature_store.Row]) -> Iterator[list[feature_store.Ro
     for row in rows:
         shard.append(row)
         num_bytes = sum(row.bytes for row in shard)
-        if len(shard) == _SHARD_FILES or num_bytes >= _SHARD_BYTES:
+        if len(shard) == _SHARD_FILES or num_bytes >= _SHARD_BYTES or row is rows[-1]:
             yield shard
             shard = []
-    if shard:
-        yield shard
 
 
 def _started(
     opened: Iterable[_File], seen: set[str], frontend: params.Frontend
 ) -> Iterator[tuple[feature_store.Row, list[_Task]]]:
-    """Yields the row of each file and the tasks that compute its pieces.
-
-    Audio that was `seen` before has no tasks.
-    """
+    """Yields each file's row and the tasks for its pieces; `seen` audio has none."""
     transform = _transform(frontend)
     tasks: list[_Task] = []
     piece_samples = _PIECE_SEGMENTS * frontend.segment_samples

@@ -66,9 +66,8 @@ class Row:
 
     def same_audio_as(self, other: Row) -> Row:
         """Returns the row of this file, with the features of an identical one."""
-        return dataclasses.replace(
-            other, path=self.path, bytes=self.bytes, mtime_ns=self.mtime_ns
-        )
+        path, num_bytes, mtime_ns = self.path, self.bytes, self.mtime_ns
+        return dataclasses.replace(other, path=path, bytes=num_bytes, mtime_ns=mtime_ns)
 
 
 class Store:
@@ -80,9 +79,8 @@ class Store:
       index: row of each known file, by path, except those whose shard is missing.
       by_sha256: one of these rows for each different audio.
 
-    Raises:
-      ValueError: if it is damaged or has other parameters.
-      FileNotFoundError: if the folder is not a store.
+    Raises ValueError if it is damaged or has other parameters, FileNotFoundError if the
+    folder is not a store.
     """
 
     def __init__(
@@ -156,10 +154,8 @@ class Store:
     def update(self, rows: Iterable[Row]) -> None:
         """Puts rows into the index; they replace those of the same path."""
         self.index.update((row.path, row) for row in rows)
-        with (
-            files.whole(self.folder / _INDEX) as unfinished,
-            _open_text(unfinished, "w") as file,
-        ):
+        index = self.folder / _INDEX
+        with files.whole(index) as unfinished, _open_text(unfinished, "w") as file:
             # With these line ends, the writer quotes names that contain either.
             writer = csv.writer(file, lineterminator="\r\n")
             writer.writerow(field.name for field in dataclasses.fields(Row))
@@ -174,7 +170,7 @@ class Store:
                 path.unlink()
 
     def read(self, row: Row, start: int, count: int) -> np.ndarray:
-        """Returns frames `start` to `start + count`, whose checksum must be right."""
+        """Returns `count` frames from `start` on; raises if a checksum is wrong."""
         parts, first, position = [], 0, row.offset
         num_paths, path = self.params["num_paths"], self._shards / row.shard
         remedy = "delete this file and extract again: only its clips are recomputed"
@@ -237,15 +233,15 @@ def _read_params(folder: pathlib.Path, expected: dict[str, Any]) -> dict[str, An
         )
     with _naming(folder / _PARAMS, f"delete {folder} and extract again"):
         held = dict(json.loads((folder / _PARAMS).read_text(encoding="utf8")))
-    differences = [
+    differences = ", ".join(
         f"{name} {held.get(name)!r} instead of {value!r}"
         for name, value in expected.items()
         if held.get(name) != value
-    ]
+    )
     if differences:
         raise ValueError(
-            f"{folder}: its features were made with {', '.join(differences)}; use "
-            "the same parameters, or another folder"
+            f"{folder}: its features were made with {differences}; use the same "
+            "parameters, or another folder"
         )
     return held
 
@@ -259,9 +255,9 @@ def _read_index(path: pathlib.Path) -> list[Row]:
     if not path.exists():
         return []
     types = get_type_hints(Row)
-    with _naming(path, "delete it and extract everything again"):
-        with _open_text(path, "r") as file:
-            names, *lines = csv.reader(file)
+    remedy = "delete it and extract everything again"
+    with _naming(path, remedy), _open_text(path, "r") as file:
+        names, *lines = csv.reader(file)
         if names != list(types):
             raise ValueError(f"its columns are {', '.join(names)}")
         return [

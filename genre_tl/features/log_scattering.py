@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from genre_tl import params, scattering
@@ -57,10 +58,10 @@ class LogScattering(keras.layers.Layer):
         self.max_order, self.log_floor = max_order, log_floor
         self.remove_level = remove_level
         self.scattering = scattering.Scattering1D(J, Q, T, max_order, dtype="float32")
-        meta = self.scattering.meta()
-        self._is_second = meta["order"] == 2
         self._hop = params.Frontend(J, T=T).hop_samples
-        self._parents = meta["n"][self._is_second, 0].astype(int)
+        meta = self.scattering.meta()
+        self._orders = np.bincount(meta["order"], minlength=3)  # paths of each order
+        self._parents = meta["n"][meta["order"] == 2, 0].astype(int)
 
     @classmethod
     def from_params(cls, frontend: params.Frontend) -> LogScattering:
@@ -89,8 +90,7 @@ class LogScattering(keras.layers.Layer):
 
     def _level(self, coefficients: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
         """Returns the root mean square of the first order, `[batch, 1, 1]`."""
-        num_second = int(self._is_second.sum())
-        first = coefficients[:, 1 : coefficients.shape[1] - num_second]
+        first = coefficients[:, 1 : 1 + self._orders[1]]
         weight = tf.cast(tf.transpose(is_valid, [0, 2, 1]), first.dtype)
         power = tf.reduce_mean(first**2, 1, keepdims=True)
         total = tf.reduce_sum(power * weight, 2, keepdims=True)
@@ -98,13 +98,10 @@ class LogScattering(keras.layers.Layer):
         return tf.maximum(level, _MIN_LEVEL)
 
     def _log(self, coefficients: tf.Tensor) -> tf.Tensor:
-        # [batch, 1 + first + second, frames]
-        num_second = int(self._is_second.sum())
-        num_first = coefficients.shape[1] - 1 - num_second
-        # Rounding may leave a coefficient a hair below zero.
+        # [batch, 1 + first + second, frames]; rounding may leave a value below zero.
         logs = tf.math.log(tf.nn.relu(coefficients) + self.log_floor)
-        _, first, second = tf.split(logs, [1, num_first, num_second], axis=1)
-        if not num_second:
+        _, first, second = tf.split(logs, self._orders, axis=1)
+        if not len(self._parents):
             return first
         return tf.concat([first, second - tf.gather(first, self._parents, axis=1)], 1)
 

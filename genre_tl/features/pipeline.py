@@ -25,6 +25,7 @@ from genre_tl.data import datasets
 from genre_tl.features import extraction, feature_store, framing
 
 extract = extraction.extract
+_AUTOTUNE = tf.data.AUTOTUNE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,11 +132,11 @@ def training_batches(
     place = tf.TensorSpec(shape[1:], tf.int64)
     label = tf.TensorSpec([shape[1], labels.shape[1]], tf.float32)
     signature = (place, place, place), label
-    order = tf.data.Dataset.from_generator(places, output_signature=signature)
-    return order.map(
-        lambda place, labels: (_frames(features, length, place), labels),
-        tf.data.AUTOTUNE,
-    ).prefetch(tf.data.AUTOTUNE)
+    batches = tf.data.Dataset.from_generator(places, output_signature=signature)
+    batches = batches.map(
+        lambda place, labels: (_frames(features, length, place), labels), _AUTOTUNE
+    )
+    return batches.prefetch(_AUTOTUNE)
 
 
 def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
@@ -171,16 +172,12 @@ def evaluation_batches(
     positions, *places = np.array(pieces, np.int64).T
     length = min(segment_frames, max(map(max, features.segments)))
     batches = tf.data.Dataset.from_tensor_slices(tuple(places)).batch(batch_size)
-    batches = batches.map(
-        lambda *place: _frames(features, length, place), tf.data.AUTOTUNE
-    ).prefetch(tf.data.AUTOTUNE)
-    return batches, Segments(positions, places[-1])
+    batches = batches.map(lambda *place: _frames(features, length, place), _AUTOTUNE)
+    return batches.prefetch(_AUTOTUNE), Segments(positions, places[-1])
 
 
 def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
-    """Averages scores `[segments, labels]` over each clip, by valid frames.
-
-    Returns `[clips, labels]`, of the same type.
+    """Returns means of scores `[segments, labels]` by valid frames, `[clips, labels]`.
 
     Raises ValueError if the numbers of scores and segments differ.
     """
@@ -203,16 +200,13 @@ def frame_statistics(
     rows = _non_empty(rows)
     total = int(features.counts[rows].sum())
 
-    def mean_of(statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def mean_of(power: int, centre: np.ndarray) -> np.ndarray:
         # A clip at a time: a double-precision copy of everything would not fit.
-        sums = np.zeros(features.num_paths)
-        for row in rows:
-            clip = features.read(row, 0, features.counts[row])
-            sums += statistic(clip.astype(np.float64)).sum(axis=0)
-        return sums / total
+        clips = (features.read(row, 0, features.counts[row]) for row in rows)
+        return sum(((clip - centre) ** power).sum(axis=0) for clip in clips) / total
 
-    mean = mean_of(lambda frames: frames)
-    return mean, mean_of(lambda frames: np.square(frames - mean))
+    mean = mean_of(1, np.zeros(features.num_paths))
+    return mean, mean_of(2, mean)
 
 
 def _in_memory(features: Features) -> Features:

@@ -241,11 +241,10 @@ class Plan:
         gauss = np.exp(-0.5 * ((times.ravel() - nodes[:, np.newaxis]) * spread) ** 2)
         gauss *= spread / math.sqrt(2 * math.pi)
         weights = np.linalg.pinv(_legendre(nodes)) @ gauss
-        weights = weights.reshape(-1, len(lags), self.oversampling)
-        weights = weights[:, ::-1].swapaxes(0, 1)
+        weights = weights.reshape(-1, len(lags), self.oversampling)[:, ::-1]
         kernel = np.zeros([size * stride, 1 + _NUM_MOMENTS, stride, self.oversampling])
         for frame in range(stride):
-            kernel[frame : frame + len(lags), 1:, frame] = weights
+            kernel[frame : frame + len(lags), 1:, frame] = weights.swapaxes(0, 1)
         return kernel.reshape(size, stride * (1 + _NUM_MOMENTS), -1)
 
 
