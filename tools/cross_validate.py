@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
-common_flags.define_path(
-    "output_dir", "runs/cross_validation", "Folder of the results."
-)
+common_flags.define_path("output_dir", "runs/cross_validation", "Results folder.")
 flags.DEFINE_multi_enum(
     "model",
     ["random"],

@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common_flags)
 
 common_flags.define_path(
-    "data_dir", None, "Folder of the collection. Required without --table."
+    "data_dir", None, "Collection folder; not needed with --table."
 )
 common_flags.define_path(
     "table",
@@ -62,12 +62,12 @@ def store_dir() -> pathlib.Path:
 
 def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
     """Brings the feature store up to date and prints a summary."""
-    from genre_tl.features import pipeline
-
     _print_reasons("skipped", table.skipped)
     secs, show = FLAGS.max_secs or None, terminal.meter("features")
     folder = store_dir()
-    summary = pipeline.extract(table, folder, frontend, max_secs=secs, on_progress=show)
+    summary = extraction.extract(
+        table, folder, frontend, max_secs=secs, on_progress=show
+    )
     print(f"{folder}: {summary}")
     _print_reasons("failed", summary.failures)
     _print_reasons("used, but", summary.notes)

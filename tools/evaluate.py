@@ -32,9 +32,6 @@ flags.DEFINE_enum(
     ["held_out", "all"],
     "held_out: the test clips of the run; all: every clip of the collection.",
 )
-common_flags.define_path(
-    "output_dir", None, "Folder of the results; <run_dir>/evaluation if unset."
-)
 
 
 def main(argv: list[str]) -> None:
@@ -49,7 +46,7 @@ def main(argv: list[str]) -> None:
     data = run_folder.Data(features, table, frontend.segment_frames)
     result = finetune.evaluate(FLAGS.run_dir, data, rows)
     print(result.table())
-    folder = pathlib.Path(FLAGS.output_dir or f"{FLAGS.run_dir}/evaluation")
+    folder = pathlib.Path(FLAGS.run_dir) / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{table.root.name}, {FLAGS.clips.replace('_', ' ')} clips"
     picture = folder / "confusion.png"

@@ -28,9 +28,7 @@ FLAGS = flags.FLAGS
 common_flags.define_path(
     "model", "saved_models/genres", "Export: a version, or the folder of versions."
 )
-common_flags.define_path(
-    "embeddings", None, "NPZ file of a collection to find neighbours."
-)
+common_flags.define_path("embeddings", None, "NPZ of a collection, to find neighbours.")
 flags.DEFINE_integer("port", 8765, "Port of the page; 0 takes a free one.", 0, 65_535)
 
 _PAGE = pathlib.Path(__file__).with_suffix(".html")

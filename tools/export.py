@@ -4,8 +4,7 @@
 
 writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
 card. Versions count from 1. A new one appears only after it has been reloaded and has
-reproduced the scores of the trained model. Nothing is written if the newest version
-has this model already.
+reproduced the trained scores; none is written if the newest has this model already.
 --format=tflite writes saved_models/genres-tflite/<version>/ for mobile devices,
 --format=keras files for other Keras programs. docs/serving.md describes all of them.
 """

@@ -55,9 +55,7 @@ flags.DEFINE_integer(
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
 flags.DEFINE_boolean("null", False, "The list of `-` is separated by NUL characters.")
-common_flags.define_path(
-    "embeddings", None, "NPZ file for `ids` (paths) and `vectors`."
-)
+common_flags.define_path("embeddings", None, "NPZ of `ids` (paths) and `vectors`.")
 common_flags.define_path(
     "taggram", None, "Folder for scores over time: a plot and a CSV per file."
 )

@@ -92,10 +92,9 @@ class LogScattering(keras.layers.Layer):
         """Returns the root mean square of the first order, `[batch, 1, 1]`."""
         first = coefficients[:, 1 : 1 + self._orders[1]]
         weight = tf.cast(tf.transpose(is_valid, [0, 2, 1]), first.dtype)
-        power = tf.reduce_mean(first**2, 1, keepdims=True)
-        total = tf.reduce_sum(power * weight, 2, keepdims=True)
-        level = tf.sqrt(total / tf.reduce_sum(weight, 2, keepdims=True))
-        return tf.maximum(level, _MIN_LEVEL)
+        total = tf.reduce_sum(first**2 * weight, [1, 2], keepdims=True)
+        count = self._orders[1] * tf.reduce_sum(weight, 2, keepdims=True)
+        return tf.maximum(tf.sqrt(total / count), _MIN_LEVEL)
 
     def _log(self, coefficients: tf.Tensor) -> tf.Tensor:
         # [batch, 1 + first + second, frames]; rounding may leave a value below zero.

@@ -22,9 +22,8 @@ from absl import logging
 
 from genre_tl import params
 from genre_tl.data import datasets
-from genre_tl.features import extraction, feature_store, framing
+from genre_tl.features import feature_store, framing
 
-extract = extraction.extract
 _AUTOTUNE = tf.data.AUTOTUNE
 
 

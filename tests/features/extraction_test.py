@@ -65,7 +65,7 @@ def test_stored_frames_are_those_of_the_layer(tmp_path):
     waveforms = {"a/short.wav": noise(9000, 0), "b/long.wav": noise(70_000, 1)}
     for path, waveform in waveforms.items():
         write(root / path, waveform)
-    pipeline.extract(table(root), store, tiny)
+    extraction.extract(table(root), store, tiny)
     found, dataset = pipeline.load(store, table(root), tiny)
     layer = features.LogScattering.from_params(tiny)
     for row, path in enumerate(dataset.paths):
@@ -259,10 +259,10 @@ def test_a_file_that_could_not_be_opened_is_tried_each_time(music, tmp_path):
     dataset = table(music)
     hidden = tmp_path / "hidden.wav"
     (music / "b/3.wav").rename(hidden)
-    first = pipeline.extract(dataset, tmp_path / "s", FRONTEND)
+    first = extraction.extract(dataset, tmp_path / "s", FRONTEND)
     assert "b/3.wav" in dict(first.failures)
     hidden.rename(music / "b/3.wav")
-    assert pipeline.extract(dataset, tmp_path / "s", FRONTEND).num_computed == 1
+    assert extraction.extract(dataset, tmp_path / "s", FRONTEND).num_computed == 1
 
 
 def test_a_file_whose_reading_was_disturbed_is_tried_each_time(
@@ -321,9 +321,9 @@ def test_samples_too_large_to_compute_with_are_a_failure(music, tmp_path):
 
 def test_features_stay_when_the_audio_is_gone(music, tmp_path):
     dataset = table(music)
-    pipeline.extract(dataset, tmp_path / "s", FRONTEND)
+    extraction.extract(dataset, tmp_path / "s", FRONTEND)
     (music / "b/1.wav").unlink()
-    summary = pipeline.extract(dataset, tmp_path / "s", FRONTEND)
+    summary = extraction.extract(dataset, tmp_path / "s", FRONTEND)
     assert summary.removed == ("b/1.wav",)
     assert "b/1.wav" in pipeline.load(tmp_path / "s", dataset, FRONTEND)[1].paths
 
@@ -342,7 +342,7 @@ def test_max_secs_cuts_every_file(music, tmp_path):
 def test_a_max_secs_that_cannot_be_leaves_no_trace(music, tmp_path, max_secs):
     dataset = table(music)
     with pytest.raises(ValueError, match="max_secs is"):
-        pipeline.extract(dataset, tmp_path / "s", FRONTEND, max_secs=max_secs)
+        extraction.extract(dataset, tmp_path / "s", FRONTEND, max_secs=max_secs)
     assert not (tmp_path / "s").exists()
 
 
@@ -444,7 +444,7 @@ def test_other_parameters_are_refused_in_words(music, tmp_path, change, words):
     extract(music, tmp_path / "s")
     other = dataclasses.replace(FRONTEND, **change)
     for function in (
-        lambda: pipeline.extract(table(music), tmp_path / "s", other),
+        lambda: extraction.extract(table(music), tmp_path / "s", other),
         lambda: pipeline.load(tmp_path / "s", table(music), other),
     ):
         with pytest.raises(ValueError, match=f"{words}.*or another folder"):

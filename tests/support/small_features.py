@@ -39,7 +39,7 @@ def table(root: pathlib.Path) -> datasets.Dataset:
 
 
 def extract(root: pathlib.Path, store: pathlib.Path, **kwargs) -> extraction.Summary:
-    return pipeline.extract(table(root), store, FRONTEND, **kwargs)
+    return extraction.extract(table(root), store, FRONTEND, **kwargs)
 
 
 def load(root, store, **kwargs) -> tuple[pipeline.Features, datasets.Dataset]:
