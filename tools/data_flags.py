@@ -62,6 +62,8 @@ def store_dir() -> pathlib.Path:
 
 def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
     """Brings the feature store up to date and prints a summary."""
+    from genre_tl.features import extraction
+
     _print_reasons("skipped", table.skipped)
     secs, show = FLAGS.max_secs or None, terminal.meter("features")
     folder = store_dir()
