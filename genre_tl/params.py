@@ -154,7 +154,7 @@ class Preset:
     finetune: FineTuning = FineTuning()
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, strings and lists, fit for JSON."""
+        """Returns a JSON-serializable dictionary."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod

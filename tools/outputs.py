@@ -133,7 +133,7 @@ def opened(output: str, key: Mapping[str, Any]) -> Iterator[Chunks]:
     """Opens `<output>.partial`, a locked folder of chunks; removes it on success.
 
     Raises `ValueError` if it is in use, or has chunks of another `key`: what the
-    content depends on, fit for JSON, with names that the user knows.
+    content depends on, JSON-serializable, with names that the user knows.
     """
     folder = pathlib.Path(f"{output}.partial")
     folder.mkdir(exist_ok=True)

@@ -49,7 +49,7 @@ def export(
     Args:
       trained: the network.
       base_dir: folder of the versions 1, 2, 3, ...
-      card: facts for the model card, fit for JSON. Labels, front end and checks are
+      card: JSON-serializable facts for the model card. Labels, front end and checks are
         added.
       write: `write_saved_model`, or a function of `tflite_and_keras`.
       on_check: called with a line of text for every check passed.

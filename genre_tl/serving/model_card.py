@@ -87,7 +87,7 @@ def _data(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
-    """Writes a card, fit for JSON, into an unpublished export."""
+    """Writes a JSON-serializable card into an unpublished export."""
     path = folder / PATH
     path.parent.mkdir(exist_ok=True)
     files.write_json(path, card)

@@ -65,7 +65,7 @@ class Collection:
 def analyse(
     path: str, model: predictor.Predictor, collection: Collection | None = None
 ) -> dict[str, Any]:
-    """Returns what the page shows of the first ten minutes of a file, fit for JSON.
+    """Returns what the page shows of the first ten minutes of a file as JSON types.
 
     `envelope` is 0 to 1 `[columns]`, `scaleogram` 0 to 255 `[bands][columns]`, and
     `scores` are `[times][labels]`.

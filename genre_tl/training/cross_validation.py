@@ -134,7 +134,7 @@ def _training_rows(
 class Record:
     """The existing folder of a cross-validation: `settings`, and `lines` of folds.
 
-    Settings, fit for JSON, must be those of an earlier call, except for the number of
+    JSON-serializable settings must be those of an earlier call, except for the number of
     repeats, and `start`, which a call without transfer leaves open.
 
     Raises:

@@ -149,7 +149,7 @@ def evaluate(
 
 
 def describe_start(start: files.PathLike, preset: params.Preset) -> dict[str, Any]:
-    """Returns what distinguishes a pre-training run from others, fit for JSON.
+    """Returns what distinguishes a pre-training run from others, as JSON types.
 
     Raises a ValueError if it is no pre-training run, or has other settings.
     """

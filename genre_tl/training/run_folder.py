@@ -166,7 +166,7 @@ def opened(folder: files.PathLike, identity: Mapping[str, Any]) -> Iterator[Run]
 def identity(
     kind: str, data: Data, preset: params.Preset, seed: int, **facts: Any
 ) -> dict[str, Any]:
-    """Returns what distinguishes a run from others, fit for JSON."""
+    """Returns what distinguishes a run from others, as JSON types."""
     paths, digests = data.table.paths, data.features.digests
     parts = {part: [paths[row] for row in rows] for part, rows in data.parts.items()}
     seen = [row for part in ("train", "valid") for row in data.parts[part]]
@@ -181,7 +181,7 @@ def identity(
 
 
 def describe(data: Data) -> dict[str, Any]:
-    """Returns what identifies audio, labels and division, fit for JSON."""
+    """Returns what identifies audio, labels and division, as JSON types."""
     table, features = data.table, data.features
     labels = hashlib.sha256(np.packbits(table.labels > 0).tobytes())
     return {

@@ -355,17 +355,17 @@ def test_an_interrupted_extraction_continues_to_the_same_bytes(music, tmp_path, 
         if now == done:
             raise KeyboardInterrupt
 
-    extract(music, tmp_path / "undisturbed")
+    extract(music, tmp_path / "uninterrupted")
     with pytest.raises(KeyboardInterrupt):
         extract(music, tmp_path / "s", on_progress=stop)
     extract(music, tmp_path / "s")
-    assert contents(tmp_path / "s") == contents(tmp_path / "undisturbed")
+    assert contents(tmp_path / "s") == contents(tmp_path / "uninterrupted")
 
 
 def test_a_death_after_any_rename_changes_nothing_in_the_end(
     music, tmp_path, monkeypatch
 ):
-    extract(music, tmp_path / "undisturbed")
+    extract(music, tmp_path / "uninterrupted")
     replace = os.replace
     # Parameters, twice shard and index, and the index with a duplicate.
     for fatal in range(6):
@@ -381,7 +381,7 @@ def test_a_death_after_any_rename_changes_nothing_in_the_end(
             extract(music, tmp_path / f"{fatal}")
         monkeypatch.setattr(os, "replace", replace)
         extract(music, tmp_path / f"{fatal}")
-        assert contents(tmp_path / f"{fatal}") == contents(tmp_path / "undisturbed")
+        assert contents(tmp_path / f"{fatal}") == contents(tmp_path / "uninterrupted")
 
 
 KILLED = """
@@ -418,8 +418,8 @@ def test_a_killed_extraction_continues_to_the_same_bytes(music, tmp_path, root, 
     assert begun.exists() == (moment == "second shard begun")
     assert len(index_of(tmp_path / "s")) == 3
     extract(music, tmp_path / "s")
-    extract(music, tmp_path / "undisturbed")
-    assert contents(tmp_path / "s") == contents(tmp_path / "undisturbed")
+    extract(music, tmp_path / "uninterrupted")
+    assert contents(tmp_path / "s") == contents(tmp_path / "uninterrupted")
 
 
 def test_a_full_disk_is_told_and_loses_nothing(music, tmp_path, monkeypatch):
@@ -540,7 +540,7 @@ flags.FLAGS(sys.argv)
 music = pathlib.Path(flags.FLAGS.data_dir)
 print("exit code", extract_features.main([]))
 for path in music.rglob("*.wav"):
-    path.write_text("no audio any more")
+    path.write_text("not audio")
 print("exit code", extract_features.main([]))
 """
 

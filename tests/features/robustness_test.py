@@ -94,13 +94,15 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(music, tmp_path_factory):
+def uninterrupted(music, tmp_path_factory):
     store = tmp_path_factory.mktemp("stores") / "whole"
     assert finish(start(music, store))[0] == 0
     return contents(store)
 
 
-def test_after_kill_9_extraction_ends_with_the_same_bytes(music, undisturbed, tmp_path):
+def test_after_kill_9_extraction_ends_with_the_same_bytes(
+    music, uninterrupted, tmp_path
+):
     chance, store = random.Random(0), tmp_path / "store"
     for _ in range(int(os.environ.get("GENRE_TL_KILLS", "3"))):
         process = start(music, store)
@@ -111,10 +113,12 @@ def test_after_kill_9_extraction_ends_with_the_same_bytes(music, undisturbed, tm
         if not was_killed:  # fewer files were left
             shutil.rmtree(store)
     assert finish(start(music, store))[0] == 0
-    assert contents(store) == undisturbed
+    assert contents(store) == uninterrupted
 
 
-def test_a_full_disk_is_said_and_what_was_done_is_kept(music, undisturbed, small_disk):
+def test_a_full_disk_is_reported_and_finished_work_is_kept(
+    music, uninterrupted, small_disk
+):
     ballast = small_disk / "ballast"
     store = small_disk / "store"
     ballast.write_bytes(bytes(48 * 1024))
@@ -125,7 +129,7 @@ def test_a_full_disk_is_said_and_what_was_done_is_kept(music, undisturbed, small
     mount = ["mount", "-o", "remount,size=10m", str(small_disk)]
     subprocess.run(mount, check=True)
     assert finish(start(music, store))[0] == 0
-    assert contents(store) == undisturbed
+    assert contents(store) == uninterrupted
 
 
 def test_a_folder_without_permission_is_named(music, public_folder):
