@@ -134,8 +134,8 @@ def _training_rows(
 class Record:
     """The existing folder of a cross-validation: `settings`, and `lines` of folds.
 
-    JSON-serializable settings must be those of an earlier call, except for the number of
-    repeats, and `start`, which a call without transfer leaves open.
+    The JSON-serializable settings must be those of an earlier call, except for the
+    number of repeats, and `start`, which a call without transfer leaves open.
 
     Raises:
       ValueError: if the folder holds another cross-validation, or is damaged.
