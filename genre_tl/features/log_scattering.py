@@ -60,7 +60,7 @@ class LogScattering(keras.layers.Layer):
         self.scattering = scattering.Scattering1D(J, Q, T, max_order, dtype="float32")
         self._hop = params.Frontend(J, T=T).hop_samples
         meta = self.scattering.meta()
-        self._orders = np.bincount(meta["order"], minlength=3)  # paths of each order
+        self._orders = np.bincount(meta["order"], minlength=3).tolist()  # paths of each
         self._parents = meta["n"][meta["order"] == 2, 0].astype(int)
 
     @classmethod
