@@ -18,7 +18,8 @@ SAMPLE_RATE_HZ = 16_000
 
 CELLS = ("gru", "lstm", "bidirectional")
 READOUTS = ("all", "last")
-METHODS = ("probe", "finetune")
+METHODS = ("kernel", "probe", "finetune")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Frontend:
         square of its first order, so that loudness has no effect.
     """
 
-    J: int = 13
+    J: int = 12
     Q: int = 8
     T: int | None = None
     max_order: int = 2
-    segment_frames: int = 59
+    segment_frames: int = 118
     log_floor: float = 1e-4
     remove_level: bool = True
 
@@ -74,15 +75,18 @@ class Model:
       num_units: units of each layer, and direction.
       cell: `gru`, `lstm`, or `bidirectional` (GRUs in both directions).
       dropout: fraction dropped between layers and before the head, 0 to 1.
-      readout: input of the head. `last` is the last valid state of the last layer;
-        `all` the means over valid frames of the standardised input and every layer.
+      readout: what is read of a clip. `last` is the last valid state of the last
+        layer; `all` the means over valid frames of the standardised input and every
+        layer.
+      embedding_units: units of a linear layer between read-out and head; 0 for none.
     """
 
     num_layers: int = 5
     num_units: int = 512
     cell: str = "gru"
-    dropout: float = 0.3
+    dropout: float = 0.45
     readout: str = "all"
+    embedding_units: int = 256
 
     def __post_init__(self) -> None:
         _check_choice("cell", self.cell, CELLS)
@@ -91,25 +95,37 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One training.
+    """One training of a whole network.
 
     Attributes:
       learning_rate: of Adam.
+      schedule: `constant`, or `cosine`: two epochs of warm-up, then half a cosine down
+        to 0 over `max_epochs`.
+      weight_decay: decoupled from the gradient, as in AdamW; 0 for none.
       batch_size: clips per step.
       max_epochs: largest number of epochs.
       patience_epochs: stop after this many epochs without gain; 0 never stops early.
       min_delta: smallest gain of the monitored metric that counts.
       clip_norm: largest global norm of a gradient; 0 does not clip.
-      crop_frames: frames of the random excerpts; 0 takes the whole segment.
+      crop_frames: lengths of the random excerpts; each batch has one of them. Empty
+        takes the whole segment.
+      augment: whether to vary the excerpts as recordings of music vary.
     """
 
     learning_rate: float = 1e-3
-    batch_size: int = 32
-    max_epochs: int = 100
-    patience_epochs: int = 8
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    batch_size: int = 48
+    max_epochs: int = 36
+    patience_epochs: int = 0
     min_delta: float = 1e-3
     clip_norm: float = 1.0
-    crop_frames: int = 16
+    crop_frames: tuple[int, ...] = (6, 10, 10, 20, 40)
+    augment: bool = True
+
+    def __post_init__(self) -> None:
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        object.__setattr__(self, "crop_frames", tuple(self.crop_frames))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,26 +133,23 @@ class FineTuning(Training):
     """Fine-tuning; `Training` is that of the whole network.
 
     Attributes:
-      method: `probe` trains only the head, on the frozen backbone; `finetune` trains
-        the head first, then the whole network.
-      head_epochs: epochs of training the head alone, each one step on all clips;
-        with `finetune`, 0 skips that stage.
-      head_learning_rate: of Adam, in that stage.
-      head_l2: L2 penalty on the head's kernel, in that stage.
+      method: `kernel` and `probe` keep the backbone and fit a head to its features: a
+        Gaussian kernel, or a linear one; `finetune` fits the linear head, then trains
+        the whole network.
+      fit_head: whether `finetune` fits the head before training.
+      scratch_learning_rate: of Adam, from random weights.
     """
 
+    learning_rate: float = 1e-4
     batch_size: int = 16
-    max_epochs: int = 20
-    patience_epochs: int = 0
-    method: str = "probe"
-    head_epochs: int = 200
-    head_learning_rate: float = 3e-3
-    head_l2: float = 0.1
+    max_epochs: int = 30
+    method: str = "kernel"
+    fit_head: bool = True
+    scratch_learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_choice("method", self.method, METHODS)
-        if self.method == "probe" and self.head_epochs < 1:
-            raise ValueError(f"head_epochs={self.head_epochs}: a probe needs >= 1")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -168,25 +181,42 @@ class Preset:
         )
 
 
-_PAPER: dict[str, Any] = {"learning_rate": 1e-5, "clip_norm": 0.0, "crop_frames": 0}
-_TINY: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 8, "crop_frames": 32}
+_PAPER: dict[str, Any] = {
+    "learning_rate": 1e-5,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "batch_size": 32,
+    "clip_norm": 0.0,
+    "crop_frames": (),
+    "augment": False,
+    "patience_epochs": 8,
+}
+_TINY: dict[str, Any] = {
+    "learning_rate": 5e-3,
+    "schedule": "constant",
+    "batch_size": 8,
+    "crop_frames": (32,),
+    "augment": False,
+}
 
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(),
     "paper": Preset(
-        frontend=Frontend(log_floor=1e-5, remove_level=False),
-        model=Model(dropout=0.7, readout="last"),
+        frontend=Frontend(13, segment_frames=59, log_floor=1e-5, remove_level=False),
+        model=Model(dropout=0.7, readout="last", embedding_units=0),
         pretrain=Training(max_epochs=1000, min_delta=1e-4, **_PAPER),
         finetune=FineTuning(
-            batch_size=32, max_epochs=500, method="finetune", head_epochs=0, **_PAPER
+            max_epochs=500,
+            method="finetune",
+            fit_head=False,
+            scratch_learning_rate=1e-5,
+            **(_PAPER | {"patience_epochs": 0}),
         ),
     ),
     "tiny": Preset(
         frontend=Frontend(J=9, Q=2, segment_frames=64),
-        model=Model(num_layers=2, num_units=16, dropout=0.1),
+        model=Model(num_layers=2, num_units=16, dropout=0.1, embedding_units=8),
         pretrain=Training(max_epochs=3, **_TINY),
-        finetune=FineTuning(
-            **_TINY, max_epochs=4, head_epochs=30, head_learning_rate=0.03, head_l2=1e-3
-        ),
+        finetune=FineTuning(max_epochs=4, scratch_learning_rate=5e-3, **_TINY),
     ),
 }
