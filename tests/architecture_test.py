@@ -20,11 +20,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ORDER = re.findall(r"^  (\w+)  +\w", genre_tl.__doc__, re.MULTILINE)
 # Modules of each package: each may import those before it.
 INSIDE = {
-    "data": "audio_files datasets tables genre_folders gtzan magnatagatune collection "
-    "splits",
+    "data": "audio_files datasets joining tables genre_folders gtzan magnatagatune "
+    "collection splits",
     "audio": "ffmpeg libsndfile tensorflow_io_decoder resampling decoding wav_graph",
     "scattering": "wavelets planning operations layers",
-    "features": "framing log_scattering feature_store extraction pipeline waveforms",
+    "features": "framing log_scattering augmentation feature_store extraction "
+    "pipeline waveforms",
     "model": "gru networks transfer",
     "evaluation": "intervals metrics text_chart plots",
     "training": "run_folder fitting pretrain finetune cross_validation report",

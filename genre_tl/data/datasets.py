@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
 import pathlib
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -19,14 +20,16 @@ class Dataset:
     """A table of clips.
 
     Attributes:
-      name: `magnatagatune`, `gtzan`, `folder` or `table`.
+      name: `magnatagatune`, `gtzan`, `folder` or `table`; joined by `+`.
       root: the folder that `paths` are relative to.
       paths: the clips' files, unique, with `/`.
-      labels: uint8 `[clips, num_labels]`, 0 or 1.
+      labels: `[clips, num_labels]`: uint8, 0 or 1; or, of soft tags, float32, 0 to 1,
+        NaN where unknown.
       vocabulary: the label of each column of `labels`.
       groups: the recording or artist of each clip. No split divides a group.
       multi_label: True for tags (any number per clip), False for genres (one each).
       skipped: `(path, reason)` of files that are not in the table.
+      vectors: target vectors, float32 `[clips, dims]`, NaN where unknown.
     """
 
     name: str
@@ -37,13 +40,19 @@ class Dataset:
     groups: tuple[str, ...]
     multi_label: bool
     skipped: tuple[tuple[str, str], ...] = ()
+    vectors: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.paths), len(self.vocabulary))
         if self.labels.shape != shape or len(self.groups) != shape[0]:
             found = f"labels {self.labels.shape}, {len(self.groups)} groups"
             raise ValueError(f"{self.root}: {found} do not match {shape}")
+        if self.vectors is not None and len(self.vectors) != shape[0]:
+            found = f"{len(self.vectors)} target vectors"
+            raise ValueError(f"{self.root}: {found} do not match {shape[0]} clips")
         refuse_duplicates(self.root, self.paths)
+        if np.any((self.labels < 0) | (self.labels > 1)):
+            raise ValueError(f"{self.root}: labels must be from 0 to 1")
         if not self.multi_label and not np.all(self.labels.sum(axis=1) == 1):
             raise ValueError(f"{self.root}: each clip must have exactly one genre")
 
@@ -70,20 +79,61 @@ class Dataset:
             paths=tuple(self.paths[row] for row in rows),
             labels=self.labels[rows],
             groups=tuple(self.groups[row] for row in rows),
+            vectors=None if self.vectors is None else self.vectors[rows],
+        )
+
+    @property
+    def is_soft(self) -> np.ndarray:
+        """Whether each label has values other than 0 and 1: bool `[num_labels]`."""
+        return np.any((self.labels > 0) & (self.labels < 1), axis=0)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of labels and vectors."""
+        is_binary = self.labels.dtype == np.uint8
+        labels = np.packbits(self.labels) if is_binary else self.labels
+        vectors = b"" if self.vectors is None else self.vectors.tobytes()
+        return hashlib.sha256(labels.tobytes() + vectors).hexdigest()
+
+    def common_tags(self, min_clips: int) -> Dataset:
+        """Returns the table without the tags that fewer than `min_clips` clips have.
+
+        Soft tags are kept. Raises ValueError if fewer than two tags are left.
+        """
+        kept = self.is_soft | (np.sum(self.labels > 0, axis=0) >= min_clips)
+        tags = np.flatnonzero(kept)
+        if len(tags) < 2:
+            raise ValueError(
+                f"{self.root}: {len(tags)} of {len(kept)} tags have {min_clips} clips; "
+                "at least 2 must"
+            )
+        vocabulary = tuple(self.vocabulary[tag] for tag in tags)
+        return dataclasses.replace(
+            self, labels=self.labels[:, tags], vocabulary=vocabulary
         )
 
     def merge_groups(self, keys: Sequence[str] | Sequence[int]) -> Dataset:
         """Merges groups whose clips share a key, such as a checksum (one per clip)."""
-        num_clips = len(self)
-        _, group = np.unique(self.groups, return_inverse=True)
-        _, key = np.unique(keys, return_inverse=True)
-        # A graph of groups and keys, with an edge for each clip.
-        edges = (np.ones(num_clips), (group, num_clips + key))
-        graph = sparse.coo_matrix(edges, [2 * num_clips, 2 * num_clips])
-        _, parts = csgraph.connected_components(graph, directed=False)
-        first: dict[int, str] = {}
-        merged = map(first.setdefault, parts[group], self.groups)
-        return dataclasses.replace(self, groups=tuple(merged))
+        return dataclasses.replace(self, groups=merged_groups(self.groups, keys))
+
+
+def merged_groups(
+    groups: Sequence[str], keys: Sequence[str] | Sequence[int]
+) -> tuple[str, ...]:
+    """Returns the group of each clip after merging groups that share a key.
+
+    A merged group has the name of its first clip's. `groups` and `keys` are one each
+    per clip.
+    """
+    size = len(groups)
+    _, group = np.unique(groups, return_inverse=True)
+    _, key = np.unique(keys, return_inverse=True)
+    # A graph of groups and keys, with an edge for each clip.
+    edges = (np.ones(size), (group, size + key))
+    graph = sparse.coo_matrix(edges, [2 * size, 2 * size])
+    _, parts = csgraph.connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    return tuple(map(first.setdefault, parts[group], groups))
 
 
 def check_labels(source: object, labels: Collection[str], what: str) -> None:
