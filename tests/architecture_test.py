@@ -26,9 +26,9 @@ INSIDE = {
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering augmentation feature_store extraction "
     "pipeline waveforms",
-    "model": "gru networks transfer",
+    "model": "gru networks transfer exported",
     "evaluation": "intervals metrics text_chart plots",
-    "training": "run_folder fitting pretrain finetune cross_validation report",
+    "training": "run_folder heads fitting pretrain finetune cross_validation report",
     "serving": "network_graph saved_model warmup model_card checks export "
     "tflite_and_keras predictor recording_analysis",
 }

@@ -33,11 +33,14 @@ common_flags.define_path("output_dir", "runs/cross_validation", "Results folder.
 flags.DEFINE_multi_enum(
     "model",
     ["random"],
-    ["transfer", "probe", "random", "svm"],
-    "Model to compare; repeatable. transfer: --start, trained by --method; probe: "
-    "--start, backbone frozen; random: from random weights; svm: on mean frames.",
+    ["transfer", *params.METHODS, "random", "svm"],
+    "Model to compare; repeatable. transfer: --start, trained by --method; kernel, "
+    "probe, finetune: by this method; random: from random weights; svm: on mean "
+    "frames.",
 )
-common_flags.define_path("start", None, "Finished pre-training run.")
+common_flags.define_path(
+    "start", None, "Finished pre-training run, or exported tagger."
+)
 flags.DEFINE_enum("method", None, params.METHODS, "Training of --model=transfer.")
 flags.DEFINE_enum(
     "split",

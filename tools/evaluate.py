@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     frontend = params.Preset.from_dict(record["preset"]).frontend
     features, table = data_flags.features(data_flags.table(), frontend)
     rows = _rows(record, table)
-    data = run_folder.Data(features, table, frontend.segment_frames)
+    data = run_folder.Data(features, table, frontend)
     result = finetune.evaluate(FLAGS.run_dir, data, rows)
     print(result.table())
     folder = pathlib.Path(FLAGS.run_dir) / "evaluation"

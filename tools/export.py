@@ -27,6 +27,9 @@ common_flags.define_path("saved_models_dir", "saved_models", "Folder of all expo
 flags.DEFINE_enum(
     "format", "saved_model", ["saved_model", "tflite", "keras"], "Described above."
 )
+flags.DEFINE_boolean(
+    "half", False, "Store the weights of a SavedModel in half precision: half the size."
+)
 flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
 
@@ -52,13 +55,15 @@ def main(argv: list[str]) -> None:
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
     frontend = params.Preset.from_dict(record["preset"]).frontend
     network = networks.load(model_file)
+    if FLAGS.half:
+        network = networks.to_half(network)
     writers = {
         "saved_model": export.write_saved_model,
         "tflite": tflite_and_keras.write_tflite,
         "keras": tflite_and_keras.write_keras,
     }
     folder = export.export(
-        saved_model.TrainedModel(network, frontend, record["vocabulary"]),
+        saved_model.TrainedModel(network, frontend, record["vocabulary"], FLAGS.half),
         base,
         card=model_card.from_run(record, FLAGS.name, digest),
         write=writers[FLAGS.format],

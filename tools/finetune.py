@@ -28,12 +28,15 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
 common_flags.define_path("run_dir", "runs/finetune", "Folder of the run.")
-common_flags.define_path("start", None, "Finished pre-training run.")
+common_flags.define_path(
+    "start", None, "Finished pre-training run, or exported tagger."
+)
 flags.DEFINE_enum(
     "method",
     None,
     params.METHODS,
-    "probe: train the head, backbone frozen; finetune: the head, then all layers.",
+    "kernel and probe: fit a head, with a Gaussian kernel or linear, to the frozen "
+    "backbone; finetune: the linear head, then train all layers.",
 )
 flags.DEFINE_enum(
     "split",
@@ -103,7 +106,9 @@ def _report(record: dict[str, Any]) -> None:
 
     from genre_tl.evaluation import plots
 
-    print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
+    if record["epochs"]:
+        print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
+        print(f"curves: {FLAGS.run_dir}/curves.png")
     if test := record["metrics"].get("test"):
         low, high = test["accuracy_interval"]
         print(
@@ -115,10 +120,7 @@ def _report(record: dict[str, Any]) -> None:
         matrix, genres = np.array(test["confusion"]), record["vocabulary"]
         plots.confusion_matrix(matrix, genres, picture, title=title)
         print(f"confusion matrix: {picture}")
-    print(
-        f"curves: {FLAGS.run_dir}/curves.png\n"
-        f"next: python -m tools.export --run_dir={FLAGS.run_dir} --name=genres"
-    )
+    print(f"next: python -m tools.export --run_dir={FLAGS.run_dir} --name=genres")
 
 
 def cli() -> None:

@@ -37,9 +37,13 @@ flags.DEFINE_integer("max_epochs", None, "Most epochs; may change on resuming.",
 flags.DEFINE_integer(
     "patience_epochs", None, "Stop after so many epochs without gain; 0: never.", 0
 )
-flags.DEFINE_integer(
-    "crop_frames", None, "Frames of a training excerpt; 0: the whole segment.", 0
+flags.DEFINE_multi_integer(
+    "crop_frames",
+    None,
+    "Frames of a training excerpt; repeat the flag to draw a length for each batch.",
+    lower_bound=1,
 )
+flags.DEFINE_boolean("augment", None, "Vary excerpts as recordings of music vary.")
 
 
 def preset(kind: str) -> params.Preset:
@@ -64,8 +68,7 @@ def load(
 
     parts(table)  # Errors must come before features are extracted, for hours.
     features, table = data_flags.features(table, frontend)
-    frames = frontend.segment_frames
-    return run_folder.Data(features, table, frames, split, parts(table))
+    return run_folder.Data(features, table, frontend, split, parts(table))
 
 
 def progress(names: Mapping[str, str]) -> keras.callbacks.Callback:

@@ -1,8 +1,9 @@
 """Taggers and classifiers: frames of a clip to scores, and their files.
 
-  masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> head
+  masking -> standardise -> 5 x (GRU -> dropout) -> read-out -> embedding -> head
 
 With read-out `last` a network is a `keras.Sequential` (Song et al. 2017, section 3).
+`transfer` builds classifiers with the backbone of a tagger.
 """
 
 from __future__ import annotations
@@ -25,8 +26,17 @@ from genre_tl.model import gru
 HEAD = "head"
 """Name of the layer that gives the scores."""
 
-_STANDARDIZE = "standardize"
+STANDARDIZE = "standardize"
+"""Name of the layer that standardises the input frames."""
+
+READOUT = "joined"
+"""Name of the layer that joins the means over frames, with read-out `all`."""
+
+EMBEDDING, VECTORS = "embedding", "vectors"
+"""Names of the layer between read-out and head, and of that for target vectors."""
+
 _MIN_STDDEV = 1e-3  # A path that never varies must not be amplified.
+_PRIORS = 0.002, 0.9  # of a tag; outside, a head would hardly learn
 
 PathLike = str | os.PathLike[str]
 
@@ -57,36 +67,107 @@ class Standardize(keras.layers.Layer):
 def standardize(network: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
     """Sets the statistics of the input frames: mean and variance, each `[paths]`."""
     stddev = np.maximum(np.sqrt(variance), _MIN_STDDEV)
-    network.get_layer(_STANDARDIZE).set_weights([mean, stddev])
+    network.get_layer(STANDARDIZE).set_weights([mean, stddev])
+
+
+@keras.saving.register_keras_serializable(package="genre_tl")
+class Gaussian(keras.layers.Layer):
+    """Similarities to fixed points: `exp(-||x - centre||^2)`.
+
+    Input: `[batch, features]`. Output: `[batch, centres]`. The centres are weights,
+    so they are saved with the model.
+    """
+
+    def __init__(self, num_centres: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_centres = num_centres
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the centres, `[features, centres]`."""
+        shape = input_shape[-1], self.num_centres
+        self.centres = self.add_weight(shape, "zeros", trainable=False, name="centres")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the similarities."""
+        return gaussian(inputs, self.centres)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return super().get_config() | {"num_centres": self.num_centres}
+
+
+def gaussian(points: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
+    """Returns `exp(-||x - c||^2)` of `[batch, features]` and `[features, centres]`."""
+    squares = tf.reduce_sum(points**2, 1, keepdims=True) + tf.reduce_sum(centres**2, 0)
+    distances = squares - 2 * tf.matmul(points, centres)
+    return tf.exp(-tf.nn.relu(distances))  # Rounding may leave one below zero.
+
+
+def set_prior(network: keras.Model, mean: np.ndarray) -> None:
+    """Sets the biases of a tagger's head to the log-odds of tags' mean values."""
+    kernel, _ = network.get_layer(HEAD).get_weights()
+    mean = np.clip(np.nan_to_num(mean), *_PRIORS)
+    network.get_layer(HEAD).set_weights([kernel, np.log(mean / (1 - mean))])
+
+
+def mean(network: keras.Model) -> np.ndarray:
+    """Returns the mean that is subtracted from the input frames, `[paths]`."""
+    return network.get_layer(STANDARDIZE).get_weights()[0]
 
 
 def tagger(
-    model: params.Model, num_paths: int, num_tags: int, *, seed: int = 0
+    model: params.Model,
+    num_paths: int,
+    num_tags: int,
+    *,
+    num_vector_dims: int = 0,
+    seed: int = 0,
 ) -> keras.Model:
     """Builds a model from frames to independent probabilities `[batch, num_tags]`.
 
     Frames are `[batch, frames, num_paths]`, padded at the end with
     `features.PAD_VALUE`. Neither padding nor the other clips of a batch have an effect
-    on a clip's scores. `seed` is that of weights and dropout.
+    on a clip's scores. `seed` is that of weights and dropout. With `num_vector_dims`,
+    so many linear outputs follow the probabilities.
     """
-    return _build("tagger", model, num_paths, (num_tags, "sigmoid"), seed)
+    network = _build(model, num_paths, (num_tags, "sigmoid"), seed)
+    if num_vector_dims:
+        head = network.get_layer(HEAD)
+        vectors = keras.layers.Dense(num_vector_dims, name=VECTORS)(head.input)
+        outputs = keras.layers.Concatenate(name="outputs")([head.output, vectors])
+        network = keras.Model(network.inputs[0], outputs, name="tagger")
+    return network
 
 
 def classifier(
     model: params.Model, num_paths: int, num_genres: int, *, seed: int = 0
 ) -> keras.Model:
     """Builds a model from frames to genre probabilities; see `tagger`."""
-    return _build("classifier", model, num_paths, (num_genres, "softmax"), seed)
+    return _build(model, num_paths, (num_genres, "softmax"), seed)
+
+
+def scorer(network: keras.Model) -> keras.Model:
+    """Returns frames -> scores, without target vectors; layers are shared."""
+    return keras.Model(network.inputs[0], network.get_layer(HEAD).output)
+
+
+def embedder(network: keras.Model) -> keras.Model:
+    """Returns frames -> embedding: the layer of this name, or the head's input."""
+    names = {layer.name for layer in network.layers}
+    vector = network.get_layer(EMBEDDING if EMBEDDING in names else HEAD)
+    tensor = vector.output if vector.name == EMBEDDING else vector.input
+    return keras.Model(network.inputs[0], tensor, name="backbone")
 
 
 def _build(
-    name: str, model: params.Model, num_paths: int, scores: tuple[int, str], seed: int
+    model: params.Model, num_paths: int, scores: tuple[int, str], seed: int
 ) -> keras.Model:
     keras.utils.set_random_seed(seed)
+    name = {"sigmoid": "tagger", "softmax": "classifier"}[scores[1]]
     frames = keras.Input((None, num_paths), name="frames")
     first = [
         keras.layers.Masking(features.PAD_VALUE, name="masking"),
-        Standardize(name=_STANDARDIZE),
+        Standardize(name=STANDARDIZE),
     ]
     numbers = range(1, model.num_layers + 1)
     stack = [_recurrent(model, number) for number in numbers]
@@ -94,22 +175,26 @@ def _build(
         keras.layers.Dropout(model.dropout, name=f"dropout_{number}")
         for number in numbers
     ]
-    head = keras.layers.Dense(scores[0], activation=scores[1], name=HEAD)
+    last = [keras.layers.Dense(scores[0], activation=scores[1], name=HEAD)]
+    if model.embedding_units:
+        last.insert(0, keras.layers.Dense(model.embedding_units, name=EMBEDDING))
     if model.readout == "last":
         hidden = itertools.chain(*zip(stack, dropouts, strict=True))
-        return keras.Sequential([frames, *first, *hidden, head], name=name)
+        return keras.Sequential([frames, *first, *hidden, *last], name=name)
     states = first[1](first[0](frames))
     outputs = [states]
     for layer, dropout in zip(stack, dropouts, strict=True):
         outputs.append(layer(states))
         states = dropout(outputs[-1])
-    means = [
-        keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")(output)
-        for number, output in enumerate(outputs)
-    ]
-    joined = keras.layers.Concatenate(name="joined")(means)
-    last = keras.layers.Dropout(model.dropout, name="dropout_joined")
-    return keras.Model(frames, head(last(joined)), name=name)
+    vector = keras.layers.Concatenate(name=READOUT)(
+        [
+            keras.layers.GlobalAveragePooling1D(name=f"mean_{number}")(output)
+            for number, output in enumerate(outputs)
+        ]
+    )
+    for layer in [keras.layers.Dropout(model.dropout, name="dropout_joined"), *last]:
+        vector = layer(vector)
+    return keras.Model(frames, vector, name=name)
 
 
 def _recurrent(model: params.Model, number: int) -> keras.layers.Layer:
@@ -144,6 +229,14 @@ def portable(network: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(network, clone_function=clone)
     copy.set_weights(network.get_weights())
     copy.trainable = True
+    return copy
+
+
+def to_half(network: keras.Model) -> keras.Model:
+    """Returns a portable copy whose weights are rounded to half precision."""
+    copy = portable(network)
+    weights = [weight.astype(np.float16) for weight in network.get_weights()]
+    copy.set_weights([weight.astype(np.float32) for weight in weights])
     return copy
 
 

@@ -1,45 +1,103 @@
-"""Transfer: weights from a tagger to a classifier, and the head trained alone."""
+"""Transfer: the backbone of a tagger under a head for genres.
+
+The sigmoid head is popped and a softmax put on. With read-out `all` the new head reads
+the clip's mean frame and what the tagger predicts: the logits of its tags, and target
+vectors if it has learned any.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
+from scipy import special
+from sklearn.metrics import pairwise
 
 from genre_tl.model import networks
 
+SCALE, SIMILARITY = "scale", "similarity"
+"""Names of the layers between a kept backbone and the head."""
 
-def copy_backbone(source: keras.Model, network: keras.Model) -> None:
-    """Copies all weights but those of the head; ValueError if a layer differs."""
-    for layer in network.layers:
-        if layer.name != networks.HEAD:
-            layer.set_weights(source.get_layer(layer.name).get_weights())
-
-
-def backbone(network: keras.Model) -> keras.Model:
-    """Returns frames -> the vector that the head reads; layers are shared."""
-    return keras.Model(network.inputs[0], network.get_layer(networks.HEAD).input)
+LOGITS = "tag_logits"
+"""Name of the layer of the popped head without its sigmoid."""
 
 
-def probe(vector_size: int, num_genres: int, l2: float) -> keras.Model:
-    """Builds a linear model from vectors to genres; `l2` is its penalty."""
-    head = keras.layers.Dense(
-        num_genres,
-        activation="softmax",
-        kernel_initializer="zeros",
-        kernel_regularizer=keras.regularizers.L2(l2),
-        name=networks.HEAD,
-    )
-    return keras.Sequential([keras.Input((vector_size,)), head], name="probe")
+@dataclasses.dataclass(frozen=True, eq=False)
+class Head:
+    """A trained head: `softmax(kernel^T similarity((x - mean) / stddev) + bias)`.
 
-
-def set_head(
-    network: keras.Model, probe: keras.Model, mean: np.ndarray, stddev: np.ndarray
-) -> None:
-    """Gives a network the head of a probe, for vectors that are not standardised.
-
-    The probe was trained on vectors minus `mean`, divided by `stddev`, both
-    `[vector_size]`.
+    Attributes:
+      mean: of the features, `[features]`.
+      stddev: of the features, `[features]`.
+      kernel: `[features, genres]`, or `[centres, genres]`.
+      bias: `[genres]`.
+      centres: standardised features of clips, `[centres, features]`, that a Gaussian
+        kernel compares with; None for a linear head.
     """
-    kernel, bias = probe.get_layer(networks.HEAD).get_weights()
-    kernel = kernel.astype(np.float64) / stddev[:, np.newaxis]
-    network.get_layer(networks.HEAD).set_weights([kernel, bias - mean @ kernel])
+
+    mean: np.ndarray
+    stddev: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
+    centres: np.ndarray | None = None
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of genres, `[clips, genres]`."""
+        vectors = (features - self.mean) / self.stddev
+        if self.centres is not None:
+            vectors = pairwise.rbf_kernel(vectors, self.centres, gamma=1)
+        return special.softmax(vectors @ self.kernel + self.bias, axis=1)
+
+
+def backbone(tagger: keras.Model) -> keras.Model:
+    """Returns a copy of a network without its head: frames -> features of a clip."""
+    copy = networks.portable(tagger)
+    if isinstance(copy, keras.Sequential):
+        copy.pop()
+        return copy
+    head = copy.get_layer(networks.HEAD)
+    logits = keras.layers.Dense(head.units, name=LOGITS)
+    parts = [copy.get_layer("mean_0").output, logits(head.input)]
+    logits.set_weights(head.get_weights())
+    names = {layer.name for layer in copy.layers}
+    if networks.VECTORS in names:
+        parts.append(copy.get_layer(networks.VECTORS).output)
+    joined = keras.layers.Concatenate(name="features")(parts)
+    return keras.Model(copy.inputs[0], joined, name="backbone")
+
+
+def block_sizes(backbone: keras.Model) -> list[int]:
+    """Returns the numbers of features that belong together: mean, logits, vectors."""
+    if isinstance(backbone, keras.Sequential):
+        return [backbone.output_shape[-1]]
+    return [part.shape[-1] for part in backbone.layers[-1].input]
+
+
+def with_head(backbone: keras.Model, head: Head) -> keras.Model:
+    """Builds a classifier from a backbone, whose layers it shares, and a head."""
+    frames, features = backbone.inputs[0], backbone.outputs[0]
+    scale = networks.Standardize(name=SCALE)
+    vector = scale(features)
+    scale.set_weights([head.mean, head.stddev])
+    if head.centres is not None:
+        similarity = networks.Gaussian(len(head.centres), name=SIMILARITY)
+        vector = similarity(vector)
+        similarity.set_weights([head.centres.T])
+    softmax = keras.layers.Dense(
+        len(head.bias), activation="softmax", name=networks.HEAD
+    )
+    network = keras.Model(frames, softmax(vector), name="classifier")
+    softmax.set_weights([head.kernel, head.bias])
+    return network
+
+
+def copy_backbone(tagger: keras.Model, classifier: keras.Model) -> keras.Model:
+    """Copies all weights but the head's to a classifier, and returns it.
+
+    Raises a ValueError if a layer differs.
+    """
+    for layer in classifier.layers:
+        if layer.name != networks.HEAD:
+            layer.set_weights(tagger.get_layer(layer.name).get_weights())
+    return classifier

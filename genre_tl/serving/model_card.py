@@ -28,7 +28,7 @@ _LICENCES = {
 }
 _UNKNOWN_LICENCE = "That of the collection, unknown to this program."
 _LIMITS = (
-    "Scores are not calibrated probabilities; none says that a recording is not music.",
+    "Scores of tags are not calibrated; none says that a recording is not music.",
     "It knows only the genres or tags of its training collection, as labelled there.",
     "It uses frequencies below 8 kHz, mixed down to one channel.",
     "A long recording gets the mean of its segments: changes within it average out.",
@@ -44,7 +44,7 @@ def from_run(record: Mapping[str, Any], name: str, fingerprint: str) -> dict[str
     """
     start = record.get("start")
     names = [part["name"] for part in (record["data"], start) if part]
-    facts = ("seed", "epochs", "best_epoch", "started", "revision")
+    facts = "seed epochs best_epoch num_vector_dims started revision".split()
     return {
         "name": name,
         "intended_use": _USES[record["kind"]],

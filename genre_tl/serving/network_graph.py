@@ -15,13 +15,14 @@ import keras
 import tensorflow as tf
 
 from genre_tl import features
-from genre_tl.model import gru, networks
+from genre_tl.model import gru, networks, transfer
 
 # More blocks keep the layers busier, but each costs a loop of its own.
 _BLOCK_FRAMES = 15
 
-_IDLE = ("InputLayer", "Masking", "Dropout", "GlobalAveragePooling1D")
+_IDLE = "InputLayer", "Masking", "Dropout", "GlobalAveragePooling1D", "Concatenate"
 _OTHER_CELLS = (keras.layers.GRU, keras.layers.LSTM, keras.layers.Bidirectional)
+_KNOWN = (keras.layers.Dense, networks.Standardize, networks.Gaussian)
 _ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
 
 # Blocks of [frames, batch, features] and the mask [batch, frames] -> blocks.
@@ -31,27 +32,34 @@ _Recurrence = Callable[[list[tf.Tensor], tf.Tensor], list[tf.Tensor]]
 class Network(tf.Module):
     """A tagger or classifier for inference, as variables and functions.
 
+    With `half`, variables are stored in half precision and computed with in single.
+
     Attributes:
       num_labels: number of scores.
-      num_units: length of an embedding, the input of the head.
+      num_units: length of an embedding.
 
     Raises:
       ValueError: if a layer is of a kind that `networks` does not use.
     """
 
-    def __init__(self, network: keras.Model) -> None:
+    def __init__(self, network: keras.Model, *, half: bool = False) -> None:
         super().__init__()
-        self._weights: list[tf.Variable] = []
+        self._type = tf.float16 if half else tf.float32
+        self._weights: list[tf.Variable] = []  # in the order of the layers
         self._recurrences: list[_Recurrence] = []
+        self._layers: dict[str, list[tf.Variable]] = {}
         self._reads_all = False
         for layer in network.layers:
             self._add(layer)
-        self.num_units, self.num_labels = self._head[0].shape
+        head = network.get_layer(networks.HEAD)
+        self._activation = _ACTIVATIONS[head.activation.__name__]
+        self.num_labels = head.units
+        # Of a classifier with a kernel the head's input would be similarities.
+        named = self._layers.get(networks.EMBEDDING)
+        self.num_units = named[1].shape[0] if named else self._num_states
 
     def _add(self, layer: keras.layers.Layer) -> None:
-        if isinstance(layer, networks.Standardize):
-            self._statistics = self._variables(layer)
-        elif isinstance(layer, gru.GRU):
+        if isinstance(layer, gru.GRU):
             weights = self._variables(layer)
             self._recurrences.append(lambda blocks, _: _run(weights, blocks))
         elif isinstance(layer, _OTHER_CELLS):
@@ -59,19 +67,21 @@ class Network(tf.Module):
             self._weights += [weight.value for weight in copy.weights]
             is_last = not layer.return_sequences
             self._recurrences.append(functools.partial(_run_keras, copy, is_last))
-        elif isinstance(layer, keras.layers.Concatenate):
-            self._reads_all = True
-        elif layer.name == networks.HEAD and layer.activation.__name__ in _ACTIVATIONS:
-            self._head = self._variables(layer)
-            self._activation = _ACTIVATIONS[layer.activation.__name__]
+        elif isinstance(layer, _KNOWN):
+            self._layers[layer.name] = self._variables(layer)
         elif type(layer).__name__ not in _IDLE:
             raise ValueError(
                 f"cannot export layer {layer.name!r} ({type(layer).__name__}): build "
                 "the network with genre_tl.model.networks"
             )
+        if layer.name == networks.READOUT:
+            self._reads_all = True
+        if self._recurrences and not self._layers.keys() - {networks.STANDARDIZE}:
+            self._num_states = layer.output.shape[-1]
 
     def _variables(self, layer: keras.layers.Layer) -> list[tf.Variable]:
-        variables = [tf.Variable(weight) for weight in layer.get_weights()]
+        weights = layer.get_weights()
+        variables = [tf.Variable(tf.constant(weight, self._type)) for weight in weights]
         self._weights += variables
         return variables
 
@@ -83,7 +93,7 @@ class Network(tf.Module):
         `frames` is `[batch, frames, paths]` with a static number of frames.
         """
         mask = tf.not_equal(frames[:, :, 0], features.PAD_VALUE)
-        mean, stddev = self._statistics
+        mean, stddev = map(_read, self._layers[networks.STANDARDIZE])
         steps = (tf.transpose(frames, [1, 0, 2]) - mean) / stddev
         count = math.ceil(steps.shape[0] / _BLOCK_FRAMES)
         size = math.ceil(steps.shape[0] / count)
@@ -96,7 +106,7 @@ class Network(tf.Module):
         return tf.transpose(joined, [1, 0, 2])
 
     def read_out(self, states: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-        """Returns the input of the head, `[batch, units]`.
+        """Returns what the network reads of a clip, `[batch, units]`.
 
         `counts` are the valid frames of each clip, float32 `[batch]`, at least 1.
         """
@@ -107,7 +117,7 @@ class Network(tf.Module):
         return total / counts[:, tf.newaxis]
 
     def local(self, states: tf.Tensor, counts: tf.Tensor, reach: int) -> tf.Tensor:
-        """Returns the input of the head around each frame, `[batch, frames, units]`.
+        """Returns what it reads around each frame, `[batch, frames, units]`.
 
         With read-out `all` it is the mean of the valid states up to `reach` frames
         away, else the state.
@@ -121,18 +131,46 @@ class Network(tf.Module):
         total = tf.reduce_sum(weights, 2, keepdims=True)
         return tf.math.divide_no_nan(weights, total) @ states
 
-    def scores(self, vectors: tf.Tensor) -> tf.Tensor:
-        """Returns `[..., labels]` of `[..., units]`."""
-        weights, bias = self._head
-        rows = tf.reshape(vectors, [-1, self.num_units]) @ weights + bias
-        shape = tf.concat([tf.shape(vectors)[:-1], [self.num_labels]], 0)
-        return tf.reshape(self._activation(rows), shape)
+    def scores(self, vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scores `[..., labels]` and embeddings of what `read_out` returns."""
+        rows = tf.reshape(vectors, [-1, vectors.shape[-1]])
+        embedding = self._dense(networks.EMBEDDING, rows)
+        features = embedding
+        if transfer.LOGITS in self._layers:
+            num_paths = self._layers[networks.STANDARDIZE][0].shape[0]
+            parts = [rows[:, :num_paths], self._dense(transfer.LOGITS, embedding)]
+            if networks.VECTORS in self._layers:
+                parts.append(self._dense(networks.VECTORS, embedding))
+            features = tf.concat(parts, 1)
+        if transfer.SCALE in self._layers:
+            mean, stddev = map(_read, self._layers[transfer.SCALE])
+            features = (features - mean) / stddev
+        if transfer.SIMILARITY in self._layers:
+            (centres,) = map(_read, self._layers[transfer.SIMILARITY])
+            features = networks.gaussian(features, centres)
+        found = self._activation(self._dense(networks.HEAD, features))
+        shape = tf.shape(vectors)[:-1]
+        return (
+            tf.reshape(found, tf.concat([shape, [self.num_labels]], 0)),
+            tf.reshape(embedding, tf.concat([shape, [self.num_units]], 0)),
+        )
+
+    def _dense(self, name: str, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the output of a layer; `rows` if the network does not have it."""
+        if name not in self._layers:
+            return rows
+        kernel, bias = map(_read, self._layers[name])
+        return rows @ kernel + bias
+
+
+def _read(variable: tf.Variable) -> tf.Tensor:
+    return tf.cast(variable, tf.float32)
 
 
 def _run(weights: list[tf.Variable], blocks: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the states of a GRU layer, in blocks like its input."""
     # Read once, not in every round of a loop.
-    kernel, recurrent_kernel, biases = map(tf.identity, weights)
+    kernel, recurrent_kernel, biases = map(_read, weights)
     input_bias, bias = tf.unstack(biases)
     state = tf.zeros([tf.shape(blocks[0])[1], recurrent_kernel.shape[0]])
     results = []

@@ -43,6 +43,9 @@ _PLACED = [  # a waveform, and `starts` and `padding` of `framing.segments`
 class TrainedModel:
     """A tagger or classifier, its front end and the names of its scores, in order.
 
+    With `half`, an export stores weights in half precision; those of `network` must be
+    so rounded (`networks.to_half`).
+
     Raises:
       ValueError: if the labels do not fit the network, or cannot be exported.
     """
@@ -50,12 +53,13 @@ class TrainedModel:
     network: keras.Model
     frontend: params.Frontend
     labels: Sequence[str]
+    half: bool = False
 
     def __post_init__(self) -> None:
         network, labels = self.network, self.labels
-        if network.layers[-1].name != networks.HEAD:
+        if networks.HEAD not in {layer.name for layer in network.layers}:
             raise ValueError(f"{network.name!r} has no head: pass a whole network")
-        num_scores = network.output_shape[-1]
+        num_scores = network.get_layer(networks.HEAD).units
         if not len(labels) == len(set(labels)) == num_scores:
             raise ValueError(
                 f"{len(labels)} labels ({len(set(labels))} different) for {num_scores} "
@@ -181,7 +185,7 @@ class Answers:
     """A network with its front end: from waveforms to scores and embeddings."""
 
     def __init__(self, trained: TrainedModel) -> None:
-        self.network = network_graph.Network(trained.network)
+        self.network = network_graph.Network(trained.network, half=trained.half)
         self._frontend = frontend = trained.frontend
         self.frames_of = features.LogScattering.from_params(frontend)
         # One for all signatures: the larger part of what a server has to load.
@@ -201,8 +205,7 @@ class Answers:
     def _answer(
         self, states: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        vectors = self.network.read_out(states, weights)
-        return self.network.scores(vectors), vectors
+        return self.network.scores(self.network.read_out(states, weights))
 
     @tf.function(input_signature=_PLACED, autograph=False)
     def score_and_embed(
@@ -239,7 +242,7 @@ class Answers:
         reach = round(_WINDOW_SECS / 2 * params.SAMPLE_RATE_HZ / hop)
 
         def answer(states: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-            return self.network.scores(self.network.local(states, weights, reach))
+            return self.network.scores(self.network.local(states, weights, reach))[0]
 
         width = self.network.num_labels + 1
         scores = self._by_chunk(waveform, segments, answer, [num_frames, width - 1])

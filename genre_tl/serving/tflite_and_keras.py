@@ -65,28 +65,29 @@ def write_keras(
 ) -> Iterator[str]:
     """Writes `classifier.keras`, `backbone.keras` and `labels.txt`.
 
-    The first takes waveforms `[batch, segment_samples]`, the second frames `[batch,
-    frames, paths]`. Both load with `keras.saving.load_model` once
-    `genre_tl.model.networks` is imported.
+    The first takes waveforms `[batch, segment_samples]` and returns scores, the second
+    frames `[batch, frames, paths]` and returns embeddings. Both load with
+    `keras.saving.load_model` once `genre_tl.model.networks` is imported.
     """
     network, frontend = networks.portable(trained.network), trained.frontend
     waveform = keras.layers.Input((frontend.segment_samples,), name="waveform")
     frames_of = features.LogScattering.from_params(frontend)
-    classifier = keras.Model(waveform, network(frames_of(waveform)))
-    head = network.layers[-1]
-    backbone = keras.Model(network.input, head.input, name="backbone")
+    classifier = keras.Model(waveform, networks.scorer(network)(frames_of(waveform)))
+    backbone = networks.embedder(network)
     networks.save(classifier, folder / "classifier.keras")
     networks.save(backbone, folder / "backbone.keras")
     saved_model.write_labels(trained.labels, folder)
 
     clips, rows = _segments(frontend)
-    classifier = networks.load(folder / "classifier.keras")
-    vectors = networks.load(folder / "backbone.keras")(frames_of(rows))
-    found = {"classifier": classifier(rows, training=False), "backbone": head(vectors)}
-    expected = checks.keras_scores(trained, clips)
-    for name, scores in found.items():
-        what = f"scores of {name}.keras, reloaded, differ from the Keras model's"
-        yield checks.check_difference(scores.numpy(), expected, what)
+    frames = frames_of(rows)
+    pairs = {
+        "classifier": (rows, checks.keras_scores(trained, clips)),
+        "backbone": (frames, backbone(frames, training=False).numpy()),
+    }
+    for name, (inputs, expected) in pairs.items():
+        found = networks.load(folder / f"{name}.keras")(inputs, training=False)
+        what = f"outputs of {name}.keras, reloaded, differ from the Keras model's"
+        yield checks.check_difference(found.numpy(), expected, what)
 
 
 def _segments(frontend: params.Frontend) -> tuple[list[np.ndarray], np.ndarray]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from sklearn import preprocessing, svm
 from sklearn.pipeline import make_pipeline
@@ -25,13 +26,14 @@ from sklearn.pipeline import make_pipeline
 from genre_tl import files, params
 from genre_tl.data import datasets, splits
 from genre_tl.features import pipeline
+from genre_tl.model import transfer
 from genre_tl.training import finetune, fitting, run_folder
 
-MODELS = ("transfer", "probe", "random", "svm")
-"""`transfer` trains as the preset says, `probe` the head on the frozen backbone,
-`random` a whole network from random weights, `svm` on mean frames."""
+MODELS = ("transfer", *params.METHODS, "random", "svm")
+"""`transfer` trains as the preset says; `kernel`, `probe` and `finetune` by the method
+of this name; `random` a network from random weights; `svm` is on mean frames."""
 
-_NEED_START = {"transfer", "probe"}
+_NEED_START = {"transfer", *params.METHODS}
 _INNER_FOLDS = 5
 _OPEN = ("num_repeats", "models", "start")  # may change on resuming
 
@@ -59,8 +61,8 @@ class Plan:
             raise ValueError(f"models={self.models}: choose from {', '.join(MODELS)}")
         if _NEED_START.isdisjoint(self.models) != (self.start is None):
             raise ValueError(
-                "--model=transfer and --model=probe need --start, a finished "
-                "pre-training run; the others have no use for it"
+                "--model=random and --model=svm have no use for --start, a pre-trained "
+                "tagger; the others need it"
             )
         for name, least in (("num_repeats", 1), ("clips_per_genre", 0)):
             if getattr(self, name) < least:
@@ -241,7 +243,7 @@ def _settings(
 
 def num_seen(start: files.PathLike, digests: Sequence[str]) -> int:
     """Returns how many clips, given by SHA-256, a pre-training run has seen."""
-    seen = set(run_folder.read_run(start)["data"]["seen"])
+    seen = run_folder.seen(start)
     return sum(digest in seen for digest in digests)
 
 
@@ -251,14 +253,10 @@ class _Trainer:
     def __init__(
         self, data: run_folder.Data, preset: params.Preset, plan: Plan
     ) -> None:
-        self._data, self._model, self._curves = data, preset.model, plan.curves
-        self._source = run_folder.read_model(plan.start) if plan.start else None
-        changes = {"probe": {"method": "probe"}, "random": finetune.RANDOM}
-        self._recipes = {
-            model: dataclasses.replace(preset.finetune, **changes.get(model, {}))
-            for model in plan.models
-        }
-        self._network: fitting.WholeNetwork | None = None
+        self._data, self._curves = data, plan.curves
+        self._source = run_folder.read_start(plan.start) if plan.start else None
+        self._presets = {model: _preset(preset, model) for model in plan.models}
+        self._networks: dict[str, fitting.WholeNetwork] = {}
 
     def run(self, model: str, fold: Fold) -> dict[str, Any]:
         """Returns the line of a fold."""
@@ -293,40 +291,56 @@ class _Trainer:
         return np.stack([pipeline.frame_statistics(features, [r])[0] for r in rows])
 
     @functools.cached_property
-    def _head(self) -> fitting.LinearProbe:
-        recipe = next(iter(self._recipes.values()))
-        return fitting.LinearProbe(self._source, self._data, recipe)
+    def _frozen(self) -> fitting.FrozenBackbone:
+        return fitting.FrozenBackbone(transfer.backbone(self._source), self._data)
 
     def _train(self, model: str, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
-        recipe, history = self._recipes[model], run_folder.History()
-        if recipe.head_epochs:
-            stage: fitting.Stage = self._head
-            self._head.begin(fold.train)
-            history, kept = self._fit(stage, recipe.head_epochs, fold)
-        if recipe.method == "finetune":
-            source = None if model == "random" else self._source
-            arguments = self._data, self._model, fold.train, fold.seed, source
-            network = finetune.classifier(*arguments)
-            if history:
-                self._head.give_head(network)
-            if self._network is None:
-                self._network = fitting.WholeNetwork(network, self._data, recipe)
-            stage = self._network
-            stage.begin(fold.train, fold.seed, network)
-            rest, best = self._fit(stage, recipe.max_epochs, fold)
-            history, kept = history + rest, len(history) + best
-        found = {"epoch": kept, "history": run_folder.columns(history)}
-        return stage.scores(fold.test).argmax(axis=1), found
+        preset = self._presets[model]
+        recipe, head = preset.finetune, None
+        if model != "random" and (recipe.method != "finetune" or recipe.fit_head):
+            head = self._frozen.fit(fold.train, kernel=recipe.method == "kernel")
+        if head and recipe.method != "finetune":
+            return self._frozen.scores(head, fold.test).argmax(axis=1), {}
+        if model == "random":
+            arguments = self._data, preset, fold.train, fold.seed
+            network = finetune.untrained(*arguments)
+        elif head:
+            network = transfer.with_head(transfer.backbone(self._source), head)
+        else:
+            network = finetune.with_random_head(
+                self._data, self._source, preset, fold.seed
+            )
+        return self._fit(model, fold, network)
 
     def _fit(
-        self, stage: fitting.Stage, epochs: int, fold: Fold
-    ) -> tuple[run_folder.History, int]:
+        self, model: str, fold: Fold, network: keras.Model
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Trains the whole network; folds of a model share a graph."""
+        recipe = self._presets[model].finetune
+        if model not in self._networks:
+            self._networks[model] = fitting.WholeNetwork(network, self._data, recipe)
+        stage = self._networks[model]
+        stage.begin(fold.train, fold.seed, network)
         tested = fold.test if self._curves else fold.test[:0]
         callbacks = [
             *fitting.validation(stage, fold.valid, _accuracy),
             *fitting.validation(stage, tested, _accuracy, "test"),
         ]
-        return fitting.fit_best(stage, epochs, callbacks, valid=len(fold.valid) > 0)
+        history, kept = fitting.fit_best(
+            stage, recipe.max_epochs, callbacks, valid=len(fold.valid) > 0
+        )
+        found = {"epoch": kept, "history": run_folder.columns(history)}
+        return stage.scores(fold.test).argmax(axis=1), found
+
+
+def _preset(preset: params.Preset, model: str) -> params.Preset:
+    """Returns the preset whose fine-tuning trains one of `MODELS`."""
+    recipe = preset.finetune
+    if model in params.METHODS:
+        recipe = dataclasses.replace(recipe, method=model)
+    elif model == "random":
+        recipe = finetune.from_scratch(recipe)
+    return dataclasses.replace(preset, finetune=recipe)
 
 
 def _accuracy(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import pathlib
 from typing import Any
 
 import keras
@@ -17,9 +15,6 @@ from genre_tl.evaluation import metrics
 from genre_tl.features import pipeline
 from genre_tl.model import networks, transfer
 from genre_tl.training import fitting, run_folder
-
-RANDOM: dict[str, Any] = {"method": "finetune", "head_epochs": 0}
-"""What the recipe of a network without a pre-trained backbone has."""
 
 
 def finetune(
@@ -37,8 +32,8 @@ def finetune(
     epoch is kept, without them the last; test rows are scored once, at the end.
     `callbacks` show progress.
 
-    Without `start`, a finished pre-training run, the whole network is trained from
-    random weights, whatever the method.
+    `start` is a finished pre-training run or an exported tagger. Without it the whole
+    network is trained from random weights, whatever the method.
 
     Raises:
       ValueError: if the folder holds another run or the data does not suit.
@@ -54,7 +49,7 @@ def finetune(
             found = {}
             for part in ("valid", "test"):
                 if len(rows := data.parts[part]):
-                    scores = fitting.scores(network, data, rows)
+                    scores = fitting.outputs(network, data, rows)
                     found[part] = _measure(data.table, data.table.labels[rows], scores)
             run.finish(network, found)
         return run.record
@@ -70,53 +65,63 @@ def _train(
 ) -> keras.Model:
     """Runs the stages that are due and returns the best network."""
     train, valid, recipe = data.parts["train"], data.parts["valid"], preset.finetune
-    if not start:
-        recipe = dataclasses.replace(recipe, **RANDOM)
-    source = run_folder.read_model(start) if start else None
-    network = classifier(data, preset.model, train, seed, source)
-
-    def validated(stage: fitting.Stage) -> fitting.Callbacks:
+    if start:
+        source = run_folder.read_start(start)
+        network = transferred(data, source, preset, train, seed)
+    else:
+        recipe = from_scratch(recipe)
+        network = untrained(data, preset, train, seed)
+    if recipe.method == "finetune":
+        stage = fitting.WholeNetwork(network, data, recipe)
+        stage.begin(train, seed)
         measure = functools.partial(_measure, data.table)
-        return [*fitting.validation(stage, valid, measure), *callbacks]
-
-    if recipe.method == "probe" or len(run.history) < recipe.head_epochs:
-        # Training the head takes seconds, so it is not resumed but repeated.
-        head, is_valid = fitting.LinearProbe(source, data, recipe), len(valid) > 0
-        head.begin(train)
-        run.history, _ = fitting.fit_best(
-            head, recipe.head_epochs, validated(head), valid=is_valid
-        )
-        head.give_head(network)
-    if recipe.method == "probe":
-        run.write_history()
-        return network
-    run.first = recipe.head_epochs
-    stage = fitting.WholeNetwork(network, data, recipe)
-    stage.begin(train, seed)
-    fitting.train_in_folder(run, stage, validated(stage))
+        validation = fitting.validation(stage, valid, measure)
+        fitting.train_in_folder(run, stage, [*validation, *callbacks])
     return network
 
 
-def classifier(
+def from_scratch(recipe: params.FineTuning) -> params.FineTuning:
+    """Returns the recipe of a network without a pre-trained backbone."""
+    rate = recipe.scratch_learning_rate
+    return dataclasses.replace(recipe, method="finetune", learning_rate=rate)
+
+
+def untrained(
+    data: run_folder.Data, preset: params.Preset, train: np.ndarray, seed: int
+) -> keras.Model:
+    """Returns a classifier with random weights, standardised on the rows `train`."""
+    sizes = data.features.num_paths, len(data.table.vocabulary)
+    network = networks.classifier(preset.model, *sizes, seed=seed)
+    networks.standardize(network, *pipeline.frame_statistics(data.features, train))
+    return network
+
+
+def transferred(
     data: run_folder.Data,
-    model: params.Model,
+    source: keras.Model,
+    preset: params.Preset,
     train: np.ndarray,
     seed: int,
-    source: keras.Model | None,
 ) -> keras.Model:
-    """Returns a classifier with the backbone of `source`, or with random weights.
+    """Returns a classifier with the backbone of `source`.
 
-    A backbone keeps the statistics of its own training clips; with random weights
-    frames are standardised on the rows in `train`.
+    Its head is fitted to the clips `train`; with `fit_head=False` it is random.
     """
+    recipe = preset.finetune
+    if recipe.method == "finetune" and not recipe.fit_head:
+        return with_random_head(data, source, preset, seed)
+    frozen = fitting.FrozenBackbone(transfer.backbone(source), data)
+    head = frozen.fit(train, kernel=recipe.method == "kernel")
+    return transfer.with_head(frozen.network, head)
+
+
+def with_random_head(
+    data: run_folder.Data, source: keras.Model, preset: params.Preset, seed: int
+) -> keras.Model:
+    """Returns a classifier with the backbone of `source` and a random head."""
     sizes = data.features.num_paths, len(data.table.vocabulary)
-    network = networks.classifier(model, *sizes, seed=seed)
-    if source is None:
-        statistics = pipeline.frame_statistics(data.features, train)
-        networks.standardize(network, *statistics)
-    else:
-        transfer.copy_backbone(source, network)
-    return network
+    network = networks.classifier(preset.model, *sizes, seed=seed)
+    return transfer.copy_backbone(source, network)
 
 
 def _measure(
@@ -143,32 +148,24 @@ def evaluate(
             f"{table.root}: {run_dir} knows {', '.join(known)}, but not "
             f"{', '.join(unknown)}: rename or remove these folders"
         )
-    found = fitting.scores(run_folder.read_model(run_dir), data, rows)
+    found = fitting.outputs(run_folder.read_model(run_dir), data, rows)
     classes = np.array([known.index(genre) for genre in table.vocabulary])
     return metrics.genre_metrics(classes[table.classes[rows]], found, known)
 
 
 def describe_start(start: files.PathLike, preset: params.Preset) -> dict[str, Any]:
-    """Returns what distinguishes a pre-training run from others, as JSON types.
+    """Returns what distinguishes a pre-trained tagger from others, as JSON types.
 
-    Raises a ValueError if it is no pre-training run, or has other settings.
+    Raises a ValueError if `start` is none, or has other settings.
     """
-    record = run_folder.read_run(start)
-    if record["kind"] != "pretrain":
-        raise ValueError(
-            f"{start}: a {record['kind']} run cannot be used with --start; give a "
-            "pre-training run"
-        )
+    facts = run_folder.start_facts(start)
     found, wanted = (
         {part: values[part] for part in ("frontend", "model")}
-        for values in (record["preset"], preset.to_dict())
+        for values in (facts.pop("preset"), preset.to_dict())
     )
     if differing := "; ".join(run_folder.differences(found, wanted)):
         raise ValueError(
             f"{start}: was trained with other settings: {differing}. Give the --preset "
             "and flags of that run"
         )
-    content = (pathlib.Path(start) / "model.keras").read_bytes()
-    model = hashlib.sha256(content).hexdigest()
-    facts = {name: record[name] for name in ("seed", "metrics", "best_epoch")}
-    return {"model": model, "name": record["data"]["name"]} | facts
+    return facts

@@ -20,7 +20,9 @@ _Lines = Sequence[Mapping[str, Any]]
 
 _NAMES = {
     "transfer": "transfer",
+    "kernel": "Gaussian-kernel head",
     "probe": "linear probe",
+    "finetune": "fine-tuned network",
     "random": "random initialisation",
     "svm": "SVM on mean frames",
 }
@@ -178,7 +180,7 @@ def _row(name: str, figures: Mapping[str, Any], form: str) -> str:
 def _warnings(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     start, data = record.settings["start"], record.settings["data"]
     seen = start["num_seen"] if start else 0
-    if seen and not {"transfer", "probe"}.isdisjoint(results["models"]):
+    if seen and set(results["models"]) - {"random", "svm"}:
         yield (
             f"**Warning: {seen} of these {len(data['paths'])} clips were used in "
             "pre-training: results of transfer and probe will be optimistic.** "
@@ -237,16 +239,14 @@ def _by_genre(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _source(record: Record, start: pathlib.Path) -> Iterator[str]:
-    run, history = run_folder.read_run(start), run_folder.read_history(start)
-    columns = {name: [row[name] for row in history] for name in history[0]}
-    path = record.folder / "pretraining.png"
-    plots.learning_curves(columns, path, title=f"{start.name}: pre-training")
-    valid = run["metrics"]["valid"]
-    yield f"""## Pre-training
-
-![pre-training](pretraining.png)
-
-Epoch {run["best_epoch"]} of {run["epochs"]} was kept. Validation, {valid["num_tags"]}
+    facts, history = run_folder.start_facts(start), run_folder.read_history(start)
+    valid = facts["metrics"]["valid"]
+    yield "## Pre-training"
+    if history:  # An export has none.
+        path, title = record.folder / "pretraining.png", f"{start.name}: pre-training"
+        plots.learning_curves(run_folder.columns(history), path, title=title)
+        yield "![pre-training](pretraining.png)"
+    yield f"""Epoch {facts["best_epoch"]} was kept. Validation, {valid["num_tags"]}
 tags with at least {valid["min_positives"]} positive clips: AUC-ROC
 {valid["macro_auc_roc"]:.3f} macro, {valid["micro_auc_roc"]:.3f} micro; PR-AUC
 {valid["macro_pr_auc"]:.3f} macro, {valid["micro_pr_auc"]:.3f} micro."""

@@ -36,7 +36,7 @@ from genre_tl import files, params
 from genre_tl.data import datasets
 from genre_tl.evaluation import plots
 from genre_tl.features import pipeline
-from genre_tl.model import networks
+from genre_tl.model import exported, networks
 
 History = list[dict[str, float]]
 Parts = Mapping[str, np.ndarray]
@@ -53,7 +53,7 @@ class Data:
 
     features: pipeline.Features
     table: datasets.Dataset
-    segment_frames: int  # of one model input
+    frontend: params.Frontend
     split: str = "folds"  # name of the division, for reports
     parts: Parts = dataclasses.field(default_factory=dict)
     """Rows `train`, `valid` (choose the epoch) and `test` (scored once, at the end);
@@ -66,7 +66,6 @@ class Run:
     Attributes:
       record: content of run.json.
       history: the finished epochs.
-      first: how many of them belong to a stage that is repeated, not resumed.
 
     Raises:
       ValueError: if the folder holds a run with another `identity`, or a file is
@@ -74,7 +73,7 @@ class Run:
     """
 
     def __init__(self, folder: files.PathLike, identity: Mapping[str, Any]) -> None:
-        self.folder, self.first = pathlib.Path(folder), 0
+        self.folder = pathlib.Path(folder)
         self._monitor = _MONITORS[identity["kind"]]
         self._checkpoints = self.folder / "checkpoints"
         path = self.folder / "run.json"
@@ -95,13 +94,12 @@ class Run:
     @property
     def best_epoch(self) -> int:
         """Number (from 1) of the epoch to keep."""
-        return self.first + best_epoch(self.history[self.first :], self._monitor)
+        return best_epoch(self.history, self._monitor)
 
     def has_ended(self, training: params.Training) -> bool:
         """Whether no further epoch is due."""
-        history = self.history[self.first :]
-        is_last = len(history) >= training.max_epochs
-        return is_last or is_stable(history, self._monitor, training)
+        is_last = len(self.history) >= training.max_epochs
+        return is_last or is_stable(self.history, self._monitor, training)
 
     def commit(self, model: keras.Model, row: Mapping[str, float]) -> None:
         """Saves the state of a compiled model after an epoch, then the history."""
@@ -136,8 +134,9 @@ class Run:
 
     def finish(self, network: keras.Model, metrics: Mapping[str, Any]) -> None:
         """Writes curves, metrics and, last, the model; removes the checkpoints."""
-        picture = self.folder / "curves.png"
-        plots.learning_curves(columns(self.history), picture, title=self.folder.name)
+        if self.history:
+            picture, title = self.folder / "curves.png", self.folder.name
+            plots.learning_curves(columns(self.history), picture, title=title)
         epochs = {"epochs": len(self.history), "best_epoch": self.best_epoch}
         self.record |= epochs | {"metrics": dict(metrics)}
         files.write_json(self.folder / "run.json", self.record)
@@ -183,13 +182,12 @@ def identity(
 def describe(data: Data) -> dict[str, Any]:
     """Returns what identifies audio, labels and division, as JSON types."""
     table, features = data.table, data.features
-    labels = hashlib.sha256(np.packbits(table.labels > 0).tobytes())
     return {
         "name": table.name,
         "split": data.split,
         "num_clips": len(table.paths),
         "num_labels": len(table.vocabulary),
-        "labels": labels.hexdigest(),
+        "labels": table.digest,
         "audio": hashlib.sha256("".join(features.digests).encode()).hexdigest(),
         "max_secs": features.max_secs,
     }
@@ -198,7 +196,9 @@ def describe(data: Data) -> dict[str, Any]:
 def _fixed(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the part of an identity that resuming must not change."""
     kind, preset = record["kind"], record["preset"]
-    training = {k: v for k, v in preset[kind].items() if k not in _ENDS}
+    # A cosine depends on its end.
+    ends = _ENDS if preset[kind]["schedule"] == "constant" else ()
+    training = {k: v for k, v in preset[kind].items() if k not in ends}
     parts = {k: preset[k] for k in ("frontend", "model")} | {kind: training}
     names = ("kind", "seed", "min_positives", "start", "data", "vocabulary")
     return {k: record[k] for k in names if k in record} | {"preset": parts}
@@ -258,6 +258,44 @@ def read_run(run_dir: files.PathLike) -> dict[str, Any]:
                 "resume the training that writes it"
             )
     return read_json(folder / "run.json")
+
+
+def start_facts(start: files.PathLike) -> dict[str, Any]:
+    """Returns what identifies a pre-training run or an exported tagger.
+
+    Raises FileNotFoundError if there is neither, ValueError if it is no tagger.
+    """
+    if exported.is_export(start):
+        card = exported.read_card(start)
+        record = {
+            **card,
+            **card["training"],
+            "preset": card["training"]["configuration"],
+        }
+        model = card["model_sha256"]
+    else:
+        record = read_run(start)
+        content = (pathlib.Path(start) / "model.keras").read_bytes()
+        model = hashlib.sha256(content).hexdigest()
+    if record["kind"] != "pretrain":
+        raise ValueError(
+            f"{start}: a {record['kind']} run cannot be used with --start; give a "
+            "pre-training run or an exported tagger"
+        )
+    facts = {name: record[name] for name in ("preset", "seed", "metrics", "best_epoch")}
+    return {"model": model, "name": record["data"]["name"]} | facts
+
+
+def read_start(start: files.PathLike) -> keras.Model:
+    """Returns the network of a pre-training run or an exported tagger."""
+    return (
+        exported.read_tagger(start) if exported.is_export(start) else read_model(start)
+    )
+
+
+def seen(start: files.PathLike) -> set[str]:
+    """Returns the SHA-256 of clips that a pre-training run saw; empty if unknown."""
+    return set() if exported.is_export(start) else set(read_run(start)["data"]["seen"])
 
 
 def read_model(run_dir: files.PathLike) -> keras.Model:

@@ -58,9 +58,7 @@ def data(multi_label=False, seed=0):
     parts = {"train": rows[:15], "valid": rows[15:], "test": rows[15:]}
     parts["test" if multi_label else "valid"] = rows[:0]
     features = dataclasses.replace(features, digests=digests)
-    return run_folder.Data(
-        features, table, TINY.frontend.segment_frames, "made up", parts
-    )
+    return run_folder.Data(features, table, TINY.frontend, "made up", parts)
 
 
 def pretrained(folder, **changes):

@@ -1,0 +1,81 @@
+"""Rebuilds the Keras network of an exported tagger, to start a training from.
+
+A SavedModel holds the weights of all layers, in their order, and its model card the
+architecture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from genre_tl import params
+from genre_tl.model import networks
+
+_CARD = "assets.extra/model_card.json"
+_WEIGHT = re.compile(r"network/_weights/(\d+)/")
+
+PathLike = str | os.PathLike[str]
+
+
+def is_export(folder: PathLike) -> bool:
+    """Whether a folder holds a SavedModel, or numbered versions of one."""
+    return (_newest(pathlib.Path(folder)) / "saved_model.pb").is_file()
+
+
+def read_card(folder: PathLike) -> dict[str, Any]:
+    """Returns the model card of an export, of its newest version.
+
+    Raises a ValueError if it has none.
+    """
+    path = _newest(pathlib.Path(folder)) / _CARD
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a model card: {error}") from error
+
+
+def read_tagger(folder: PathLike) -> keras.Model:
+    """Returns the network of an exported tagger.
+
+    Raises a ValueError if the export is no tagger, or is damaged.
+    """
+    card = read_card(folder)
+    version = _newest(pathlib.Path(folder))
+    try:
+        preset = params.Preset.from_dict(card["training"]["configuration"])
+        reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
+        names = sorted(
+            filter(_WEIGHT.match, reader.get_variable_to_shape_map()), key=_number
+        )
+        weights = [reader.get_tensor(name).astype(np.float32) for name in names]
+        network = networks.tagger(
+            preset.model,
+            len(weights[0]),
+            len(card["labels"]),
+            num_vector_dims=card["training"].get("num_vector_dims", 0),
+        )
+        network.set_weights(weights)
+    except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"{version}: not a tagger that this version can read: {error}"
+        ) from error
+    return network
+
+
+def _number(name: str) -> int:
+    match = _WEIGHT.match(name)
+    assert match
+    return int(match[1])
+
+
+def _newest(folder: pathlib.Path) -> pathlib.Path:
+    versions = [x for x in folder.glob("*") if re.fullmatch("[0-9]+", x.name)]
+    return max(versions, key=lambda path: int(path.name), default=folder)
