@@ -17,6 +17,33 @@ _MIN_LEVEL = 1e-7
 _ARGUMENTS = ("J", "Q", "T", "max_order", "log_floor", "remove_level")
 
 
+def logarithms(
+    coefficients: tf.Tensor, parents: np.ndarray, log_floor: float, axis: int = -1
+) -> tf.Tensor:
+    """Returns log-scattering features of coefficients.
+
+    `axis` has the paths of order one, then those of order two; `parents` are the
+    first-order paths that the latter come from.
+    """
+    # Rounding may leave a value below zero.
+    logs = tf.math.log(tf.nn.relu(coefficients) + log_floor)
+    if not len(parents):
+        return logs
+    first, second = tf.split(logs, [-1, len(parents)], axis)
+    return tf.concat([first, second - tf.gather(first, parents, axis=axis)], axis)
+
+
+def coefficients(
+    logs: tf.Tensor, parents: np.ndarray, log_floor: float, axis: int = -1
+) -> tf.Tensor:
+    """Returns the coefficients of features: the inverse of `logarithms`."""
+    if len(parents):
+        first, second = tf.split(logs, [-1, len(parents)], axis)
+        parts = [first, second + tf.gather(first, parents, axis=axis)]
+        logs = tf.concat(parts, axis)
+    return tf.nn.relu(tf.exp(logs) - log_floor)
+
+
 @keras.saving.register_keras_serializable(package="genre_tl")
 class LogScattering(keras.layers.Layer):
     """Computes log-scattering frames `[batch, frames, paths]` of `[batch, samples]`.
@@ -60,7 +87,7 @@ class LogScattering(keras.layers.Layer):
         self.scattering = scattering.Scattering1D(J, Q, T, max_order, dtype="float32")
         self._hop = params.Frontend(J, T=T).hop_samples
         meta = self.scattering.meta()
-        self._orders = np.bincount(meta["order"], minlength=3).tolist()  # paths of each
+        self._num_first = int(np.sum(meta["order"] == 1))
         self._parents = meta["n"][meta["order"] == 2, 0].astype(int)
 
     @classmethod
@@ -80,29 +107,22 @@ class LogScattering(keras.layers.Layer):
 
     def of_mirrored(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Returns the frames of rows from `framing.cut` with these valid samples."""
-        coefficients = self.scattering(waveform)
+        coefficients = self.scattering(waveform)[:, 1:]  # without order zero
         starts = tf.range(coefficients.shape[2]) * self._hop
         is_valid = starts[:, tf.newaxis] < tf.maximum(lengths, 1)[:, None, None]
         if self.remove_level:
             coefficients /= self._level(coefficients, is_valid)
-        frames = tf.transpose(self._log(coefficients), [0, 2, 1])
+        logs = logarithms(coefficients, self._parents, self.log_floor, axis=1)
+        frames = tf.transpose(logs, [0, 2, 1])
         return tf.where(is_valid, frames, tf.constant(framing.PAD_VALUE, frames.dtype))
 
     def _level(self, coefficients: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
         """Returns the root mean square of the first order, `[batch, 1, 1]`."""
-        first = coefficients[:, 1 : 1 + self._orders[1]]
+        first = coefficients[:, : self._num_first]
         weight = tf.cast(tf.transpose(is_valid, [0, 2, 1]), first.dtype)
         total = tf.reduce_sum(first**2 * weight, [1, 2], keepdims=True)
-        count = self._orders[1] * tf.reduce_sum(weight, 2, keepdims=True)
+        count = self._num_first * tf.reduce_sum(weight, 2, keepdims=True)
         return tf.maximum(tf.sqrt(total / count), _MIN_LEVEL)
-
-    def _log(self, coefficients: tf.Tensor) -> tf.Tensor:
-        # [batch, 1 + first + second, frames]; rounding may leave a value below zero.
-        logs = tf.math.log(tf.nn.relu(coefficients) + self.log_floor)
-        _, first, second = tf.split(logs, self._orders, axis=1)
-        if not len(self._parents):
-            return first
-        return tf.concat([first, second - tf.gather(first, self._parents, axis=1)], 1)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

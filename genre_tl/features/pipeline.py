@@ -1,7 +1,7 @@
 """Features of clips as `tf.data` batches for training and evaluation.
 
 Index -> exact global shuffle from seed and epoch -> read, from memory or disk -> crop
--> pad -> batch -> prefetch. Batches are a function of their arguments.
+-> pad -> batch -> augment -> prefetch. Batches are a function of their arguments.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from genre_tl.data import datasets
 from genre_tl.features import feature_store, framing
 
 _AUTOTUNE = tf.data.AUTOTUNE
+
+Augment = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""Function of frames, targets and a seed, such as `augmentation.Augmentation`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,11 +56,18 @@ class Segments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """How training batches are made."""
+    """How training batches are made.
 
-    batch_size: int  # clips
-    num_frames: int  # length of the random excerpts; shorter clips are padded
-    seed: int  # decides order and excerpts
+    Attributes:
+      batch_size: clips.
+      crop_frames: lengths of the random excerpts, at least one. Each batch has one of
+        them, every entry with the same probability; shorter clips are padded.
+      seed: decides order, lengths, excerpts and augmentation.
+    """
+
+    batch_size: int
+    crop_frames: tuple[int, ...]
+    seed: int
 
 
 def load(
@@ -99,43 +109,53 @@ def load(
 
 def training_batches(
     features: Features,
-    labels: np.ndarray,
+    targets: np.ndarray,
     rows: Sequence[int] | np.ndarray,
     batching: Batching,
     *,
+    augmentation: Augment | None = None,
     first_epoch: int = 1,
 ) -> tf.data.Dataset:
     """Returns training batches of epoch `first_epoch`, the next one, and so on.
 
-    `features` and `labels`, `[clips, num_labels]`, are of all clips; `rows` are the
-    clips to train on. An epoch has every row once, in random order; the last of its
+    `features` and `targets`, `[clips, outputs]`, are of all clips; `rows` are the clips
+    to train on. An epoch has every row once, in random order; the last of its
     `num_batches` batches is filled up from the beginning. It does not depend on the
     epochs before.
 
     Returns:
-      Frames float32 `[batch_size, num_frames, paths]` and labels float32 `[batch_size,
-      num_labels]`, static shapes, without end.
+      Frames float32 `[batch_size, frames, paths]` and targets float32 `[batch_size,
+      outputs]`, augmented if `augmentation` is given, without end. The shapes are
+      static if all excerpts have the same length.
     """
-    rows, length = _non_empty(rows), batching.num_frames
-    shape = num_batches(rows, batching.batch_size), batching.batch_size
+    rows, size = _non_empty(rows), batching.batch_size
+    steps, lengths = num_batches(rows, size), set(batching.crop_frames)
 
-    def places() -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
+    def places() -> Iterator[tuple[np.ndarray, ...]]:
         for epoch in itertools.count(first_epoch):
             generator = np.random.default_rng([batching.seed, epoch])
-            order = np.resize(generator.permutation(rows), shape)
+            order = np.resize(generator.permutation(rows), (steps, size))
+            length = generator.choice(batching.crop_frames, (steps, 1))
             counts = np.minimum(features.counts[order], length)
             starts = generator.integers(features.counts[order] - counts + 1)
-            for clips, *place in zip(order, starts, counts, strict=True):
-                yield (clips, *place), labels[clips].astype(np.float32)
+            seeds = generator.integers(2**63, size=(steps, 2))
+            for clips, *place in zip(order, starts, counts, length, seeds, strict=True):
+                yield clips, *place, targets[clips].astype(np.float32)
 
-    place = tf.TensorSpec(shape[1:], tf.int64)
-    label = tf.TensorSpec([shape[1], labels.shape[1]], tf.float32)
-    signature = (place, place, place), label
+    def batch(*element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        *place, length, seed, targets = element
+        length = min(lengths) if len(lengths) == 1 else length[0]
+        frames = _frames(features, length, place)
+        return (
+            augmentation(frames, targets, seed) if augmentation else (frames, targets)
+        )
+
+    place = tf.TensorSpec([size], tf.int64)
+    length, seed = tf.TensorSpec([1], tf.int64), tf.TensorSpec([2], tf.int64)
+    target = tf.TensorSpec([size, targets.shape[1]], tf.float32)
+    signature = place, place, place, length, seed, target
     batches = tf.data.Dataset.from_generator(places, output_signature=signature)
-    batches = batches.map(
-        lambda place, labels: (_frames(features, length, place), labels), _AUTOTUNE
-    )
-    return batches.prefetch(_AUTOTUNE)
+    return batches.map(batch, _AUTOTUNE).prefetch(_AUTOTUNE)
 
 
 def num_batches(rows: Sequence[int] | np.ndarray, batch_size: int) -> int:
@@ -240,21 +260,24 @@ def _non_empty(rows: Sequence[int] | np.ndarray) -> np.ndarray:
     return rows
 
 
-def _frames(features: Features, length: int, places: Sequence[tf.Tensor]) -> tf.Tensor:
+def _frames(
+    features: Features, length: int | tf.Tensor, places: Sequence[tf.Tensor]
+) -> tf.Tensor:
     """Reads frames `[batch, length, paths]`, `PAD_VALUE` after the end of each clip.
 
     `places` are clips, first frames and numbers of frames to read, int64 `[batch]`.
     """
 
-    def read(*places: np.ndarray) -> np.ndarray:
+    def read(length: np.ndarray, *places: np.ndarray) -> np.ndarray:
         shape = len(places[0]), length, features.num_paths
         excerpts = np.full(shape, framing.PAD_VALUE, np.float32)
         for excerpt, *place in zip(excerpts, *places, strict=True):
             excerpt[: place[-1]] = features.read(*place)
         return excerpts
 
-    frames = tf.numpy_function(read, places, tf.float32)
-    return tf.ensure_shape(frames, [*places[0].shape, length, features.num_paths])
+    frames = tf.numpy_function(read, [length, *places], tf.float32)
+    static = length if isinstance(length, int) else None
+    return tf.ensure_shape(frames, [*places[0].shape, static, features.num_paths])
 
 
 def _with_features(
