@@ -20,6 +20,12 @@ def define_path(name: str, default: str | None, text: str) -> None:
     flags.DEFINE(_PathParser(), name, default, text, serializer=serializer)
 
 
+def define_paths(name: str, text: str) -> None:
+    """Defines a repeatable flag that holds paths."""
+    serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
+    flags.DEFINE_multi(_PathParser(), serializer, name, [], text)
+
+
 flags.DEFINE_float(
     "max_secs", None, "Use only the first seconds of each file; 0 uses all.", 0.0
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,11 +24,12 @@ flags.adopt_module_key_flags(common_flags)
 common_flags.define_path(
     "data_dir", None, "Collection folder; not needed with --table."
 )
-common_flags.define_path(
+common_flags.define_paths(
     "table",
-    None,
-    "CSV of the clips: columns path, label (a genre) or labels (tags separated by ;), "
-    "optionally group. Paths are relative to --data_dir or the table's folder.",
+    "CSV of the clips: columns path, label (a genre) or labels (tags separated by ;) "
+    "or one for each soft tag, optionally group. Paths are relative to --data_dir or "
+    "the table's folder. Repeatable: several CSVs and collections' folders are joined "
+    "by file.",
 )
 flags.DEFINE_enum(
     "dataset",
@@ -43,21 +45,41 @@ common_flags.define_path(
 
 
 def table() -> datasets.Dataset:
-    """Returns the table of the collection."""
-    from genre_tl.data import collection, tables
+    """Returns the table of the collection, or of several, joined."""
+    from genre_tl.data import collection, joining, tables
 
-    if FLAGS.table:
-        return tables.load(FLAGS.table, FLAGS.data_dir)
-    if not FLAGS.data_dir:
-        raise app.UsageError("give --data_dir or --table")
-    return collection.load(FLAGS.dataset, FLAGS.data_dir)
+    if not FLAGS.table:
+        if not FLAGS.data_dir:
+            raise app.UsageError("give --data_dir or --table")
+        return collection.load(FLAGS.dataset, FLAGS.data_dir)
+    is_folder = [os.path.isdir(source) for source in FLAGS.table]
+    if FLAGS.data_dir and is_folder != [False]:
+        raise app.UsageError(
+            f"--data_dir is for a single CSV; join it by --table={FLAGS.data_dir}"
+        )
+    return joining.join(
+        [
+            collection.load(FLAGS.dataset, source)
+            if is_folder
+            else tables.load(source, FLAGS.data_dir)
+            for source, is_folder in zip(FLAGS.table, is_folder, strict=True)
+        ]
+    )
 
 
 def store_dir() -> pathlib.Path:
     """Returns the folder of the feature store."""
-    source = pathlib.Path(FLAGS.table or FLAGS.data_dir)
-    name = source.stem if FLAGS.table else source.resolve().name
-    return pathlib.Path(FLAGS.features_dir or f"features/{name}")
+    if FLAGS.features_dir:
+        return pathlib.Path(FLAGS.features_dir)
+    return pathlib.Path(
+        "features", "+".join(map(_name, FLAGS.table or [FLAGS.data_dir]))
+    )
+
+
+def _name(source: str) -> str:
+    """Returns the name of a folder, or that of a table without its suffix."""
+    path = pathlib.Path(source)
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:

@@ -101,8 +101,9 @@ def _steps() -> list[tuple[str, list[str]]]:
 
 
 def _given(*names: str) -> list[str]:
-    values = {name: FLAGS[name].value for name in names}
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    values = ((name, FLAGS[name].value) for name in names)
+    lists = ((x, y if isinstance(y, list) else [y]) for x, y in values)
+    return [f"--{x}={y}" for x, ys in lists for y in ys if y is not None]
 
 
 def cli() -> None:

@@ -18,34 +18,57 @@ class TaggingMetrics:
     """Metrics of a tagger.
 
     AUC-ROC is the area under the receiver operating characteristic (chance: 0.5).
-    PR-AUC is average precision (chance: the share of positives). `macro` is the mean
-    of the `num_tags` tags with at least `min_positives` positive clips and a negative
-    one; `micro` pools their clips. `tag_auc_roc` and `tag_pr_auc` are float64
-    `[tags]`, NaN for the other tags.
+    PR-AUC is average precision (chance: the share of positives). A soft tag, whose
+    labels are probabilities, takes the clips of their upper decile as positive.
+    `macro` is the mean of the `num_tags` tags with at least `min_positives` positive
+    clips and a negative one; `num_soft_tags` of them are soft. `micro` pools their
+    clips. `macro_correlation` is the mean of Pearson's coefficient of the soft tags,
+    NaN if there are none.
+
+    `tag_auc_roc`, `tag_pr_auc` and `tag_correlation` are float64 `[tags]`, NaN for the
+    tags that do not count, the last also for binary ones.
     """
 
     macro_auc_roc: float
     micro_auc_roc: float
     macro_pr_auc: float
     micro_pr_auc: float
+    macro_correlation: float
     num_tags: int
+    num_soft_tags: int
     min_positives: int
     tag_auc_roc: np.ndarray
     tag_pr_auc: np.ndarray
+    tag_correlation: np.ndarray
 
     def to_dict(self) -> dict[str, float]:
-        """Returns the metrics without those of single tags, ready for JSON."""
+        """Returns the metrics without those of single tags, ready for JSON.
+
+        `soft_correlation` is there if there are soft tags. If there are binary tags as
+        well, `binary_` and `soft_` precede the macro averages of either kind.
+        """
         values = dataclasses.asdict(self)
-        return {k: v for k, v in values.items() if not isinstance(v, np.ndarray)}
+        values = {k: v for k, v in values.items() if not isinstance(v, np.ndarray)}
+        correlation = values.pop("macro_correlation")
+        if self.num_soft_tags:
+            values["soft_correlation"] = correlation
+        if 0 < self.num_soft_tags < self.num_tags:
+            is_soft = ~np.isnan(self.tag_correlation)
+            for kind, chosen in (("binary", ~is_soft), ("soft", is_soft)):
+                for name in ("auc_roc", "pr_auc"):
+                    areas = getattr(self, f"tag_{name}")[chosen]
+                    values[f"{kind}_macro_{name}"] = float(np.nanmean(areas))
+        return values
 
 
 def tagging_metrics(
     labels: np.ndarray, scores: np.ndarray, *, min_positives: int = 1
 ) -> TaggingMetrics:
-    """Returns the metrics of a tagger's scores, of which only the order matters.
+    """Returns the metrics of a tagger's scores; areas depend only on their order.
 
-    `labels` are 0 or 1, `scores` finite, both `[clips, tags]`. `min_positives` is the
-    number of positive clips that a tag needs to count.
+    `labels` are from 0 to 1, NaN where unknown, and `scores` finite, both `[clips,
+    tags]`. Unknown labels do not count. A tag with a label between 0 and 1 is soft.
+    `min_positives` is the number of positive clips that a tag needs to count.
 
     Raises ValueError if the shapes differ, a score is not finite, or no tag counts.
     """
@@ -55,22 +78,60 @@ def tagging_metrics(
         raise ValueError(f"{shapes} must both be [clips, tags]")
     _require_finite(scores)
     min_positives = max(min_positives, 1)
-    counted = _counted_tags(labels, min_positives)
-    labels, scores = labels[:, counted], scores[:, counted]
-    pool = labels.ravel(), scores.ravel()
-    auc_roc, pr_auc = np.full((2, len(counted)), np.nan)
-    auc_roc[counted] = metrics.roc_auc_score(labels, scores, average=None)
-    pr_auc[counted] = metrics.average_precision_score(labels, scores, average=None)
+    is_soft = np.any((labels > 0) & (labels < 1), axis=0)
+    is_known, is_positive = ~np.isnan(labels), _positives(labels, is_soft)
+    counted = _counted_tags(is_positive, is_known, min_positives)
+    auc_roc, pr_auc, correlation = np.full((3, len(counted)), np.nan)
+    for tag in counted.nonzero()[0]:
+        known = is_known[:, tag]
+        pair = is_positive[known, tag], scores[known, tag]
+        auc_roc[tag] = metrics.roc_auc_score(*pair)
+        pr_auc[tag] = metrics.average_precision_score(*pair)
+    soft = is_soft & counted
+    correlation[soft] = correlations(labels[:, soft], scores[:, soft])
+    pooled = is_known & counted
+    pool = is_positive[pooled], scores[pooled]
     return TaggingMetrics(
         macro_auc_roc=float(np.nanmean(auc_roc)),
         micro_auc_roc=float(metrics.roc_auc_score(*pool)),
         macro_pr_auc=float(np.nanmean(pr_auc)),
         micro_pr_auc=float(metrics.average_precision_score(*pool)),
+        macro_correlation=float(correlation[soft].mean()) if soft.any() else math.nan,
         num_tags=int(counted.sum()),
+        num_soft_tags=int(soft.sum()),
         min_positives=min_positives,
         tag_auc_roc=auc_roc,
         tag_pr_auc=pr_auc,
+        tag_correlation=correlation,
     )
+
+
+def _positives(labels: np.ndarray, is_soft: np.ndarray) -> np.ndarray:
+    """Returns which labels are positive; of soft tags, those of the upper decile."""
+    is_positive = labels > 0
+    if is_soft.any():
+        decile = np.nanpercentile(labels[:, is_soft], 90, axis=0)
+        is_positive[:, is_soft] = labels[:, is_soft] >= decile
+    return is_positive
+
+
+def correlations(targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Returns Pearson's coefficient of each column of two arrays `[clips, columns]`.
+
+    Unknown targets (NaN) do not count. A column that is constant on either side has 0.
+    """
+    is_known = ~np.isnan(targets)
+    count = np.maximum(is_known.sum(axis=0), 1)
+
+    def normalized(values: np.ndarray) -> np.ndarray:
+        values = np.where(is_known, values, 0).astype(np.float64)
+        scale = np.abs(values).max(axis=0, initial=0)
+        values = np.where(is_known, values - values.sum(axis=0) / count, 0)
+        norm = np.sqrt((values**2).sum(axis=0))
+        is_constant = norm <= 1e-9 * scale  # Rounding leaves more than 0.
+        return np.where(is_constant, 0, values / np.where(is_constant, 1, norm))
+
+    return (normalized(targets) * normalized(outputs)).sum(axis=0)
 
 
 def _require_finite(scores: np.ndarray) -> None:
@@ -84,13 +145,16 @@ def _require_finite(scores: np.ndarray) -> None:
         )
 
 
-def _counted_tags(labels: np.ndarray, min_positives: int) -> np.ndarray:
-    positives = np.count_nonzero(labels, axis=0)
-    counted = (positives >= min_positives) & (positives < len(labels))
+def _counted_tags(
+    is_positive: np.ndarray, is_known: np.ndarray, min_positives: int
+) -> np.ndarray:
+    positives = np.count_nonzero(is_positive, axis=0)
+    num_known = np.count_nonzero(is_known, axis=0)
+    counted = (positives >= min_positives) & (positives < num_known)
     if not counted.any():
         raise ValueError(
-            f"none of {labels.shape[1]} tags has at least {min_positives} positives "
-            f"and a negative among {len(labels)} clips (most positives: "
+            f"none of {len(counted)} tags has at least {min_positives} positives "
+            f"and a negative among {len(is_known)} clips (most positives: "
             f"{positives.max(initial=0)}); give more clips or a smaller min_positives"
         )
     return counted

@@ -1,4 +1,4 @@
-"""Pre-training: a tagger on a collection with tags."""
+"""Pre-training: a tagger on a collection with tags, soft tags and target vectors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from genre_tl import files, params
@@ -15,6 +16,8 @@ from genre_tl.evaluation import metrics
 from genre_tl.features import pipeline
 from genre_tl.model import networks
 from genre_tl.training import fitting, run_folder
+
+_MIN_STDDEV = 1e-3  # of the largest: a dimension that hardly varies is not amplified
 
 
 def pretrain(
@@ -26,45 +29,86 @@ def pretrain(
     min_positives: int = 5,
     callbacks: fitting.Callbacks = (),
 ) -> dict[str, Any]:
-    """Trains a tagger until the validation AUC-ROC is stable, or resumes it.
+    """Trains a tagger, or resumes it; keeps the epoch of the best validation AUC-ROC.
 
-    Uses frontend, model and `pretrain` of the preset. Tags with fewer than
-    `min_positives` validation clips do not count in the metrics. `callbacks` show
-    progress.
+    Uses frontend, model and `pretrain` of the preset. Learns the target vectors of the
+    table too, if it has some. Tags with fewer than `min_positives` validation clips do
+    not count in the metrics. `callbacks` show progress.
 
     Returns run.json. Raises a ValueError if the folder holds another run, or the data
     lacks tags or validation rows.
     """
     check_tags(data.table)
     train, valid = data.parts["train"], data.parts["valid"]
-    sizes = data.features.num_paths, len(data.table.vocabulary)
     if not len(valid):
         raise ValueError("pre-training needs validation clips to stop by; got none")
     measure = functools.partial(_measure, data.table.vocabulary, min_positives)
+    targets = _targets(data.table, train)
     identity = run_folder.identity(
         "pretrain", data, preset, seed, min_positives=min_positives
     )
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
-            network = networks.tagger(preset.model, *sizes, seed=seed)
-            statistics = pipeline.frame_statistics(data.features, train)
-            networks.standardize(network, *statistics)
-            stage = fitting.WholeNetwork(network, data, preset.pretrain)
+            network = _tagger(data, preset.model, targets, seed)
+            stage = fitting.WholeNetwork(network, data, preset.pretrain, targets)
             stage.begin(train, seed)
             validation = fitting.validation(stage, valid, measure)
             fitting.train_in_folder(run, stage, [*validation, *callbacks])
-            found = measure(data.table.labels[valid], stage.scores(valid))
+            found = measure(targets[valid], stage.outputs(valid))
             run.finish(stage.model, {"valid": found})
         return run.record
 
 
+def _targets(table: datasets.Dataset, train: np.ndarray) -> np.ndarray:
+    """Returns labels and standardised target vectors, float32 `[clips, outputs]`.
+
+    The vectors have mean 0 and deviation 1 over the known rows of `train`.
+    """
+    labels = table.labels.astype(np.float32)
+    if table.vectors is None:
+        return labels
+    known = table.vectors[train].astype(np.float64)
+    if np.isnan(known).all(axis=0).any():
+        raise ValueError(f"{table.root}: no training clip has a target vector")
+    mean, stddev = np.nanmean(known, axis=0), np.nanstd(known, axis=0)
+    floor = max(_MIN_STDDEV * stddev.max(), np.finfo(np.float32).tiny)
+    vectors = (table.vectors - mean) / np.maximum(stddev, floor)
+    return np.concatenate([labels, vectors.astype(np.float32)], axis=1)
+
+
+def _tagger(
+    data: run_folder.Data, model: params.Model, targets: np.ndarray, seed: int
+) -> keras.Model:
+    """Returns a tagger with random weights, set for the training clips.
+
+    Frames are standardised, and without input each tag has its mean probability.
+    """
+    train, num_tags = data.parts["train"], len(data.table.vocabulary)
+    num_dims = targets.shape[1] - num_tags
+    sizes = data.features.num_paths, num_tags
+    network = networks.tagger(model, *sizes, num_vector_dims=num_dims, seed=seed)
+    networks.standardize(network, *pipeline.frame_statistics(data.features, train))
+    labels = data.table.labels[train]
+    num_known = np.count_nonzero(~np.isnan(labels), axis=0)
+    networks.set_prior(network, np.nansum(labels, axis=0) / np.maximum(num_known, 1))
+    return network
+
+
 def _measure(
-    tags: Sequence[str], min_positives: int, labels: np.ndarray, scores: np.ndarray
+    tags: Sequence[str], min_positives: int, targets: np.ndarray, outputs: np.ndarray
 ) -> dict[str, Any]:
-    found = metrics.tagging_metrics(labels, scores, min_positives=min_positives)
+    """Returns the metrics of the tags, and the correlation with the target vectors."""
+    size = len(tags)
+    found = metrics.tagging_metrics(
+        targets[:, :size], outputs[:, :size], min_positives=min_positives
+    )
     areas = zip(tags, found.tag_auc_roc.tolist(), strict=True)
+    values = found.to_dict()
+    if outputs.shape[1] > size:
+        by_dim = metrics.correlations(targets[:, size:], outputs[:, size:])
+        values["vectors_r"] = float(by_dim.mean())
     by_tag = {tag: area for tag, area in areas if not math.isnan(area)}
-    return found.to_dict() | {"tag_auc_roc": by_tag}
+    return values | {"tag_auc_roc": by_tag}
 
 
 def check_tags(table: datasets.Dataset) -> None:
