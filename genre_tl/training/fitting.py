@@ -20,7 +20,7 @@ from genre_tl.model import networks, transfer
 from genre_tl.training import heads, run_folder
 
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
-"""Labels and scores, both `[clips, labels]`, to metrics."""
+"""Targets and outputs, both `[clips, outputs]`, to metrics."""
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -131,13 +131,12 @@ def validation(
     Keras validates by batches of segments; a clip's score is the mean over its
     segments, and an AUC needs all clips at once.
     """
-    labels = stage.data.table.labels[rows]
     targets = stage.targets[rows].astype(np.float32)
 
     def add(epoch: int, logs: dict[str, float]) -> None:
         found = stage.outputs(rows)
         loss = float(np.mean(stage.model.loss(targets, found)))
-        metrics = {"loss": loss} | measure(labels, found[:, : labels.shape[1]])
+        metrics = {"loss": loss} | measure(targets, found)
         shown = {k: v for k, v in metrics.items() if isinstance(v, float)}
         logs |= {f"{prefix}_{name}": value for name, value in shown.items()}
 
