@@ -22,6 +22,9 @@ SCALE, SIMILARITY = "scale", "similarity"
 LOGITS = "tag_logits"
 """Name of the layer of the popped head without its sigmoid."""
 
+FEATURES = "features"
+"""Name of the layer that joins what a new head reads."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Head:
@@ -56,22 +59,24 @@ def backbone(tagger: keras.Model) -> keras.Model:
     if isinstance(copy, keras.Sequential):
         copy.pop()
         return copy
-    head = copy.get_layer(networks.HEAD)
+    head, names = copy.get_layer(networks.HEAD), {x.name for x in copy.layers}
+    if networks.READOUT not in names:
+        return keras.Model(copy.inputs[0], head.input, name="backbone")
     logits = keras.layers.Dense(head.units, name=LOGITS)
     parts = [copy.get_layer("mean_0").output, logits(head.input)]
     logits.set_weights(head.get_weights())
-    names = {layer.name for layer in copy.layers}
     if networks.VECTORS in names:
         parts.append(copy.get_layer(networks.VECTORS).output)
-    joined = keras.layers.Concatenate(name="features")(parts)
+    joined = keras.layers.Concatenate(name=FEATURES)(parts)
     return keras.Model(copy.inputs[0], joined, name="backbone")
 
 
 def block_sizes(backbone: keras.Model) -> list[int]:
     """Returns the numbers of features that belong together: mean, logits, vectors."""
-    if isinstance(backbone, keras.Sequential):
+    joined = backbone.layers[-1]
+    if joined.name != FEATURES:
         return [backbone.output_shape[-1]]
-    return [part.shape[-1] for part in backbone.layers[-1].input]
+    return [part.shape[-1] for part in joined.input]
 
 
 def with_head(backbone: keras.Model, head: Head) -> keras.Model:

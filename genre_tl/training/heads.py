@@ -69,7 +69,7 @@ def fit(
 def _scales(features: np.ndarray, block_sizes: Sequence[int]) -> np.ndarray:
     """Returns what to divide features by, so that distances weigh the blocks."""
     share = 1 / max(len(block_sizes) - 1, 1)
-    weights = np.array([1, *[share] * (len(block_sizes) - 1)])
+    weights = np.array([1.0, *[share] * (len(block_sizes) - 1)])
     weights /= weights.sum()
     blocks = np.split(features.std(axis=0), np.cumsum(block_sizes)[:-1])
     return np.concatenate(
