@@ -96,7 +96,7 @@ def _read_vectors(path: pathlib.Path) -> tuple[list[str], np.ndarray]:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in sorted(file.files)}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not an NPZ file of plain arrays: {error}") from error
     names = arrays.pop("paths", np.array(0))
     if names.ndim != 1 or names.dtype.kind not in "US" or not arrays:

@@ -1,5 +1,6 @@
 """The table of clips."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -39,6 +40,49 @@ def test_an_inconsistent_table_is_refused():
         table(("a", "a"), EYE, ("a", "b"))
     with pytest.raises(ValueError, match="exactly one genre"):
         table(("a", "b"), 0 * EYE)
+
+
+def test_labels_outside_0_to_1_and_too_few_vectors_are_refused():
+    soft = np.array([[0.5, np.nan], [1, 0]], np.float32)
+    clips = table(("a", "b"), soft, multi_label=True)
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        dataclasses.replace(clips, labels=soft + 0.1)
+    with pytest.raises(ValueError, match="1 target vectors do not match 2 clips"):
+        dataclasses.replace(clips, vectors=np.ones([1, 3], np.float32))
+
+
+def test_select_takes_vectors_too():
+    clips = dataclasses.replace(
+        table(("a", "b"), EYE), vectors=np.arange(6, dtype=np.float32).reshape(2, 3)
+    )
+    assert clips.select([1]).vectors.tolist() == [[3, 4, 5]]
+
+
+def test_the_digest_depends_on_labels_and_vectors():
+    soft = np.array([[0.5, np.nan], [1, 0]], np.float32)
+    first = table(("a", "b"), soft, multi_label=True)
+    changed = [
+        first,
+        table(("a", "b"), EYE),
+        dataclasses.replace(first, labels=np.nan_to_num(soft)),
+        dataclasses.replace(first, vectors=soft),
+        dataclasses.replace(first, vectors=soft + 1),
+    ]
+    assert len({clips.digest for clips in changed}) == 5
+    copy = table(("a", "b"), np.asfortranarray(soft), multi_label=True)
+    assert copy.digest == first.digest
+
+
+def test_rare_tags_are_left_out_but_not_soft_ones():
+    labels = np.array([[1, 1, 0.2, 0], [1, np.nan, 0, 0], [0, 0, 0, 0]], np.float32)
+    clips = table("abc", labels, multi_label=True, vocabulary=tuple("uvwx"))
+    assert clips.is_soft.tolist() == [False, False, True, False]
+    assert clips.common_tags(0).vocabulary == tuple("uvwx")
+    kept = clips.common_tags(2)
+    assert kept.vocabulary == ("u", "w")
+    np.testing.assert_array_equal(kept.labels, labels[:, [0, 2]])
+    with pytest.raises(ValueError, match="1 of 4 tags have 3 clips"):
+        clips.common_tags(3)
 
 
 @pytest.mark.parametrize("keys", [[0, 1, 2, 0, 2, 3], ["a", "b", "c", "a", "c", "d"]])

@@ -1,9 +1,11 @@
 """CSVs of paths and labels: what they become, and what is refused in which line."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
-from genre_tl.data import splits, tables
+from genre_tl.data import joining, splits, tables
 
 
 @pytest.fixture
@@ -131,3 +133,82 @@ def test_missing_files_are_counted_and_named_with_their_lines(folder):
     rows = "".join(f"{i}.wav,x\n" for i in range(8))
     with pytest.raises(FileNotFoundError, match=r"8 missing files .*line 3: .*/0.wav"):
         read(folder, "path,label\na.wav,y\n" + rows)
+
+
+SOFT = "slow,path,group,piano\n.25,b.mp3,Ann,1\n,a.wav,,1e-3\n0,deep/c.flac,Ann, nan\n"
+
+
+def test_other_columns_are_soft_tags_unknown_where_empty(folder):
+    table = read(folder, SOFT)
+    assert table.paths == ("b.mp3", "a.wav", "deep/c.flac")
+    assert table.vocabulary == ("slow", "piano")
+    expected = np.array([[0.25, 1], [np.nan, 0.001], [0, np.nan]], np.float32)
+    np.testing.assert_array_equal(table.labels, expected)
+    assert table.labels.dtype == np.float32 and table.multi_label
+    assert table.groups[0] == table.groups[2] != table.groups[1]
+
+
+def save(path, **arrays):
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **arrays)
+    return path
+
+
+def test_target_vectors_are_joined_by_name_and_matched_by_file(folder):
+    path = save(
+        folder / "teacher/vectors.npz",
+        paths=["../a.wav", str(folder / "deep/c.flac"), "elsewhere.wav"],
+        z=np.array([[1], [2], [3]], np.float16),
+        m=np.array([[4.0, 5], [6, 7], [8, 9]]),
+    )
+    table = tables.load_vectors(path, read(folder, SOFT))
+    expected = [[np.nan] * 3, [4, 5, 1], [6, 7, 2]]
+    np.testing.assert_array_equal(table.vectors, expected)
+    assert table.vectors.dtype == np.float32
+
+
+ONE = np.ones([1, 2], np.float32)
+INFINITE = ONE * np.float32("inf")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"paths": ["x.wav"], "v": ONE}, "none of the 3 clips; .* such as .*x.wav"),
+        ({"paths": ["a.wav"]}, "needs paths .* and an array"),
+        ({"ids": ["a.wav"], "v": ONE}, "needs paths .* and an array"),
+        ({"paths": ["a.wav"], "v": [[1]]}, r"v is int64 \[1, 1\]; it must be floats"),
+        ({"paths": ["a.wav"], "v": ONE[0]}, r"v is float32 \[2\]; .* \[1, dims\]"),
+        ({"paths": ["a.wav", "b.mp3"], "v": ONE}, r"\[1, 2\]; .* \[2, dims\]"),
+        ({"paths": ["a.wav"], "v": INFINITE}, "infinite values"),
+        ({"paths": ["a.wav", "./a.wav"], "v": ONE.repeat(2, 0)}, "1 duplicate clip"),
+        ({"paths": np.array(["a.wav"], object), "v": ONE}, "not an NPZ file of plain"),
+    ],
+)
+def test_target_vectors_that_do_not_fit_are_refused(folder, arrays, reason):
+    path = save(folder / "v.npz", **arrays)
+    with pytest.raises(ValueError, match=f"v.npz: .*{reason}"):
+        tables.load_vectors(path, read(folder, SOFT))
+
+
+def test_a_damaged_file_of_target_vectors_is_refused(folder):
+    path = folder / "v.npz"
+    table = read(folder, SOFT)
+    path.write_bytes(b"PK is not enough")
+    with pytest.raises(ValueError, match=r"v.npz: not an NPZ file"):
+        tables.load_vectors(path, table)
+    with path.open("wb") as file:
+        np.save(file, ONE)
+    with pytest.raises(ValueError, match=r"v.npz: not an NPZ file"):
+        tables.load_vectors(path, table)
+
+
+def test_the_real_soft_tags_and_vectors_fit_the_real_tables(shared):
+    data: pathlib.Path = shared / "data"
+    soft = tables.load(data / "soft_tags.csv")
+    assert len(soft) >= 1_700 and soft.labels.shape[1] == 100
+    assert soft.is_soft.all() and not np.isnan(soft.labels).any()
+    joined = joining.join([tables.load(data / "real_tagged/table.csv"), soft])
+    found = tables.load_vectors(data / "soft_vectors.npz", joined)
+    assert found.vectors.shape == (len(joined), 400)
+    assert np.isnan(found.vectors[:, 0]).sum() <= 10

@@ -143,6 +143,91 @@ def test_labels_without_a_tag_that_counts_are_refused():
         metrics.tagging_metrics(np.ones((0, 3)), np.ones((0, 3)))
 
 
+def soft_tags(seed, num_clips=200, num_tags=4):
+    """Probabilities of a teacher, and scores that follow them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.beta(0.3, 2, (num_clips, num_tags))
+    scores = labels + rng.normal(0, 0.3, labels.shape)
+    return labels.astype(np.float32), scores.astype(np.float32)
+
+
+def test_unknown_labels_do_not_count():
+    labels, scores = random_tags(7)
+    rng = np.random.default_rng(0)
+    unknown = rng.random(labels.shape) < 0.3
+    result = metrics.tagging_metrics(np.where(unknown, np.nan, labels), scores)
+    for tag in range(3, labels.shape[1]):
+        column = (x[~unknown[:, tag], tag] for x in (labels, scores))
+        expected = brute_force_auc_roc(*column)
+        assert result.tag_auc_roc[tag] == pytest.approx(expected)
+    counted = ~unknown & ~np.isnan(result.tag_auc_roc)
+    pool = labels[counted], scores[counted]
+    assert result.micro_auc_roc == pytest.approx(brute_force_auc_roc(*pool))
+    assert result.micro_pr_auc == pytest.approx(brute_force_pr_auc(*pool))
+    assert result.num_soft_tags == 0 and np.isnan(result.macro_correlation)
+    assert "soft_correlation" not in result.to_dict()
+
+
+def test_the_upper_decile_of_a_soft_tag_is_positive():
+    labels, scores = soft_tags(1)
+    result = metrics.tagging_metrics(labels, scores)
+    for tag in range(labels.shape[1]):
+        positive = np.zeros(len(labels), int)
+        positive[np.argsort(labels[:, tag])[-20:]] = 1
+        expected = reference.roc_auc_score(positive, scores[:, tag])
+        assert result.tag_auc_roc[tag] == pytest.approx(expected)
+        expected = reference.average_precision_score(positive, scores[:, tag])
+        assert result.tag_pr_auc[tag] == pytest.approx(expected)
+    assert result.num_tags == result.num_soft_tags == 4
+
+
+def test_correlations_agree_with_scipy_over_the_known_labels():
+    labels, scores = soft_tags(2)
+    labels[:50, 1] = np.nan
+    result = metrics.tagging_metrics(labels, scores)
+    for tag in range(4):
+        known = ~np.isnan(labels[:, tag])
+        expected = stats.pearsonr(labels[known, tag], scores[known, tag]).statistic
+        assert result.tag_correlation[tag] == pytest.approx(expected, abs=1e-6)
+    assert result.macro_correlation == pytest.approx(result.tag_correlation.mean())
+    assert result.to_dict()["soft_correlation"] == result.macro_correlation
+    assert "soft_macro_auc_roc" not in result.to_dict()  # All tags are soft.
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_that_are_constant_or_unknown_have_no_correlation():
+    targets = np.array([[0.1, 0.3, np.nan], [0.1, 0.2, np.nan], [0.1, 0.7, np.nan]])
+    outputs = np.full([3, 3], 0.1, np.float32)
+    assert metrics.correlations(targets, outputs).tolist() == [0, 0, 0]
+    assert metrics.correlations(targets, targets[:, [1, 1, 1]]).tolist() == [
+        0,
+        pytest.approx(1),
+        0,
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_binary_and_soft_tags_have_figures_of_their_own_beside_each_other():
+    soft = np.concatenate(soft_tags(3), axis=1)
+    binary = [np.tile(x, [4, 1])[:200] for x in random_tags(3)]
+    both = [
+        np.concatenate([x, y], 1)
+        for x, y in zip(binary, np.split(soft, 2, 1), strict=True)
+    ]
+    values = metrics.tagging_metrics(*both).to_dict()
+    alone = metrics.tagging_metrics(*binary), metrics.tagging_metrics(*soft_tags(3))
+    assert values["num_tags"] - values["num_soft_tags"] == alone[0].num_tags
+    assert values["num_soft_tags"] == alone[1].num_tags == 4
+    for kind, other in zip(("binary", "soft"), alone, strict=True):
+        for name in ("macro_auc_roc", "macro_pr_auc"):
+            assert values[f"{kind}_{name}"] == pytest.approx(getattr(other, name))
+    assert values["soft_correlation"] == pytest.approx(alone[1].macro_correlation)
+    assert values["macro_auc_roc"] == pytest.approx(
+        (10 * alone[0].macro_auc_roc + 4 * alone[1].macro_auc_roc) / 14
+    )
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
 def by_hand():
     """Five clips; the predictions are blues, jazz, jazz, jazz, blues."""
     scores = [[5, 1, 0], [1, 5, 0], [1, 5, 0], [0, 5, 1], [5, 0, 1]]
