@@ -12,8 +12,9 @@ import tensorflow as tf
 from genre_tl import params, scattering
 from genre_tl.features import framing, log_scattering
 
-# Share of the clips that each step changes.
+# Share of the clips that each step changes, and of frames that are masked at most.
 EQUALIZED, LOW_PASSED, SHIFTED, NOISY, MIXED, BAND_MASKED = 0.5, 0.3, 0.3, 0.3, 0.6, 0.3
+FRAMES_MASKED = 0.2
 
 # Numbers of filters are those of J=12, Q=8; other front ends take the same share.
 _NUM_FILTERS = 86
@@ -25,7 +26,6 @@ _NOISE_DECIBELS = -50.0, -15.0  # relative to the level of the clip
 _NOISE_TILT = -4.0, 1.2  # lowest over highest frequency, natural logarithm
 _NOISE_OF_SECOND_ORDER = 0.06  # relative to the parent path
 _BAND = 4, 16  # filters
-_MAX_MASKED_FRAMES = 0.2
 _MIN_FRAMES_TO_MASK = 5
 
 
@@ -133,7 +133,7 @@ class Augmentation:
         begin = tf.floor(draws.uniform() * (_NUM_FILTERS - width))
         in_band = (self._positions >= begin) & (self._positions < begin + width)
         in_band &= draws.chosen(BAND_MASKED)
-        share = draws.uniform(0, _MAX_MASKED_FRAMES)
+        share = draws.uniform(0, FRAMES_MASKED)
         is_chosen = draws.uniform(columns=tf.shape(valid)[1]) < share
         is_chosen &= tf.reduce_sum(tf.cast(valid, tf.int32), 1) >= _MIN_FRAMES_TO_MASK
         return is_chosen[:, :, tf.newaxis] | in_band[:, tf.newaxis]

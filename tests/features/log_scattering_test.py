@@ -5,6 +5,7 @@ import pytest
 from support import kymatio_reference as reference
 
 from genre_tl import features, params, scattering
+from genre_tl.features import log_scattering
 
 TINY = params.PRESETS["tiny"].frontend
 
@@ -54,6 +55,15 @@ def test_frames_are_logarithms_of_the_coefficients():
     np.testing.assert_allclose(
         frames[num_first:], logs[1 + num_first :] - parents, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("parents", [np.array([0, 2, 2]), np.array([], int)])
+def test_coefficients_are_the_inverse_of_logarithms(parents):
+    values = np.random.default_rng(0).exponential(size=(2, 5, 3 + len(parents)))
+    values[0, 1] = 0
+    logs = log_scattering.logarithms(values, parents, 1e-4)
+    again = log_scattering.coefficients(logs, parents, 1e-4)
+    np.testing.assert_allclose(again, values, atol=1e-12)
 
 
 def test_loudness_has_no_effect():

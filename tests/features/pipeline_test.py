@@ -19,7 +19,7 @@ from support.small_features import (
     write,
 )
 
-from genre_tl.features import framing, pipeline
+from genre_tl.features import augmentation, framing, pipeline
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def features() -> pipeline.Features:
 
 def batches_of(features, rows, *, size=2, num_frames=LENGTH, seed=1, epoch=1):
     """Returns the batches of one epoch."""
-    batching = pipeline.Batching(size, num_frames, seed)
+    batching = pipeline.Batching(size, (num_frames,), seed)
     batches = pipeline.training_batches(
         features, LABELS, rows, batching, first_epoch=epoch
     )
@@ -160,7 +160,7 @@ def test_the_last_batch_is_filled_up_from_the_beginning(features):
 
 
 def test_shapes_are_static_and_epochs_follow_one_another(features):
-    batching = pipeline.Batching(2, 4, seed=0)
+    batching = pipeline.Batching(2, (4,), seed=0)
     rows = [0, 2, 3]
     batches = pipeline.training_batches(features, LABELS, rows, batching)
     frames = tf.TensorSpec([2, 4, 2], tf.float32)
@@ -174,19 +174,59 @@ def test_shapes_are_static_and_epochs_follow_one_another(features):
             np.testing.assert_array_equal(together, alone[part])
 
 
+def test_each_batch_has_one_of_the_lengths_drawn_by_their_number(features):
+    batching = pipeline.Batching(2, (2, 9, 2, 2), seed=0)
+    batches = pipeline.training_batches(features, LABELS, [2, 2], batching)
+    assert batches.element_spec[0].shape.as_list() == [2, None, 2]
+    frames = [frames for frames, _ in batches.take(400).as_numpy_iterator()]
+    assert {batch.shape for batch in frames} == {(2, 2, 2), (2, 9, 2)}
+    assert 270 < sum(batch.shape[1] == 2 for batch in frames) < 330
+    for batch in frames:
+        np.testing.assert_array_equal(np.diff(batch[:, :, 0]), 1)
+
+
+def augmented_batches(features, dataset, first_epoch):
+    """Returns 3 epochs of augmented batches, as bytes."""
+    rows, targets = np.arange(len(dataset)), np.float32(dataset.labels)
+    targets[::2] = np.nan
+    mean, _ = pipeline.frame_statistics(features, rows)
+    batches = pipeline.training_batches(
+        features,
+        targets,
+        rows,
+        pipeline.Batching(2, (4, 7, 9), seed=3),
+        augmentation=augmentation.Augmentation(FRONTEND, mean),
+        first_epoch=first_epoch,
+    )
+    steps = 3 * pipeline.num_batches(rows, 2)
+    return [array.numpy().tobytes() for pair in batches.take(steps) for array in pair]
+
+
+def test_augmented_batches_are_a_function_of_seed_and_epoch(music, tmp_path):
+    extract(music, tmp_path / "s")
+    collection = load(music, tmp_path / "s")
+    first = augmented_batches(*collection, first_epoch=1)
+    assert first == augmented_batches(*collection, first_epoch=1)
+    resumed = augmented_batches(*collection, first_epoch=2)
+    epoch = len(first) // 3
+    assert resumed[: 2 * epoch] == first[epoch:]
+    assert resumed[0] not in first[:epoch]
+
+
 def test_batches_from_memory_and_from_disk_are_the_same_bits(music, tmp_path):
     extract(music, tmp_path / "s")
     found = []
     for in_memory in (True, False):
         features, dataset = load(music, tmp_path / "s", in_memory=in_memory)
         rows = np.arange(len(dataset))
-        batching = pipeline.Batching(4, 7, seed=3)
+        batching = pipeline.Batching(4, (7, 3), seed=3)
         batches = pipeline.training_batches(features, dataset.labels, rows, batching)
         arrays = [array for pair in batches.take(7) for array in pair]
         batches, _ = pipeline.evaluation_batches(
             features, rows, batch_size=4, segment_frames=9
         )
         arrays += [*batches, *pipeline.frame_statistics(features, rows)]
+        arrays += augmented_batches(features, dataset, first_epoch=1)
         found.append([np.asarray(array).tobytes() for array in arrays])
     assert found[0] == found[1]
 
