@@ -212,7 +212,7 @@ def _compile(
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     model.compile(
         optimizer,
-        keras.losses.categorical_crossentropy if is_genre else masked_loss(num_labels),
+        keras.losses.categorical_crossentropy if is_genre else TaggerLoss(num_labels),
         metrics=["accuracy"] if is_genre else [],  # Of tags it says nothing.
         jit_compile=False,  # On a CPU, XLA is slower for a recurrence.
     )
@@ -220,26 +220,34 @@ def _compile(
     return [variable.numpy() for variable in optimizer.variables]
 
 
-def masked_loss(num_tags: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the loss of a tagger: mean over the targets that are not NaN.
+@keras.saving.register_keras_serializable(package="genre_tl")
+class TaggerLoss(keras.losses.Loss):
+    """Mean over the targets that are not NaN.
 
     Binary cross-entropy of the first `num_tags` outputs; plus, for the others, a tenth
     of the mean squared error.
     """
 
-    def loss(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        is_known = tf.math.is_finite(targets)
-        targets = tf.where(is_known, targets, 0)
-        tags = tf.clip_by_value(outputs[:, :num_tags], _EPSILON, 1 - _EPSILON)
-        wanted = targets[:, :num_tags]
+    def __init__(self, num_tags: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_tags = num_tags
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """Returns the loss, a scalar, of `[batch, outputs]`."""
+        is_known = tf.math.is_finite(y_true)
+        targets = tf.where(is_known, y_true, 0)
+        tags = tf.clip_by_value(y_pred[:, : self.num_tags], _EPSILON, 1 - _EPSILON)
+        wanted = targets[:, : self.num_tags]
         terms = wanted * tf.math.log(tags) + (1 - wanted) * tf.math.log(1 - tags)
-        total = -_mean(terms, is_known[:, :num_tags])
-        if outputs.shape[1] > num_tags:
-            errors = (targets[:, num_tags:] - outputs[:, num_tags:]) ** 2
-            total += _VECTOR_WEIGHT * _mean(errors, is_known[:, num_tags:])
+        total = -_mean(terms, is_known[:, : self.num_tags])
+        if y_pred.shape[1] > self.num_tags:
+            errors = (targets[:, self.num_tags :] - y_pred[:, self.num_tags :]) ** 2
+            total += _VECTOR_WEIGHT * _mean(errors, is_known[:, self.num_tags :])
         return total
 
-    return loss
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return super().get_config() | {"num_tags": self.num_tags}
 
 
 def _mean(values: tf.Tensor, is_known: tf.Tensor) -> tf.Tensor:
