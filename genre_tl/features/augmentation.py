@@ -48,8 +48,8 @@ class Augmentation:
     def __init__(self, frontend: params.Frontend, mean: np.ndarray) -> None:
         if not frontend.remove_level:
             raise ValueError(
-                "augmentation needs frames without the level, but the front end has "
-                "remove_level=False: train with augment=False"
+                "augmentation needs a front end that removes the level, but it has "
+                "remove_level=False: train with augment=False (--noaugment)"
             )
         layer = scattering.Scattering1D(
             frontend.J, frontend.Q, frontend.T, frontend.max_order

@@ -29,7 +29,7 @@ def logarithms(
     logs = tf.math.log(tf.nn.relu(coefficients) + log_floor)
     if not len(parents):
         return logs
-    first, second = tf.split(logs, [-1, len(parents)], axis)
+    first, second = _orders(logs, parents, axis)
     return tf.concat([first, second - tf.gather(first, parents, axis=axis)], axis)
 
 
@@ -38,10 +38,14 @@ def coefficients(
 ) -> tf.Tensor:
     """Returns the coefficients of features: the inverse of `logarithms`."""
     if len(parents):
-        first, second = tf.split(logs, [-1, len(parents)], axis)
+        first, second = _orders(logs, parents, axis)
         parts = [first, second + tf.gather(first, parents, axis=axis)]
         logs = tf.concat(parts, axis)
     return tf.nn.relu(tf.exp(logs) - log_floor)
+
+
+def _orders(values: tf.Tensor, parents: np.ndarray, axis: int) -> list[tf.Tensor]:
+    return tf.split(values, [values.shape[axis] - len(parents), len(parents)], axis)
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
