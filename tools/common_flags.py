@@ -1,10 +1,17 @@
-"""Flags that several tools share: paths, and how much of a file is used."""
+"""Flags that several tools share: paths, models, how much of a file is used."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from absl import flags
+
+from genre_tl import starter
+
+from . import terminal
+
+FLAGS = flags.FLAGS
 
 
 class _PathParser(flags.ArgumentParser):
@@ -12,6 +19,20 @@ class _PathParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> str:
         return os.path.expanduser(argument)
+
+
+class _StartParser(_PathParser):
+    """Takes `none` and `starter` for no start and the starter's folder."""
+
+    def parse(self, argument: str) -> str | None:  # type: ignore[override]
+        if argument == "none":
+            return None
+        if argument != "starter":
+            return super().parse(argument)
+        try:
+            return str(starter.folder())
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
 
 
 def define_path(name: str, default: str | None, text: str) -> None:
@@ -24,6 +45,31 @@ def define_paths(name: str, text: str) -> None:
     """Defines a repeatable flag that holds paths."""
     serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
     flags.DEFINE_multi(_PathParser(), serializer, name, [], text)
+
+
+def define_start(default: str = "none") -> None:
+    """Defines --start; its help says what an absent one means, `default`."""
+    text = (
+        "Finished pre-training run or exported tagger; starter: the one that ships; "
+        f"none: random weights. By default {default}."
+    )
+    serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
+    flags.DEFINE(_StartParser(), "start", None, text, serializer=serializer)
+
+
+def define_model() -> None:
+    """Defines --model, an export."""
+    text = "Export: a version, or the folder of versions. By default the starter."
+    define_path("model", None, text)
+
+
+def model() -> str:
+    """Returns --model; if absent, the starter, and says so on the standard error."""
+    if FLAGS.model:
+        return FLAGS.model
+    path = str(starter.folder())
+    terminal.say(f"using the starter, {path}; --model gives another", sys.stderr)
+    return path
 
 
 flags.DEFINE_float(

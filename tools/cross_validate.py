@@ -38,9 +38,7 @@ flags.DEFINE_multi_enum(
     "probe, finetune: by this method; random: from random weights; svm: on mean "
     "frames.",
 )
-common_flags.define_path(
-    "start", None, "Finished pre-training run, or exported tagger."
-)
+common_flags.define_start()
 flags.DEFINE_enum("method", None, params.METHODS, "Training of --model=transfer.")
 flags.DEFINE_enum(
     "split",

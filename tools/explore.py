@@ -1,5 +1,6 @@
 """Opens a local web page that shows what a model hears in a recording.
 
+    python -m tools.explore
     python -m tools.explore --model=saved_models/genres --embeddings=vectors.npz
 
 Open http://localhost:8765 in a browser and drop a file on the page. Its waveform, its
@@ -25,9 +26,7 @@ from . import command, common_flags
 
 FLAGS = flags.FLAGS
 
-common_flags.define_path(
-    "model", "saved_models/genres", "Export: a version, or the folder of versions."
-)
+common_flags.define_model()
 common_flags.define_path("embeddings", None, "NPZ of a collection, to find neighbours.")
 flags.DEFINE_integer("port", 8765, "Port of the page; 0 takes a free one.", 0, 65_535)
 
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> None:
 
     path = FLAGS.embeddings
     collection = recording_analysis.Collection(path) if path else None
-    model = predictor.Predictor(FLAGS.model)
+    model = predictor.Predictor(common_flags.model())
     handler = functools.partial(
         _Handler, lambda path: recording_analysis.analyse(path, model, collection)
     )

@@ -28,9 +28,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
 common_flags.define_path("run_dir", "runs/finetune", "Folder of the run.")
-common_flags.define_path(
-    "start", None, "Finished pre-training run, or exported tagger."
-)
+common_flags.define_start()
 flags.DEFINE_enum(
     "method",
     None,

@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 flags.declare_key_flag("max_secs")
-common_flags.define_path(
-    "model", "saved_models/genres", "Export: a version, or the folder of versions."
-)
+common_flags.define_model()
 flags.DEFINE_enum(
     "format", "text", ["text", "json", "csv"], "By default that of --output's suffix."
 )
@@ -72,7 +70,7 @@ def main(argv: list[str]) -> int:
     from genre_tl.serving import predictor
 
     command.skip_graph_rewriting()
-    model = predictor.Predictor(FLAGS.model)
+    model = predictor.Predictor(common_flags.model())
     is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
     kind = "chart" if FLAGS.chart else FLAGS.format
     writer = outputs.Writer(
