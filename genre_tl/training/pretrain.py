@@ -43,23 +43,25 @@ def pretrain(
     if not len(valid):
         raise ValueError("pre-training needs validation clips to stop by; got none")
     measure = functools.partial(_measure, data.table.vocabulary, min_positives)
-    targets = _targets(data.table, train)
+    wanted = targets(data.table, train)
+    num_dims = wanted.shape[1] - len(data.table.vocabulary)
     identity = run_folder.identity(
         "pretrain", data, preset, seed, min_positives=min_positives
     )
+    identity["num_vector_dims"] = num_dims
     with run_folder.opened(run_dir, identity) as run:
         if not run.is_finished:
-            network = _tagger(data, preset.model, targets, seed)
-            stage = fitting.WholeNetwork(network, data, preset.pretrain, targets)
+            network = tagger(data, preset.model, num_dims=num_dims, seed=seed)
+            stage = fitting.WholeNetwork(network, data, preset.pretrain, wanted)
             stage.begin(train, seed)
             validation = fitting.validation(stage, valid, measure)
             fitting.train_in_folder(run, stage, [*validation, *callbacks])
-            found = measure(targets[valid], stage.outputs(valid))
+            found = measure(wanted[valid], stage.outputs(valid))
             run.finish(stage.model, {"valid": found})
         return run.record
 
 
-def _targets(table: datasets.Dataset, train: np.ndarray) -> np.ndarray:
+def targets(table: datasets.Dataset, train: np.ndarray) -> np.ndarray:
     """Returns labels and standardised target vectors, float32 `[clips, outputs]`.
 
     The vectors have mean 0 and deviation 1 over the known rows of `train`.
@@ -76,16 +78,16 @@ def _targets(table: datasets.Dataset, train: np.ndarray) -> np.ndarray:
     return np.concatenate([labels, vectors.astype(np.float32)], axis=1)
 
 
-def _tagger(
-    data: run_folder.Data, model: params.Model, targets: np.ndarray, seed: int
+def tagger(
+    data: run_folder.Data, model: params.Model, *, num_dims: int = 0, seed: int = 0
 ) -> keras.Model:
-    """Returns a tagger with random weights, set for the training clips.
+    """Returns a tagger with random weights, but the statistics of the training clips.
 
-    Frames are standardised, and without input each tag has its mean probability.
+    Frames are standardised, and the biases of the head give the mean of each tag. After
+    the tags it has `num_dims` outputs for target vectors.
     """
-    train, num_tags = data.parts["train"], len(data.table.vocabulary)
-    num_dims = targets.shape[1] - num_tags
-    sizes = data.features.num_paths, num_tags
+    train = data.parts["train"]
+    sizes = data.features.num_paths, len(data.table.vocabulary)
     network = networks.tagger(model, *sizes, num_vector_dims=num_dims, seed=seed)
     networks.standardize(network, *pipeline.frame_statistics(data.features, train))
     labels = data.table.labels[train]
