@@ -30,27 +30,35 @@ def is_export(folder: PathLike) -> bool:
     return (_newest(pathlib.Path(folder)) / "saved_model.pb").is_file()
 
 
-def read_card(folder: PathLike) -> dict[str, Any]:
-    """Returns the model card of an export, of its newest version.
+def read_record(folder: PathLike) -> dict[str, Any]:
+    """Returns what the model card of an export keeps of run.json.
 
-    Raises a ValueError if it has none.
+    `model` is the SHA-256 of the network. Raises a ValueError if there is no card, or
+    none of a trained network.
     """
     path = _newest(pathlib.Path(folder)) / _CARD
     try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a model card: {error}") from error
+        card = json.loads(path.read_text("utf-8"))
+        training = card["training"]
+        names = {"preset": training["configuration"], "vocabulary": card["labels"]}
+        record = {**training, "metrics": card["metrics"], "data": card["data"], **names}
+        return record | {"model": card["model_sha256"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: not the model card of a trained network ({error!r}); export the "
+            "run again"
+        ) from error
 
 
 def read_tagger(folder: PathLike) -> keras.Model:
     """Returns the network of an exported tagger.
 
-    Raises a ValueError if the export is no tagger, or is damaged.
+    Raises a ValueError if the export is damaged, or cannot be a tagger.
     """
-    card = read_card(folder)
+    record = read_record(folder)
     version = _newest(pathlib.Path(folder))
     try:
-        preset = params.Preset.from_dict(card["training"]["configuration"])
+        preset = params.Preset.from_dict(record["preset"])
         reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
         names = sorted(
             filter(_WEIGHT.match, reader.get_variable_to_shape_map()), key=_number
@@ -59,11 +67,11 @@ def read_tagger(folder: PathLike) -> keras.Model:
         network = networks.tagger(
             preset.model,
             len(weights[0]),
-            len(card["labels"]),
-            num_vector_dims=card["training"].get("num_vector_dims", 0),
+            len(record["vocabulary"]),
+            num_vector_dims=record.get("num_vector_dims", 0),
         )
         network.set_weights(weights)
-    except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+    except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
         raise ValueError(
             f"{version}: not a tagger that this version can read: {error}"
         ) from error

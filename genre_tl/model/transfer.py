@@ -53,8 +53,12 @@ class Head:
         return special.softmax(vectors @ self.kernel + self.bias, axis=1)
 
 
-def backbone(tagger: keras.Model) -> keras.Model:
-    """Returns a copy of a network without its head: frames -> features of a clip."""
+def backbone(tagger: keras.Model, *, seed: int = 0) -> keras.Model:
+    """Returns a copy of a network without its head: frames -> features of a clip.
+
+    `seed` is that of dropout.
+    """
+    keras.utils.set_random_seed(seed)
     copy = networks.portable(tagger)
     if isinstance(copy, keras.Sequential):
         copy.pop()

@@ -52,7 +52,7 @@ class Plan:
     clips_per_genre: int = 0  # most training clips of a genre; 0 takes all
     curves: bool = False  # also score test clips after each epoch, only to plot them
     models: tuple[str, ...] = ("random",)  # of `MODELS`; they take turns, fold by fold
-    start: files.PathLike | None = None  # pre-training run for `transfer` and `probe`
+    start: files.PathLike | None = None  # tagger, for all models but `random` and `svm`
 
     def __post_init__(self) -> None:
         if self.protocol not in ("paper", "strict"):
@@ -305,7 +305,8 @@ class _Trainer:
             arguments = self._data, preset, fold.train, fold.seed
             network = finetune.untrained(*arguments)
         elif head:
-            network = transfer.with_head(transfer.backbone(self._source), head)
+            backbone = transfer.backbone(self._source, seed=fold.seed)
+            network = transfer.with_head(backbone, head)
         else:
             network = finetune.with_random_head(
                 self._data, self._source, preset, fold.seed

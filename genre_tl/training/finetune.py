@@ -110,7 +110,7 @@ def transferred(
     recipe = preset.finetune
     if recipe.method == "finetune" and not recipe.fit_head:
         return with_random_head(data, source, preset, seed)
-    frozen = fitting.FrozenBackbone(transfer.backbone(source), data)
+    frozen = fitting.FrozenBackbone(transfer.backbone(source, seed=seed), data)
     head = frozen.fit(train, kernel=recipe.method == "kernel")
     return transfer.with_head(frozen.network, head)
 

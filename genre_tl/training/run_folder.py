@@ -266,24 +266,18 @@ def start_facts(start: files.PathLike) -> dict[str, Any]:
     Raises FileNotFoundError if there is neither, ValueError if it is no tagger.
     """
     if exported.is_export(start):
-        card = exported.read_card(start)
-        record = {
-            **card,
-            **card["training"],
-            "preset": card["training"]["configuration"],
-        }
-        model = card["model_sha256"]
+        record = exported.read_record(start)
     else:
         record = read_run(start)
         content = (pathlib.Path(start) / "model.keras").read_bytes()
-        model = hashlib.sha256(content).hexdigest()
+        record["model"] = hashlib.sha256(content).hexdigest()
     if record["kind"] != "pretrain":
         raise ValueError(
             f"{start}: a {record['kind']} run cannot be used with --start; give a "
             "pre-training run or an exported tagger"
         )
-    facts = {name: record[name] for name in ("preset", "seed", "metrics", "best_epoch")}
-    return {"model": model, "name": record["data"]["name"]} | facts
+    names = "model", "preset", "seed", "metrics", "best_epoch"
+    return {"name": record["data"]["name"]} | {name: record[name] for name in names}
 
 
 def read_start(start: files.PathLike) -> keras.Model:
