@@ -19,10 +19,11 @@ from support import small_features
 TINY = params.PRESETS["tiny"]
 TINY = dataclasses.replace(
     TINY,
+    frontend=params.Frontend(J=3, Q=1, segment_frames=64),
     model=dataclasses.replace(TINY.model, num_layers=1),
-    finetune=dataclasses.replace(TINY.finetune, max_epochs=6),
+    finetune=dataclasses.replace(TINY.finetune, max_epochs=3),
 )
-NUM_PATHS, NUM_CLIPS, GENRES = 6, 24, tuple("abc")
+NUM_PATHS, NUM_CLIPS, GENRES = 7, 24, tuple("abc")
 PLAN = cross_validation.Plan(num_folds=3, num_repeats=2, seed=4, curves=True)
 
 
@@ -33,8 +34,18 @@ def tuned(**changes):
     )
 
 
-def data(multi_label=False, seed=0):
-    """Clips whose label shifts the mean of one path; a third is held out."""
+def as_by_default(training):
+    """A training with schedule, augmentation and excerpts like those of the default."""
+    return dataclasses.replace(
+        training, schedule="cosine", augment=True, crop_frames=(6, 10)
+    )
+
+
+def data(multi_label=False, seed=0, num_dims=0):
+    """Clips whose label shifts the mean of one path; a third is held out.
+
+    With `num_dims` half of the clips have target vectors.
+    """
     rng = np.random.default_rng(seed)
     classes = np.arange(NUM_CLIPS) % len(GENRES)
     clips = [
@@ -54,6 +65,10 @@ def data(multi_label=False, seed=0):
         groups=tuple(str(n) for n in range(NUM_CLIPS)),
         multi_label=multi_label,
     )
+    if num_dims:
+        vectors = rng.standard_normal([NUM_CLIPS, num_dims]).astype("float32")
+        vectors[::2] = np.nan
+        table = dataclasses.replace(table, vectors=vectors)
     rows = np.arange(NUM_CLIPS)
     parts = {"train": rows[:15], "valid": rows[15:], "test": rows[15:]}
     parts["test" if multi_label else "valid"] = rows[:0]
@@ -64,8 +79,9 @@ def data(multi_label=False, seed=0):
 def pretrained(folder, **changes):
     """Pre-trains and returns the content of run.json."""
     arguments = {"seed": 1, "min_positives": 1, "preset": TINY} | changes
-    preset = arguments.pop("preset")
-    return pretrain.pretrain(folder, data(multi_label=True), preset, **arguments)
+    preset, num_dims = arguments.pop("preset"), arguments.pop("num_dims", 0)
+    made = data(True, num_dims=num_dims) if num_dims else data(multi_label=True)
+    return pretrain.pretrain(folder, made, preset, **arguments)
 
 
 def finetuned(folder, preset, **changes):
