@@ -129,32 +129,21 @@ def training_batches(
       static if all excerpts have the same length.
     """
     rows, size = _non_empty(rows), batching.batch_size
-    steps, lengths = num_batches(rows, size), set(batching.crop_frames)
-
-    def places() -> Iterator[tuple[np.ndarray, ...]]:
-        for epoch in itertools.count(first_epoch):
-            generator = np.random.default_rng([batching.seed, epoch])
-            order = np.resize(generator.permutation(rows), (steps, size))
-            length = generator.choice(batching.crop_frames, (steps, 1))
-            counts = np.minimum(features.counts[order], length)
-            starts = generator.integers(features.counts[order] - counts + 1)
-            seeds = generator.integers(2**63, size=(steps, 2))
-            for clips, *place in zip(order, starts, counts, length, seeds, strict=True):
-                yield clips, *place, targets[clips].astype(np.float32)
+    lengths = set(batching.crop_frames)
 
     def batch(*element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        *place, length, seed, targets = element
+        *place, length, seed, chosen = element
         length = min(lengths) if len(lengths) == 1 else length[0]
         frames = _frames(features, length, place)
-        return (
-            augmentation(frames, targets, seed) if augmentation else (frames, targets)
-        )
+        return augmentation(frames, chosen, seed) if augmentation else (frames, chosen)
 
     place = tf.TensorSpec([size], tf.int64)
     length, seed = tf.TensorSpec([1], tf.int64), tf.TensorSpec([2], tf.int64)
     target = tf.TensorSpec([size, targets.shape[1]], tf.float32)
-    signature = place, place, place, length, seed, target
-    batches = tf.data.Dataset.from_generator(places, output_signature=signature)
+    batches = tf.data.Dataset.from_generator(
+        lambda: _training_places(features.counts, targets, rows, batching, first_epoch),
+        output_signature=(place, place, place, length, seed, target),
+    )
     return batches.map(batch, _AUTOTUNE).prefetch(_AUTOTUNE)
 
 
@@ -258,6 +247,27 @@ def _non_empty(rows: Sequence[int] | np.ndarray) -> np.ndarray:
     if not rows.size:
         raise ValueError("rows is empty: there are no clips to take")
     return rows
+
+
+def _training_places(
+    counts: np.ndarray,
+    targets: np.ndarray,
+    rows: np.ndarray,
+    batching: Batching,
+    first_epoch: int,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields clips, first frames, counts, length, seed and targets of each batch."""
+    size = batching.batch_size
+    steps = num_batches(rows, size)
+    for epoch in itertools.count(first_epoch):
+        generator = np.random.default_rng([batching.seed, epoch])
+        order = np.resize(generator.permutation(rows), (steps, size))
+        length = generator.choice(batching.crop_frames, (steps, 1))
+        taken = np.minimum(counts[order], length)
+        starts = generator.integers(counts[order] - taken + 1)
+        seeds = generator.integers(2**63, size=(steps, 2))
+        for clips, *place in zip(order, starts, taken, length, seeds, strict=True):
+            yield clips, *place, targets[clips].astype(np.float32)
 
 
 def _frames(
