@@ -37,7 +37,8 @@ def way(tmp_path_factory, root):
     run("export")
     (folder / "broken.wav").write_bytes(b"no sound at all")
     clips = ("corpus/genres/genres_original/jazz", "broken.wav")
-    run("predict", *clips, "--format=json", "--output=out.jsonl", code=1)
+    output = ("--format=json", "--output=out.jsonl")
+    run("predict", "--model=saved_models/genres", *clips, *output, code=1)
     return folder, printed
 
 

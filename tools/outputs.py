@@ -27,13 +27,13 @@ SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 class Writer:
     """Formats results as `kind`: `text`, `chart`, `json` or `csv`.
 
-    A `top_k` of 0 keeps all labels, None the format's default. Labels that score less
-    than `threshold` are left out. With `ascii_only`, charts have no block characters.
+    A `top_k` of 0 keeps all labels. Labels that score less than `threshold` are left
+    out. With `ascii_only`, charts have no block characters.
     """
 
     kind: str
     labels: Sequence[str]
-    top_k: int | None = None
+    top_k: int = 0
     threshold: float = 0.0
     ascii_only: bool = False
 
@@ -60,9 +60,7 @@ class Writer:
 
     def _kept(self, scores: np.ndarray) -> dict[str, float]:
         """Returns the labels to show with their scores, highest first."""
-        few = 3 if self.kind in ("text", "chart") else 0
-        most = (few if self.top_k is None else self.top_k) or len(scores)
-        order = np.argsort(-scores, kind="stable")[:most]
+        order = np.argsort(-scores, kind="stable")[: self.top_k or len(scores)]
         best = [i for i in order if scores[i] >= self.threshold]
         return {self.labels[i]: round(float(scores[i]), 6) for i in best}
 

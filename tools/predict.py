@@ -1,5 +1,6 @@
 r"""Names the genre (or tags) of music files with an exported model.
 
+    python -m tools.predict song.mp3
     python -m tools.predict --model=saved_models/genres song.mp3 albums/ '*.flac'
     find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
         --output=scores.csv --embeddings=vectors.npz
@@ -8,6 +9,9 @@ Folders are searched recursively; hidden files are skipped. `-` reads a list of 
 and folders from the standard input, one per line. Prints one line per file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
+
+Without --model the starter predicts, a tagger: each tag has a score of its own, and
+the five highest are printed. A prefix names the teacher of a tag, as in msd:rock.
 
 --format=json prints one object per line and --format=csv a table, both with the
 scores of all labels. A file that cannot be used is reported on stderr and in its row;
@@ -48,7 +52,10 @@ flags.DEFINE_enum(
 )
 common_flags.define_path("output", None, "Output file instead of the standard output.")
 flags.DEFINE_integer(
-    "top_k", None, "Labels per file; 0 keeps all. By default 3 in text, else all.", 0
+    "top_k",
+    None,
+    "Labels per file; 0 keeps all. By default 3 genres or 5 tags in text, else all.",
+    lower_bound=0,
 )
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
@@ -57,6 +64,8 @@ common_flags.define_path("embeddings", None, "NPZ of `ids` (paths) and `vectors`
 common_flags.define_path(
     "taggram", None, "Folder for scores over time: a plot and a CSV per file."
 )
+
+_GENRES, _TAGS = 3, 5  # shown in text
 
 # Errors of one file name; any other concerns all files.
 _NAME_ERRORS = ("ENAMETOOLONG", "EINVAL", "EILSEQ", "EISDIR", "ENOTDIR", "EEXIST")
@@ -74,7 +83,7 @@ def main(argv: list[str]) -> int:
     is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
     kind = "chart" if FLAGS.chart else FLAGS.format
     writer = outputs.Writer(
-        kind, model.labels, FLAGS.top_k, FLAGS.threshold, ascii_only=not is_unicode
+        kind, model.labels, _top_k(model), FLAGS.threshold, ascii_only=not is_unicode
     )
     if output := FLAGS.output or FLAGS.embeddings:
         with outputs.opened(output, _key(model, paths)) as chunks:
@@ -105,6 +114,13 @@ def _check_flags() -> None:
         FLAGS["format"].value = kind
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError(f"--chart needs text, not {FLAGS.format}")
+
+
+def _top_k(model: predictor.Predictor) -> int:
+    """Returns how many labels to show; 0 for all."""
+    if FLAGS.top_k is not None or FLAGS.format != "text":
+        return FLAGS.top_k or 0
+    return _TAGS if model.is_tagger else _GENRES
 
 
 def _listed(names: Iterable[str]) -> Iterator[str]:

@@ -3,7 +3,8 @@ r"""From a folder of genre folders to an exported classifier, in one command.
     python -m tools.train --data_dir=my_music --name=mine
 
 Extracts features, estimates the accuracy by cross-validation, trains on all clips, and
-exports to saved_models/<name>. --start reuses the backbone of a pre-training run.
+exports to saved_models/<name>. It starts from the starter, the tagger that ships, if
+the flags leave front end and network as they are; --start gives another tagger.
 Each step is a tool of its own, shown before it runs. Rerun the same command to resume.
 Other flags of both training tools are passed on by --extra, such as
 --extra=--max_epochs=40.
@@ -12,11 +13,14 @@ Other flags of both training tools are passed on by --extra, such as
 from __future__ import annotations
 
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
 
 from absl import flags
+
+from genre_tl import starter
 
 from . import command, common_flags, data_flags, frontend_flags
 
@@ -25,7 +29,7 @@ flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(frontend_flags)
 
 flags.DEFINE_string("name", "mine", "Name of the runs and of the export.")
-common_flags.define_path("start", None, "Finished pre-training run.")
+common_flags.define_start("the starter, if it fits the other flags")
 common_flags.define_path("runs_dir", "runs", "Folder of the runs.")
 common_flags.define_path("saved_models_dir", "saved_models", "Folder of the exports.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
@@ -38,11 +42,14 @@ flags.DEFINE_multi_string(
 )
 
 _REPORT = "_cross_validation"
+_NETWORK_FLAGS = re.compile("--?(layers|units|cell|dropout)(=|$)")
 
 
 def main(argv: list[str]) -> int:
     del argv
     _check()
+    FLAGS["start"].value, reason = _start()
+    print(f"starting from {FLAGS.start or 'random weights'}{reason}", flush=True)
     for tool, arguments in _steps():
         program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments]
         print(f"\n$ {shlex.join(['python', *program[1:]])}", flush=True)
@@ -67,12 +74,31 @@ def _check() -> None:
     table = data_flags.table()
     saved_model.check_labels(table.vocabulary)
     if FLAGS.start:
-        run_folder.read_run(FLAGS.start)
+        run_folder.start_facts(FLAGS.start)
     try:
         if FLAGS.folds:
             splits.folds(table, FLAGS.folds, FLAGS.seed)
     except ValueError as error:
         raise ValueError(f"{error}. Use --folds=0 to skip cross-validation") from error
+
+
+def _start() -> tuple[str | None, str]:
+    """Returns the run or export to start from, and the reason for the choice."""
+    from genre_tl.training import run_folder
+
+    if FLAGS["start"].present:
+        return FLAGS.start, ""
+    if any(map(_NETWORK_FLAGS.match, FLAGS.extra)):
+        return None, ": --extra changes the network that the starter has"
+    try:
+        path = str(starter.folder())
+    except FileNotFoundError as error:
+        return None, f": {error}"
+    found, wanted = run_folder.start_facts(path)["preset"], frontend_flags.preset()
+    differing = run_folder.differences(found, wanted.to_dict())
+    if any(x.startswith(("frontend.", "model.")) for x in differing):
+        return None, ": the starter has another front end or network"
+    return path, ", the starter (--start=none: from random weights)"
 
 
 def _run_dir() -> pathlib.Path:

@@ -41,6 +41,7 @@ class Predictor:
     Attributes:
       folder: the version that was loaded.
       labels: names of the scores, in order.
+      is_tagger: whether each score stands alone, rather than one of a sum of 1.
 
     Args:
       path: folder of a version, or of all versions: then the newest is loaded.
@@ -61,6 +62,8 @@ class Predictor:
         if not all(hasattr(self._model, x) for x in ("labels", "score_and_embed")):
             raise ValueError(f"{self.folder}: a SavedModel of another program")
         self.labels = tuple(x.decode() for x in self._model.labels().numpy())
+        training = model_card.read(self.folder).get("training", {})
+        self.is_tagger = training.get("kind") == "pretrain"
 
     def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Returns the scores of clips, float32 `[clips, labels]`.

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from support import starter_tree
 
 from genre_tl import serving
 
@@ -97,6 +98,52 @@ def test_rerunning_the_command_changes_no_file(folder, trained, root):
     assert again.returncode == 0, again.stderr
     assert f"{NUM_CLIPS} unchanged" in again.stdout
     assert files_of(folder) == before
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A source tree with a tiny starter."""
+    tree = tmp_path_factory.mktemp("tree")
+    starter_tree.make(tree)
+    return tree
+
+
+def test_training_starts_from_the_starter_and_exports_a_classifier(folder, tree):
+    flags = "--name=from_starter", "--preset=tiny", "--folds=2"
+    done = tool("train", folder, tree, *flags)
+    assert done.returncode == 0, done.stderr
+    start = f"{tree}/saved_models/starter"
+    assert done.stdout.startswith(f"starting from {start}, the starter (--start=none")
+    assert done.stdout.count(f" --start={start} ") == 2
+    assert "--model=transfer" in done.stdout
+    card = serving.Predictor(folder / "saved_models/from_starter")
+    assert card.labels == ("noise", "tone") and not card.is_tagger
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--start=none"], "random weights"),
+        (["--start=a/run"], "a/run"),
+        (["--start=starter"], "{tree}/saved_models/starter"),
+        (["--J=8"], "random weights: the starter has another front end or network"),
+        (["--preset=paper"], "random weights: the starter has another front end"),
+        (["--extra=--units=8"], "random weights: --extra changes the network"),
+        (["--extra=--max_epochs=2"], "{tree}/saved_models/starter, the starter"),
+    ],
+)
+def test_training_says_what_it_starts_from(folder, tree, flags, message):
+    code = "import sys; from tools import train; train.FLAGS(sys.argv); " + (
+        "start, reason = train._start(); print(f\"{start or 'random weights'}{reason}\")"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--preset=tiny", *flags],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith(message.format(tree=tree)), done.stderr
 
 
 @pytest.mark.parametrize(
