@@ -8,7 +8,7 @@ STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints.txt 
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format types wheel clean
+.PHONY: help demo starter starter-data test test-slow lint format types wheel clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -42,10 +42,26 @@ demo: $(STAMP) ## all steps on synthesised music, from files to predictions (abo
 	    xargs $(BIN)/python -m tools.predict --model=saved_models/demo --chart
 	@echo 'Pictures: demo/pretrain/curves.png, demo/finetune/curves.png,'
 	@echo '          demo/finetune/evaluation/confusion.png'
-	@echo 'Next, your own music, one folder for each genre (see README.md):'
+	@echo 'Next, tags of your music, by the model that ships; and genres of your own,'
+	@echo 'one folder for each (see README.md):'
 	@echo '  . $(BIN)/activate'
+	@echo '  python -m tools.predict song.mp3'
 	@echo '  python -m tools.train --data_dir=my_music --name=mine'
 	@echo '  python -m tools.predict --model=saved_models/mine song.mp3'
+
+SHARED ?= ../shared/data
+STARTER_DATA := real_tagged/table.csv mini_mtt soft_tags.csv soft_vectors.npz
+starter-data:
+	@for name in $(STARTER_DATA); do test -e "$(SHARED)/$$name" || { \
+	    echo "error: $(SHARED)/$$name is missing; name the folder of the training" \
+	        "data: make starter SHARED=FOLDER" >&2; exit 1; }; done
+
+starter: starter-data $(STAMP) ## train and export the model that ships (SHARED=folder of its data)
+	@$(BIN)/python -m tools.pretrain --table="$(SHARED)/real_tagged/table.csv" \
+	    --table="$(SHARED)/mini_mtt" --table="$(SHARED)/soft_tags.csv" \
+	    --target_vectors="$(SHARED)/soft_vectors.npz" --min_clips=8 --seed=0 \
+	    --features_dir=features/starter --run_dir=runs/starter
+	@$(BIN)/python -m tools.export --run_dir=runs/starter --name=starter --half
 
 test: $(STAMP) ## run the tests (WORKERS=4: in four processes)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile

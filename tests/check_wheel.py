@@ -6,14 +6,19 @@ with the interpreter of the development environment.
 
 import configparser
 import pathlib
+import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import venv
+import wave
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+STARTER = ROOT / "saved_models" / "starter"
 
 LIGHT = """
 import sys, genre_tl, genre_tl.tools
@@ -40,7 +45,9 @@ def main() -> None:
         for command in commands:
             text = _run(folder, python.parent / command, "--help")
             assert "Flags:" in text, f"{command} --help prints {text!r}"
+        starter = _predict(folder, python)
     print(f"{wheel.name}: installs and imports; {len(commands)} commands answer --help")
+    print(starter)
 
 
 def _build(folder: pathlib.Path) -> pathlib.Path:
@@ -70,7 +77,26 @@ def _inspect(wheel: pathlib.Path) -> list[str]:
     tools = (ROOT / "tools").rglob("*.py")
     source |= {f"genre_tl/{path.relative_to(ROOT)}" for path in tools}
     assert packed == source, f"in the wheel or the tree only: {packed ^ source}"
+    packed = {name for name in names if "/starter_model/" in name}
+    versions = (path for path in STARTER.glob("[0-9]*/**/*") if path.is_file())
+    source = {
+        f"genre_tl/starter_model/{path.relative_to(STARTER)}" for path in versions
+    }
+    assert packed == source, f"in the wheel or the starter only: {packed ^ source}"
     return sorted(table["console_scripts"])
+
+
+def _predict(folder: pathlib.Path, python: pathlib.Path) -> str:
+    """Predicts a file with the starter, as a new user does; returns a line on it."""
+    if not any(STARTER.glob("*/saved_model.pb")):
+        return f"NOT CHECKED: predictions, since there is no starter in {STARTER}"
+    with wave.open(str(folder / "song.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(random.Random(0).randbytes(320_000))
+    text = _run(folder, python.parent / "genre-tl-predict", "song.wav")
+    assert "using the starter" in text and "site-packages" in text, text
+    assert re.search(r"^song\.wav  \S.* \d+ %, ", text, re.MULTILINE), text
+    return text
 
 
 def _install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
