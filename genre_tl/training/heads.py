@@ -86,29 +86,40 @@ def _ridge(
 ) -> tuple[np.ndarray, float]:
     """Returns the weights `[inputs, genres]`, and the scale of the softmax."""
     targets = one_hot - 1 / one_hot.shape[1]
-    values, axes = np.linalg.eigh(inputs.T @ inputs)
-    rotated = inputs @ axes
-    _, group = np.unique(groups, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-
-    def held_out(penalty: float) -> np.ndarray:
-        shrunk = rotated / (np.maximum(values, 0) + penalty)
-        residual = targets - shrunk @ (rotated.T @ targets)
-        for rows in members:
-            leverage = shrunk[rows] @ rotated[rows].T
-            residual[rows] = np.linalg.solve(
-                np.eye(len(rows)) - leverage, residual[rows]
-            )
-        return targets - residual
-
-    found = {penalty: held_out(penalty) for penalty in _PENALTIES}
+    ridge = _Ridge(inputs, targets)
+    found = {penalty: ridge.held_out(penalty, groups) for penalty in _PENALTIES}
     errors = {p: np.mean((found[p] - targets) ** 2) for p in found}
     penalty = min(errors, key=errors.__getitem__)
     likelihoods = [
         np.sum(one_hot * special.log_softmax(scale * found[penalty], axis=1))
         for scale in _SOFTMAX_SCALES
     ]
-    shrunk = axes / (np.maximum(values, 0) + penalty)
-    weights = shrunk @ (rotated.T @ targets)
-    return weights, float(_SOFTMAX_SCALES[int(np.argmax(likelihoods))])
+    return ridge.weights(penalty), float(_SOFTMAX_SCALES[int(np.argmax(likelihoods))])
+
+
+class _Ridge:
+    """Ridge regression of `[clips, genres]` on `[clips, inputs]`, of any penalty."""
+
+    def __init__(self, inputs: np.ndarray, targets: np.ndarray) -> None:
+        self._targets = targets
+        values, self._axes = np.linalg.eigh(inputs.T @ inputs)
+        self._values = np.maximum(values, 0)
+        self._rotated = inputs @ self._axes
+        self._products = self._rotated.T @ targets
+
+    def weights(self, penalty: float) -> np.ndarray:
+        """Returns the weights, `[inputs, genres]`."""
+        return self._axes / (self._values + penalty) @ self._products
+
+    def held_out(self, penalty: float, groups: Sequence[str]) -> np.ndarray:
+        """Returns the predictions for each group by the regression on the others."""
+        shrunk = self._rotated / (self._values + penalty)
+        residual = self._targets - shrunk @ self._products
+        _, group = np.unique(groups, return_inverse=True)
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.diff(group[order])) + 1
+        for rows in np.split(order, starts):
+            leverage = shrunk[rows] @ self._rotated[rows].T
+            rest = np.eye(len(rows)) - leverage
+            residual[rows] = np.linalg.solve(rest, residual[rows])
+        return self._targets - residual

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import pairwise
 
 from genre_tl import features, params
-from genre_tl.model import gru, networks, transfer
+from genre_tl.model import gru, networks
 
-SIZES = params.Model(num_layers=3, num_units=8, dropout=0.5)
+SIZES = params.Model(num_layers=3, num_units=8, dropout=0.5, embedding_units=6)
 NUM_PATHS = 5
 
 
@@ -23,14 +24,14 @@ def _clips(*lengths, longest=12):
     return frames
 
 
-def _tagger(readout="all", seed=0, **changes):
+def _tagger(readout="all", seed=0, num_dims=0, **changes):
     sizes = params.Model(**{**vars(SIZES), "readout": readout, **changes})
-    return networks.tagger(sizes, NUM_PATHS, 4, seed=seed)
+    return networks.tagger(sizes, NUM_PATHS, 4, num_vector_dims=num_dims, seed=seed)
 
 
 @pytest.mark.parametrize("readout", params.READOUTS)
 def test_scores_depend_neither_on_padding_nor_on_the_batch(readout):
-    network = _tagger(readout)
+    network = _tagger(readout, num_dims=2)
     clips = _clips(12, 7, 3)
     together = network(clips)
     for clip, length, score in zip(clips, (12, 7, 3), together, strict=True):
@@ -39,10 +40,12 @@ def test_scores_depend_neither_on_padding_nor_on_the_batch(readout):
 
 
 def _vectors(network, clips):
-    return transfer.backbone(network)(clips).numpy()
+    """What the layer after the read-out reads."""
+    layer = network.get_layer(networks.EMBEDDING)
+    return keras.Model(network.inputs[0], layer.input)(clips).numpy()
 
 
-def test_the_head_reads_the_means_of_the_input_and_of_every_layer():
+def test_the_means_of_the_input_and_of_every_layer_are_read():
     network, clips = _tagger("all"), _clips(12, 5)
     layers = [network.get_layer(f"gru_{number}").output for number in (1, 2, 3)]
     mean, variance = np.linspace(-1, 1, NUM_PATHS), np.full(NUM_PATHS, 4.0)
@@ -55,7 +58,7 @@ def test_the_head_reads_the_means_of_the_input_and_of_every_layer():
     np.testing.assert_allclose(_vectors(network, clips), joined, atol=1e-6)
 
 
-def test_the_head_reads_the_state_after_the_last_valid_frame():
+def test_the_state_after_the_last_valid_frame_is_read():
     network, clips = _tagger("last"), _clips(12, 5)
     layer, below = network.get_layer("gru_3"), network.get_layer("dropout_2").output
     states = gru.GRU(SIZES.num_units, return_sequences=True)
@@ -69,7 +72,7 @@ def test_the_head_reads_the_state_after_the_last_valid_frame():
 @pytest.mark.parametrize("readout", params.READOUTS)
 @pytest.mark.parametrize("cell", params.CELLS)
 def test_networks_of_every_cell_are_saved_and_restored(tmp_path, readout, cell):
-    network, clips = _tagger(readout, cell=cell), _clips(12, 5)
+    network, clips = _tagger(readout, cell=cell, num_dims=2), _clips(12, 5)
     networks.save(network, tmp_path / "model.keras")
     again = networks.load(tmp_path / "model.keras")
     np.testing.assert_allclose(again(clips), network(clips), atol=1e-6)
@@ -88,11 +91,94 @@ def test_a_path_that_hardly_varies_is_read_as_exactly_as_others():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_full_size_is_five_layers_of_512():
+def test_full_size_is_five_layers_of_512_and_an_embedding_of_256():
     network = networks.tagger(params.Model(), 643, 188)
     grus = [layer for layer in network.layers if isinstance(layer, gru.GRU)]
     assert [layer.units for layer in grus] == [512] * 5
+    assert networks.embedder(network).output_shape == (None, 256)
     assert network.output_shape == (None, 188)
+
+
+@pytest.mark.parametrize("readout", params.READOUTS)
+def test_target_vectors_follow_the_probabilities_and_are_linear(readout):
+    network, clips = _tagger(readout, num_dims=3), _clips(12, 5)
+    outputs = network(clips).numpy()
+    assert outputs.shape == (2, 4 + 3)
+    vector = networks.embedder(network)(clips).numpy()
+    kernel, bias = network.get_layer(networks.VECTORS).get_weights()
+    np.testing.assert_allclose(outputs[:, 4:], vector @ kernel + bias, atol=1e-6)
+    np.testing.assert_array_equal(networks.scorer(network)(clips), outputs[:, :4])
+
+
+@pytest.mark.parametrize("readout", params.READOUTS)
+@pytest.mark.parametrize("units", [0, 6])
+def test_the_embedding_is_what_the_head_reads(readout, units):
+    network, clips = _tagger(readout, embedding_units=units), _clips(12, 5)
+    vector = networks.embedder(network)(clips).numpy()
+    kernel, bias = network.get_layer(networks.HEAD).get_weights()
+    scores = 1 / (1 + np.exp(-(vector @ kernel + bias)))
+    np.testing.assert_allclose(scores, network(clips), atol=1e-6)
+    assert (networks.EMBEDDING in {x.name for x in network.layers}) == (units > 0)
+
+
+def test_a_head_with_prior_gives_the_mean_of_each_tag_to_what_has_no_input():
+    network, means = _tagger(), np.array([0.25, 0.5, 0.0, np.nan])
+    networks.set_prior(network, means)
+    kernel, bias = network.get_layer(networks.HEAD).get_weights()
+    found = 1 / (1 + np.exp(-bias))
+    np.testing.assert_allclose(found, [0.25, 0.5, 0.002, 0.002], rtol=1e-5)
+    assert np.ptp(kernel) > 0
+
+
+def test_the_mean_is_that_of_the_statistics():
+    network, mean = _tagger(), np.arange(NUM_PATHS)
+    networks.standardize(network, mean, np.ones(NUM_PATHS))
+    np.testing.assert_array_equal(networks.mean(network), mean)
+
+
+def test_half_precision_rounds_every_weight_of_a_copy():
+    network = _tagger(num_dims=2)
+    before = network.get_weights()
+    copy = networks.to_half(network)
+    for half, full, was in zip(
+        copy.get_weights(), network.get_weights(), before, strict=True
+    ):
+        np.testing.assert_array_equal(half, full.astype(np.float16))
+        np.testing.assert_array_equal(full, was)
+    assert any(np.any(x != y) for x, y in zip(copy.get_weights(), before, strict=True))
+
+
+def _gaussian(num_centres=3):
+    layer = networks.Gaussian(num_centres, name="similarity")
+    layer.build((None, NUM_PATHS))
+    centres = np.random.default_rng(1).normal(size=[NUM_PATHS, num_centres])
+    layer.set_weights([centres])
+    return layer, centres.T
+
+
+def test_similarities_are_the_gaussian_kernel_of_scikit_learn():
+    layer, centres = _gaussian()
+    points = np.random.default_rng(2).normal(size=[6, NUM_PATHS]).astype("float32")
+    expected = pairwise.rbf_kernel(points, centres, gamma=1)
+    np.testing.assert_allclose(layer(points), expected, atol=1e-6)
+    batches = tf.data.Dataset.from_tensors(points).map(layer)
+    np.testing.assert_allclose(next(iter(batches)), expected, atol=1e-6)
+
+
+def test_the_similarity_to_a_centre_itself_is_one_and_never_more():
+    layer, centres = _gaussian()
+    layer.set_weights([1e3 * centres.T])
+    found = layer(1e3 * centres.astype("float32")).numpy()
+    assert found.max() <= 1 and np.isfinite(found).all()
+
+
+def test_a_layer_of_similarities_is_restored_from_its_config():
+    layer, _ = _gaussian(7)
+    again = networks.Gaussian.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    again.build((None, NUM_PATHS))
+    assert again.centres.shape == (NUM_PATHS, 7)
+    assert not again.trainable_weights
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():
