@@ -1,6 +1,10 @@
 """CSVs of paths and labels: what they become, and what is refused in which line."""
 
+import json
 import pathlib
+import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -201,6 +205,50 @@ def test_a_damaged_file_of_target_vectors_is_refused(folder):
         np.save(file, ONE)
     with pytest.raises(ValueError, match=r"v.npz: not an NPZ file"):
         tables.load_vectors(path, table)
+
+
+def stand_in(monkeypatch, name, **values):
+    """Makes a library importable that is not installed."""
+    for module in (name.split(".")[0], name):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    vars(sys.modules[name]).update(values)
+
+
+def test_the_scripts_of_the_document_write_what_is_read(tmp_path, monkeypatch, root):
+    scores = {"1.mp3": [[0.2, 1], [0.4, 0]], "2.mp3": [[0.123456, 0.5]]}
+    for name in scores:
+        (tmp_path / "music/a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "music/a" / name).write_bytes(b"x")
+
+    def extractor(path, model, extract_features):
+        taggram = np.array(scores[pathlib.Path(path).name], np.float32)
+        return taggram, ["rock", "Mellow"], {"penultimate": 10 * taggram}
+
+    def loader(filename, sampleRate):
+        return lambda: filename
+
+    def predictor(graphFilename):
+        return lambda path: extractor(path, "", False)[0]
+
+    stand_in(monkeypatch, "musicnn.extractor", extractor=extractor)
+    algorithms = {"MonoLoader": loader, "TensorflowPredictMusiCNN": predictor}
+    stand_in(monkeypatch, "essentia.standard", **algorithms)
+    monkeypatch.chdir(tmp_path)
+    classes = json.dumps({"classes": ["rock", "Mellow"]})
+    (tmp_path / "msd-musicnn-1.json").write_text(classes)
+
+    text = (root / "docs/soft_tags.md").read_text(encoding="utf8")
+    scripts = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        exec(script, {})
+        table = tables.load("soft_tags.csv")
+        assert table.paths == ("music/a/1.mp3", "music/a/2.mp3")
+        assert table.vocabulary == ("msd:rock", "msd:Mellow")
+        np.testing.assert_allclose(table.labels, [[0.3, 0.5], [0.1235, 0.5]])
+        (tmp_path / "soft_tags.csv").unlink()
+    found = tables.load_vectors("soft_vectors.npz", table)
+    np.testing.assert_allclose(found.vectors, [[3, 5], [1.23456, 5]], rtol=1e-6)
 
 
 def test_the_real_soft_tags_and_vectors_fit_the_real_tables(shared):
