@@ -12,8 +12,10 @@ reproduced the trained scores; none is written if the newest has this model alre
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
+from typing import Any
 
 from absl import flags, logging
 
@@ -29,6 +31,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_boolean(
     "half", False, "Store the weights of a SavedModel in half precision: half the size."
+)
+common_flags.define_path(
+    "facts", None, "JSON of facts for the model card, such as sources and licences."
 )
 flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
@@ -52,6 +57,7 @@ def main(argv: list[str]) -> None:
     if known == digest and not FLAGS.force:
         print(f"{model_file}: already exported as {newest}; --force exports again")
         return
+    card = model_card.from_run(record, FLAGS.name, digest) | _facts()
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
     frontend = params.Preset.from_dict(record["preset"]).frontend
     network = networks.load(model_file)
@@ -65,7 +71,7 @@ def main(argv: list[str]) -> None:
     folder = export.export(
         saved_model.TrainedModel(network, frontend, record["vocabulary"], FLAGS.half),
         base,
-        card=model_card.from_run(record, FLAGS.name, digest),
+        card=card,
         write=writers[FLAGS.format],
         on_check=lambda text: print(f"  ok: {text}", flush=True),
     )
@@ -73,6 +79,17 @@ def main(argv: list[str]) -> None:
     print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
     if FLAGS.format == "saved_model":
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
+
+
+def _facts() -> dict[str, Any]:
+    """Returns the facts of --facts."""
+    if not FLAGS.facts:
+        return {}
+    try:
+        return dict(json.loads(pathlib.Path(FLAGS.facts).read_text("utf-8")))
+    except (TypeError, ValueError) as error:
+        message = f"--facts={FLAGS.facts}: not a JSON object: {error}"
+        raise ValueError(message) from error
 
 
 def cli() -> None:

@@ -72,6 +72,27 @@ def test_the_same_model_is_not_exported_twice(exported):
     assert os.listdir(exported.base) == ["1"]
 
 
+def test_facts_that_are_no_json_object_are_refused_before_the_export(
+    exported, tmp_path
+):
+    (tmp_path / "facts.json").write_text("[1]")
+    done = run_export(exported, "--force", f"--facts={tmp_path / 'facts.json'}")
+    assert done.returncode == 1
+    assert "facts.json: not a JSON object" in done.stderr
+    assert os.listdir(exported.base) == ["1"]
+
+
+def test_facts_of_a_file_are_in_the_card_beside_those_of_the_run(exported, tmp_path):
+    facts = {"teacher": "musicnn", "licence_of_the_data": ["CC0 of everything"]}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    flags = f"--facts={tmp_path / 'facts.json'}", "--name=with_facts"
+    done = run_export(exported, *flags)
+    assert done.returncode == 0, done.stderr
+    card = model_card.read(exported.saved_models / "with_facts" / "1")
+    assert card["teacher"] == "musicnn" and card["metrics"] == RECORD["metrics"]
+    assert card["licence_of_the_data"] == ["CC0 of everything"]
+
+
 def test_nothing_in_an_export_names_a_place_of_this_machine(exported):
     for path in exported.folder.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
