@@ -124,7 +124,8 @@ def _summary(data: run_folder.Data) -> str:
     vectors = ""
     if table.vectors is not None:
         num_clips = int(np.sum(~np.isnan(table.vectors[:, 0])))
-        vectors = f", {table.vectors.shape[1]} target dimensions of {num_clips} clips"
+        num_dims = table.vectors.shape[1]
+        vectors = f", target vectors of {num_dims} dimensions for {num_clips} clips"
     return f"training on {sizes[0]} clips, {sizes[1]} for validation, {tags}{vectors}"
 
 

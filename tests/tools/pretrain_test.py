@@ -49,8 +49,8 @@ def test_joined_tables_are_learned_with_their_soft_tags_and_vectors(folder, root
     done = pretrain(folder, root, *tables, "--target_vectors=v.npz")
     assert done.returncode == 0, done.stderr
     assert (
-        "training on 54 clips, 6 for validation, 4 tags (2 soft), 4 target dimensions "
-        "of 60 clips" in done.stdout
+        "training on 54 clips, 6 for validation, 4 tags (2 soft), target vectors of 4 "
+        "dimensions for 60 clips" in done.stdout
     )
     assert "2 soft tags: AUC-ROC" in done.stdout
     assert "correlation with the soft tags" in done.stdout
