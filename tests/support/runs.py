@@ -12,6 +12,8 @@ import numpy as np
 
 from genre_tl import params
 from genre_tl.data import datasets
+from genre_tl.model import networks
+from genre_tl.serving import model_card, saved_model
 from genre_tl.training import cross_validation, finetune, pretrain, run_folder
 from support import small_features
 
@@ -82,6 +84,21 @@ def pretrained(folder, **changes):
     preset, num_dims = arguments.pop("preset"), arguments.pop("num_dims", 0)
     made = data(True, num_dims=num_dims) if num_dims else data(multi_label=True)
     return pretrain.pretrain(folder, made, preset, **arguments)
+
+
+def exported(run_dir, base, half=False):
+    """Exports a run as the version 1, without checks; returns the folder of it."""
+    record = run_folder.read_run(run_dir)
+    network = run_folder.read_model(run_dir)
+    network = networks.to_half(network) if half else network
+    labels = record["vocabulary"]
+    trained = saved_model.TrainedModel(network, TINY.frontend, labels, half)
+    saved_model.save(trained, base / "1")
+    content = (run_dir / "model.keras").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    card = model_card.from_run(record, "test", digest)
+    model_card.write(base / "1", card | trained.facts())
+    return base / "1"
 
 
 def finetuned(folder, preset, **changes):
