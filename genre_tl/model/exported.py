@@ -64,12 +64,8 @@ def read_tagger(folder: PathLike) -> keras.Model:
             filter(_WEIGHT.match, reader.get_variable_to_shape_map()), key=_number
         )
         weights = [reader.get_tensor(name).astype(np.float32) for name in names]
-        network = networks.tagger(
-            preset.model,
-            len(weights[0]),
-            len(record["vocabulary"]),
-            num_vector_dims=record.get("num_vector_dims", 0),
-        )
+        sizes = len(weights[0]), len(record["vocabulary"])
+        network = networks.tagger(preset.model, *sizes)
         network.set_weights(weights)
     except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
         raise ValueError(

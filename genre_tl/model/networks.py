@@ -36,7 +36,6 @@ EMBEDDING, VECTORS = "embedding", "vectors"
 """Names of the layer between read-out and head, and of that for target vectors."""
 
 _MIN_STDDEV = 1e-3  # A path that never varies must not be amplified.
-_PRIORS = 0.002, 0.9  # of a tag; outside, a head would hardly learn
 
 PathLike = str | os.PathLike[str]
 
@@ -103,13 +102,6 @@ def gaussian(points: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     return tf.exp(-tf.nn.relu(distances))  # Rounding may leave one below zero.
 
 
-def set_prior(network: keras.Model, mean: np.ndarray) -> None:
-    """Sets the biases of a tagger's head to the log-odds of tags' mean values."""
-    kernel, _ = network.get_layer(HEAD).get_weights()
-    mean = np.clip(np.nan_to_num(mean), *_PRIORS)
-    network.get_layer(HEAD).set_weights([kernel, np.log(mean / (1 - mean))])
-
-
 def mean(network: keras.Model) -> np.ndarray:
     """Returns the mean that is subtracted from the input frames, `[paths]`."""
     return network.get_layer(STANDARDIZE).get_weights()[0]
@@ -128,7 +120,8 @@ def tagger(
     Frames are `[batch, frames, num_paths]`, padded at the end with
     `features.PAD_VALUE`. Neither padding nor the other clips of a batch have an effect
     on a clip's scores. `seed` is that of weights and dropout. With `num_vector_dims`,
-    so many linear outputs follow the probabilities.
+    so many linear outputs follow the probabilities, to learn target vectors by;
+    `without_vectors` removes them after training.
     """
     network = _build(model, num_paths, (num_tags, "sigmoid"), seed)
     if num_vector_dims:
@@ -146,9 +139,11 @@ def classifier(
     return _build(model, num_paths, (num_genres, "softmax"), seed)
 
 
-def scorer(network: keras.Model) -> keras.Model:
-    """Returns frames -> scores, without target vectors; layers are shared."""
-    return keras.Model(network.inputs[0], network.get_layer(HEAD).output)
+def without_vectors(network: keras.Model) -> keras.Model:
+    """Returns a tagger that gives only the scores; layers are shared."""
+    if network.layers[-1].name == HEAD:
+        return network
+    return keras.Model(network.inputs[0], network.get_layer(HEAD).output, name="tagger")
 
 
 def embedder(network: keras.Model) -> keras.Model:

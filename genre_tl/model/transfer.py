@@ -1,8 +1,7 @@
 """Transfer: the backbone of a tagger under a head for genres.
 
 The sigmoid head is popped and a softmax put on. With read-out `all` the new head reads
-the clip's mean frame and what the tagger predicts: the logits of its tags, and target
-vectors if it has learned any.
+the clip's mean frame and the logits of its tags.
 """
 
 from __future__ import annotations
@@ -69,14 +68,12 @@ def backbone(tagger: keras.Model, *, seed: int = 0) -> keras.Model:
     logits = keras.layers.Dense(head.units, name=LOGITS)
     parts = [copy.get_layer("mean_0").output, logits(head.input)]
     logits.set_weights(head.get_weights())
-    if networks.VECTORS in names:
-        parts.append(copy.get_layer(networks.VECTORS).output)
     joined = keras.layers.Concatenate(name=FEATURES)(parts)
     return keras.Model(copy.inputs[0], joined, name="backbone")
 
 
 def block_sizes(backbone: keras.Model) -> list[int]:
-    """Returns the numbers of features that belong together: mean, logits, vectors."""
+    """Returns the numbers of features that belong together: mean frame, logits."""
     joined = backbone.layers[-1]
     if joined.name != FEATURES:
         return [backbone.output_shape[-1]]

@@ -140,7 +140,7 @@ def keras_scores(trained: TrainedModel, clips: Sequence[np.ndarray]) -> np.ndarr
     """Returns the Keras model's scores of clips, `[clips, labels]`, on the CPU."""
     scores, frontend = [], trained.frontend
     with tf.device("CPU:0"):
-        network = networks.scorer(networks.portable(trained.network))
+        network = networks.portable(trained.network)
         frames_of = features.LogScattering.from_params(frontend)
         for clip in clips:
             batch = tf.constant(clip[np.newaxis])

@@ -44,7 +44,7 @@ def from_run(record: Mapping[str, Any], name: str, fingerprint: str) -> dict[str
     """
     start = record.get("start")
     names = [part["name"] for part in (record["data"], start) if part]
-    facts = "seed epochs best_epoch num_vector_dims started revision".split()
+    facts = "seed epochs best_epoch started revision".split()
     return {
         "name": name,
         "intended_use": _USES[record["kind"]],

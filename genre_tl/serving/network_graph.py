@@ -138,10 +138,8 @@ class Network(tf.Module):
         features = embedding
         if transfer.LOGITS in self._layers:
             num_paths = self._layers[networks.STANDARDIZE][0].shape[0]
-            parts = [rows[:, :num_paths], self._dense(transfer.LOGITS, embedding)]
-            if networks.VECTORS in self._layers:
-                parts.append(self._dense(networks.VECTORS, embedding))
-            features = tf.concat(parts, 1)
+            logits = self._dense(transfer.LOGITS, embedding)
+            features = tf.concat([rows[:, :num_paths], logits], 1)
         if transfer.SCALE in self._layers:
             mean, stddev = map(_read, self._layers[transfer.SCALE])
             features = (features - mean) / stddev

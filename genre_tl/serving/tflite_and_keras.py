@@ -72,7 +72,7 @@ def write_keras(
     network, frontend = networks.portable(trained.network), trained.frontend
     waveform = keras.layers.Input((frontend.segment_samples,), name="waveform")
     frames_of = features.LogScattering.from_params(frontend)
-    classifier = keras.Model(waveform, networks.scorer(network)(frames_of(waveform)))
+    classifier = keras.Model(waveform, network(frames_of(waveform)))
     backbone = networks.embedder(network)
     networks.save(classifier, folder / "classifier.keras")
     networks.save(backbone, folder / "backbone.keras")

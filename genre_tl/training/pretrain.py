@@ -57,7 +57,7 @@ def pretrain(
             validation = fitting.validation(stage, valid, measure)
             fitting.train_in_folder(run, stage, [*validation, *callbacks])
             found = measure(wanted[valid], stage.outputs(valid))
-            run.finish(stage.model, {"valid": found})
+            run.finish(networks.without_vectors(stage.model), {"valid": found})
         return run.record
 
 
@@ -83,16 +83,12 @@ def tagger(
 ) -> keras.Model:
     """Returns a tagger with random weights, but the statistics of the training clips.
 
-    Frames are standardised, and the biases of the head give the mean of each tag. After
-    the tags it has `num_dims` outputs for target vectors.
+    Frames are standardised. After the tags it has `num_dims` outputs for vectors.
     """
     train = data.parts["train"]
     sizes = data.features.num_paths, len(data.table.vocabulary)
     network = networks.tagger(model, *sizes, num_vector_dims=num_dims, seed=seed)
     networks.standardize(network, *pipeline.frame_statistics(data.features, train))
-    labels = data.table.labels[train]
-    num_known = np.count_nonzero(~np.isnan(labels), axis=0)
-    networks.set_prior(network, np.nansum(labels, axis=0) / np.maximum(num_known, 1))
     return network
 
 

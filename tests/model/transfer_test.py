@@ -22,7 +22,6 @@ def _tagger(readout="all", num_dims=0, **changes):
         sizes, NUM_PATHS, NUM_TAGS, num_vector_dims=num_dims, seed=1
     )
     networks.standardize(network, np.ones(NUM_PATHS), np.full(NUM_PATHS, 4.0))
-    networks.set_prior(network, np.linspace(0.1, 0.7, NUM_TAGS))
     return network
 
 
@@ -52,18 +51,16 @@ def _head(vectors, num_centres=0):
 
 
 @pytest.mark.parametrize("num_dims", [0, 2])
-def test_a_new_head_reads_the_mean_frame_the_logits_of_tags_and_the_vectors(num_dims):
+def test_a_new_head_reads_the_mean_frame_and_the_logits_of_tags(num_dims):
     tagger, clips = _tagger(num_dims=num_dims), _clips()
     backbone = transfer.backbone(tagger)
     found, outputs = backbone(clips).numpy(), tagger(clips).numpy()
     sizes = transfer.block_sizes(backbone)
-    assert sizes == [NUM_PATHS, NUM_TAGS] + [num_dims] * (num_dims > 0)
-    means, logits, *vectors = np.split(found, np.cumsum(sizes)[:-1], axis=1)
+    assert sizes == [NUM_PATHS, NUM_TAGS]
+    means, logits = np.split(found, np.cumsum(sizes)[:-1], axis=1)
     for clip, length, mean in zip(clips, (12, 7, 12), means, strict=True):
         np.testing.assert_allclose(mean, ((clip[:length] - 1) / 2).mean(0), atol=1e-6)
     np.testing.assert_allclose(special.expit(logits), outputs[:, :NUM_TAGS], atol=1e-6)
-    for part in vectors:
-        np.testing.assert_allclose(part, outputs[:, NUM_TAGS:], atol=1e-6)
 
 
 @pytest.mark.parametrize("num_dims", [0, 2])
