@@ -79,6 +79,8 @@ class Model:
         layer; `all` the means over valid frames of the standardised input and every
         layer.
       embedding_units: units of a linear layer between read-out and head; 0 for none.
+      prior: whether the biases of a tagger's head start at the log-odds of the tags;
+        if not, at 0.
     """
 
     num_layers: int = 5
@@ -87,6 +89,7 @@ class Model:
     dropout: float = 0.45
     readout: str = "all"
     embedding_units: int = 256
+    prior: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("cell", self.cell, CELLS)
@@ -203,7 +206,7 @@ PRESETS: Mapping[str, Preset] = {
     "default": Preset(),
     "paper": Preset(
         frontend=Frontend(13, segment_frames=59, log_floor=1e-5, remove_level=False),
-        model=Model(dropout=0.7, readout="last", embedding_units=0),
+        model=Model(dropout=0.7, readout="last", embedding_units=0, prior=False),
         pretrain=Training(max_epochs=1000, min_delta=1e-4, **_PAPER),
         finetune=FineTuning(
             max_epochs=500,

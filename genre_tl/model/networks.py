@@ -35,6 +35,7 @@ READOUT = "joined"
 EMBEDDING, VECTORS = "embedding", "vectors"
 """Names of the layer between read-out and head, and of that for target vectors."""
 
+_PRIORS = 0.002, 0.9  # of a tag; outside, a head would hardly learn
 _MIN_STDDEV = 1e-3  # A path that never varies must not be amplified.
 
 PathLike = str | os.PathLike[str]
@@ -102,6 +103,16 @@ def gaussian(points: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     return tf.exp(-tf.nn.relu(distances))  # Rounding may leave one below zero.
 
 
+def set_prior(network: keras.Model, mean: np.ndarray) -> None:
+    """Sets the biases of a tagger's head to the log-odds of the tags' mean values.
+
+    A bias moves by less than the learning rate in a step: rare tags would take long.
+    """
+    kernel, _ = network.get_layer(HEAD).get_weights()
+    mean = np.clip(np.nan_to_num(mean), *_PRIORS)
+    network.get_layer(HEAD).set_weights([kernel, np.log(mean / (1 - mean))])
+
+
 def mean(network: keras.Model) -> np.ndarray:
     """Returns the mean that is subtracted from the input frames, `[paths]`."""
     return network.get_layer(STANDARDIZE).get_weights()[0]
@@ -147,10 +158,11 @@ def without_vectors(network: keras.Model) -> keras.Model:
 
 
 def embedder(network: keras.Model) -> keras.Model:
-    """Returns frames -> embedding: the layer of this name, or the head's input."""
-    names = {layer.name for layer in network.layers}
-    vector = network.get_layer(EMBEDDING if EMBEDDING in names else HEAD)
-    tensor = vector.output if vector.name == EMBEDDING else vector.input
+    """Returns frames -> embedding, or what is read of a clip if there is none."""
+    # The last dropout follows the read-out.
+    last = [x for x in network.layers if isinstance(x, keras.layers.Dropout)][-1:]
+    named = [x for x in network.layers if x.name == EMBEDDING]
+    tensor = (named or last)[0].output
     return keras.Model(network.inputs[0], tensor, name="backbone")
 
 

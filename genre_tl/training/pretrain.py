@@ -89,6 +89,12 @@ def tagger(
     sizes = data.features.num_paths, len(data.table.vocabulary)
     network = networks.tagger(model, *sizes, num_vector_dims=num_dims, seed=seed)
     networks.standardize(network, *pipeline.frame_statistics(data.features, train))
+    if model.prior:
+        labels = data.table.labels[train]
+        num_known = np.count_nonzero(~np.isnan(labels), axis=0)
+        networks.set_prior(
+            network, np.nansum(labels, axis=0) / np.maximum(num_known, 1)
+        )
     return network
 
 

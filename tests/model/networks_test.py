@@ -122,6 +122,15 @@ def test_the_embedding_is_what_the_head_reads(readout, units):
     assert (networks.EMBEDDING in {x.name for x in network.layers}) == (units > 0)
 
 
+def test_a_head_with_prior_gives_the_mean_of_each_tag_to_what_has_no_input():
+    network, means = _tagger(), np.array([0.25, 0.5, 0.0, np.nan])
+    networks.set_prior(network, means)
+    kernel, bias = network.get_layer(networks.HEAD).get_weights()
+    found = 1 / (1 + np.exp(-bias))
+    np.testing.assert_allclose(found, [0.25, 0.5, 0.002, 0.002], rtol=1e-5)
+    assert np.ptp(kernel) > 0
+
+
 def test_the_mean_is_that_of_the_statistics():
     network, mean = _tagger(), np.arange(NUM_PATHS)
     networks.standardize(network, mean, np.ones(NUM_PATHS))
