@@ -17,7 +17,7 @@ import os
 import pathlib
 from typing import Any
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 from . import command, common_flags
 
@@ -41,6 +41,8 @@ flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 def main(argv: list[str]) -> None:
     del argv
     command.check_name(FLAGS.name)
+    if FLAGS.half and FLAGS.format != "saved_model":
+        raise app.UsageError("--half is for --format=saved_model; leave it out")
     from genre_tl import params
     from genre_tl.model import networks
     from genre_tl.serving import export, model_card, saved_model, tflite_and_keras

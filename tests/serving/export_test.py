@@ -23,11 +23,19 @@ from support.tiny_export import (
     files_of,
     num_paths,
     run_export,
+    with_kernel,
 )
 
 from genre_tl import files, params
 from genre_tl.model import networks
-from genre_tl.serving import checks, export, model_card, predictor, saved_model
+from genre_tl.serving import (
+    checks,
+    export,
+    model_card,
+    predictor,
+    saved_model,
+    tflite_and_keras,
+)
 
 
 def test_labels_and_card_can_be_read_without_tensorflow(exported):
@@ -250,3 +258,56 @@ def test_networks_of_every_kind_pass_the_checks(tmp_path, cell, readout):
     trained = saved_model.TrainedModel(network, FRONTEND, ["a", "b"])
     folder = export.export(trained, tmp_path, card={})
     assert len(predictor.Predictor(folder).taggram(CLIPS[1])[1]) > 1
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        export.write_saved_model,
+        tflite_and_keras.write_tflite,
+        tflite_and_keras.write_keras,
+    ],
+)
+def test_a_network_with_a_kernel_passes_the_checks_of_every_format(tmp_path, write):
+    network = with_kernel()
+    trained = saved_model.TrainedModel(network, FRONTEND, LABELS)
+    scores = checks.keras_scores(trained, checks.reference_clips(FRONTEND))
+    assert np.ptp(scores, axis=0).max() > 0.05
+    folder = export.export(trained, tmp_path, card={}, write=write)
+    assert model_card.read(folder)["checks"]
+
+
+@pytest.fixture(scope="module")
+def half(exported):
+    """The same run, exported in half precision by the tool."""
+    done = run_export(exported, "--half", "--name=half")
+    assert done.returncode == 0, done.stderr
+    return exported.saved_models / "half" / "1"
+
+
+def variables_bytes(folder):
+    return sum(path.stat().st_size for path in (folder / "variables").iterdir())
+
+
+def test_weights_in_half_precision_take_half_the_room(exported, half):
+    saved = variables_bytes(exported.folder) - variables_bytes(half)
+    assert saved >= 2 * exported.network.count_params()
+
+
+def test_half_precision_hardly_changes_a_score(exported, half):
+    found = predictor.Predictor(half).scores(CLIPS)
+    difference = np.abs(found - exported.predictor.scores(CLIPS)).max()
+    assert 0 < difference < 0.02
+
+
+def test_an_export_in_half_precision_passes_the_same_checks(exported, half):
+    passed = (model_card.read(x)["checks"] for x in (exported.folder, half))
+    ours, theirs = ([text.split(" by ")[0] for text in texts] for texts in passed)
+    assert ours == theirs and len(ours) == 7
+
+
+@pytest.mark.parametrize("name", ["tflite", "keras"])
+def test_half_precision_is_that_of_a_saved_model(exported, name):
+    done = run_export(exported, "--half", f"--format={name}")
+    assert done.returncode == 2
+    assert "--half is for --format=saved_model" in done.stderr

@@ -20,6 +20,7 @@ from support.tiny_export import (
     LABELS,
     SEGMENT,
     answer,
+    frames_of,
     keras_scores,
     music,
     scores_of,
@@ -27,6 +28,7 @@ from support.tiny_export import (
 from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tl.audio import resampling
+from genre_tl.model import networks
 from genre_tl.serving import saved_model, warmup
 
 
@@ -97,13 +99,22 @@ def test_every_output_has_the_batch_first(exported):
     assert embed["embedding"].shape == [4, exported.network.layers[-1].input.shape[1]]
 
 
-def test_the_embedding_is_what_the_head_reads(exported):
+def test_the_embedding_is_that_of_the_keras_model(exported):
     clip = tf.constant(CLIPS[0][np.newaxis])
     vector = exported.model.signatures["embedding"](waveform=clip)["embedding"]
-    weights, bias = exported.network.layers[-1].get_weights()
-    logits = vector.numpy() @ weights + bias
-    expected = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(scores_of(exported, clip.numpy()), expected, atol=1e-5)
+    expected = networks.embedder(exported.network)(frames_of()(clip))
+    np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+def test_the_embedding_of_a_clip_of_segments_is_their_mean(exported):
+    vectors = exported.model.signatures["embedding"](waveform=tf.constant([CLIPS[2]]))
+    parts = [CLIPS[2][at : at + SEGMENT] for at in range(0, len(CLIPS[2]), SEGMENT)]
+    sizes = [-(-len(part) // HOP) for part in parts]
+    found = answer(
+        exported, "embedding", *(np.pad(x, [0, SEGMENT - len(x)]) for x in parts)
+    )
+    expected = np.average(found["embedding"], axis=0, weights=sizes)
+    np.testing.assert_allclose(vectors["embedding"][0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25, -1.0])
