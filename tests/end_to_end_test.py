@@ -33,6 +33,9 @@ def way(tmp_path_factory, root):
     run("pretrain", *tagged, "--min_positives=1")
     genres = ("--data_dir=corpus/genres", "--preset=tiny", "--num_folds=3")
     run("finetune", *genres, "--start=runs/pretrain")
+    models = [f"--model={x}" for x in ("kernel", "finetune", "svm")]
+    once = ("--num_repeats=1", "--max_epochs=1", "--start=runs/pretrain")
+    run("cross_validate", *genres, *models, *once)
     run("evaluate", "--data_dir=corpus/genres")
     run("export")
     (folder / "broken.wav").write_bytes(b"no sound at all")
@@ -48,11 +51,24 @@ def test_features_are_computed_once(way):
     assert "96 unchanged" in printed["pretrain"][0]
 
 
-def test_runs_leave_curves_and_say_what_comes_next(way):
+def test_runs_leave_pictures_and_say_what_comes_next(way):
     folder, printed = way
-    for kind in ("pretrain", "finetune"):
-        assert (folder / "runs" / kind / "curves.png").stat().st_size > 1000
+    pictures = {"pretrain": "curves.png", "finetune": "confusion.png"}
+    for kind, picture in pictures.items():
+        assert (folder / "runs" / kind / picture).stat().st_size > 1000
         assert "next:" in printed[kind][0]
+    # A head in closed form has no epochs.
+    assert "curves" not in printed["finetune"][0]
+    assert "epoch" not in printed["finetune"][0]
+
+
+def test_a_cross_validation_compares_methods_in_its_report(way):
+    folder, printed = way
+    report = (folder / "runs/cross_validation/report.md").read_text()
+    for name in ("Gaussian-kernel head", "fine-tuned network", "SVM on mean frames"):
+        assert f"| {name} |" in report and name in printed["cross_validate"][0]
+    assert "kernel − finetune (points)" in report
+    assert "![pre-training](pretraining.png)" in report
 
 
 def test_evaluation_is_that_of_the_clips_held_out(way):
