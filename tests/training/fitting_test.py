@@ -74,11 +74,11 @@ def test_the_loss_of_known_tags_is_the_binary_cross_entropy_of_keras():
     assert _loss(targets, outputs) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_target_vectors_add_half_of_their_mean_squared_error():
+def test_target_vectors_add_their_weighted_mean_squared_error():
     targets, outputs = _targets_and_outputs()
     tags = _loss(targets[:, :3], outputs[:, :3])
     error = np.mean((targets[:, 3:] - outputs[:, 3:]) ** 2)
-    expected = tags + 0.5 * error
+    expected = tags + fitting._VECTOR_WEIGHT * error
     assert _loss(targets, outputs) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_unknown_targets_count_in_neither_loss_nor_gradient():
     tags, wanted = outputs[:, :3][known[:, :3]], targets[:, :3][known[:, :3]]
     cross_entropy = keras.losses.BinaryCrossentropy()(wanted[None], tags[None])
     vectors = (targets - outputs)[:, 3:][known[:, 3:]]
-    expected = float(cross_entropy) + 0.5 * np.mean(vectors**2)
+    expected = float(cross_entropy) + fitting._VECTOR_WEIGHT * np.mean(vectors**2)
     assert _loss(targets, outputs) == pytest.approx(expected, rel=1e-5)
     outputs = tf.constant(outputs)
     with tf.GradientTape() as tape:
