@@ -33,7 +33,12 @@ flags.DEFINE_enum(
 flags.DEFINE_float("dropout", None, "Fraction dropped.", 0.0, 0.99)
 flags.DEFINE_float("learning_rate", None, "Of the whole network.", lower_bound=0.0)
 flags.DEFINE_integer("batch_size", None, "Clips per step.", lower_bound=1)
-flags.DEFINE_integer("max_epochs", None, "Most epochs; may change on resuming.", 1)
+flags.DEFINE_integer(
+    "max_epochs",
+    None,
+    "Most epochs; may change on resuming if the learning rate is constant.",
+    lower_bound=1,
+)
 flags.DEFINE_integer(
     "patience_epochs", None, "Stop after so many epochs without gain; 0: never.", 0
 )

@@ -183,8 +183,8 @@ def _warnings(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     if seen and set(results["models"]) - {"random", "svm"}:
         yield (
             f"**Warning: {seen} of these {len(data['paths'])} clips were used in "
-            "pre-training: results of transfer and probe will be optimistic.** "
-            "Pre-train without them."
+            "pre-training: the results of models that start from it will be "
+            "optimistic.** Pre-train without them."
         )
     difference = results["differences"].get("transfer - random")
     if not difference or round(100 * difference["value"], 1) >= 0:
