@@ -156,7 +156,7 @@ def test_the_starter_is_the_start_unless_another_is_given_or_it_does_not_fit(
         ("finetune", ["--start=runs/none"], "run.json: missing, so there is no"),
         ("finetune", ["--num_folds=7"], "7 folds need 7"),
         ("cross_validate", ["--num_folds=7"], "7 folds need 7"),
-        ("cross_validate", ["--model=transfer"], "--model=probe need --start"),
+        ("cross_validate", ["--model=transfer"], "the others need it"),
         ("cross_validate", ["--split=fault_filtered"], "train_filtered.txt"),
         (
             "cross_validate",
@@ -166,7 +166,7 @@ def test_the_starter_is_the_start_unless_another_is_given_or_it_does_not_fit(
         (
             "cross_validate",
             ["--start=runs/none"],
-            "the others have no use for it",
+            "have no use for --start",
         ),
         ("cross_validate", ["--max_epochs=0"], "max_epochs=0"),
         ("finetune", ["--units=0"], "units=0"),
