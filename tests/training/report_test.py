@@ -6,6 +6,8 @@ import types
 
 import numpy as np
 import pytest
+from matplotlib import text
+from support import runs
 
 from genre_tl.training import report
 
@@ -222,3 +224,53 @@ def test_arguments_with_spaces_stay_one_argument(tmp_path):
     text = (tmp_path / "report.md").read_text()
     command = text.split("```sh\n")[1].split("\n```")[0]
     assert shlex.split(command)[-1] == "--data_dir=my music"
+
+
+def test_heads_in_closed_form_have_no_curve_beside_models_with_epochs(tmp_path, drawn):
+    lines = [
+        ("transfer", 0, [0, 1]),
+        ("kernel", 0, [0, 1]),
+        ("probe", 0, [0, 0]),
+        ("finetune", 0, [0, 1], [0.5, 1.0]),
+        ("random", 0, [0, 1], [0.0, 0.5]),
+    ]
+    shown = report.write(record(tmp_path, lines))
+    results = json.loads((tmp_path / "report.json").read_text())
+    curves = {
+        name: model.get("test_accuracy_by_epoch")
+        for name, model in results["models"].items()
+    }
+    assert curves == {
+        "transfer": None,
+        "kernel": None,
+        "probe": None,
+        "finetune": [0.5, 1.0],
+        "random": [0.0, 0.5],
+    }
+    assert len(drawn) == 1 + len(lines)
+    drawn_words = " ".join(x.get_text() for x in drawn[0].findobj(text.Text))
+    for name, is_drawn in (("fine-tuned network", True), ("linear probe", False)):
+        assert (name in drawn_words) == is_drawn
+    assert "Transfer reaches" not in (tmp_path / "report.md").read_text()
+    for name in ("Gaussian-kernel head", "linear probe", "fine-tuned network"):
+        assert f"| {name} | " in shown
+    assert "kernel − probe (points)" in shown
+
+
+def test_without_epochs_there_is_no_plot_of_epochs(tmp_path):
+    report.write(record(tmp_path, [("kernel", 0, [0, 1]), ("svm", 0, [0, 1])]))
+    assert "by epoch" not in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "accuracy.png").exists()
+
+
+def test_pre_training_is_reported_from_a_run_or_its_export(tmp_path):
+    run = tmp_path / "pretrain"
+    area = runs.pretrained(run)["metrics"]["valid"]["macro_auc_roc"]
+    runs.exported(run, tmp_path / "export")
+    for start, has_curves in ((run, True), (tmp_path / "export", False)):
+        folder = tmp_path / f"report of {start.name}"
+        report.write(record(folder, [("kernel", 0, [0, 1])]), start=start)
+        text = (folder / "report.md").read_text()
+        assert f"AUC-ROC\n{area:.3f} macro" in text
+        assert (folder / "pretraining.png").exists() == has_curves
+        assert ("![pre-training]" in text) == has_curves

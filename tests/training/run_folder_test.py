@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from support import runs
 
@@ -128,6 +129,26 @@ def test_the_end_of_a_run_may_be_changed_on_resuming(interrupted):
     assert record["preset"]["pretrain"]["max_epochs"] == 2
 
 
+def test_the_end_of_a_cosine_may_not_be_changed_on_resuming(tmp_path):
+    cosine = runs.as_by_default(runs.TINY.pretrain)
+    preset = dataclasses.replace(runs.TINY, pretrain=cosine)
+    with pytest.raises(runs.Killed):
+        runs.pretrained(tmp_path, preset=preset, callbacks=runs.kill_at(2, 1))
+    longer = dataclasses.replace(cosine, max_epochs=9)
+    message = r"preset\.pretrain\.max_epochs is 3 there, 9 here"
+    with pytest.raises(ValueError, match=message):
+        runs.pretrained(
+            tmp_path, preset=dataclasses.replace(runs.TINY, pretrain=longer)
+        )
+    assert runs.pretrained(tmp_path, preset=preset)["epochs"] == 3
+
+
+def test_another_fine_tuning_in_the_preset_does_not_matter_to_pre_training(pretrained):
+    folder, record = pretrained
+    preset = runs.tuned(method="finetune", learning_rate=0.5)
+    assert runs.pretrained(folder, preset=preset) == record
+
+
 def test_two_processes_cannot_write_one_run(tmp_path):
     with files.lock(tmp_path), pytest.raises(ValueError, match="another process"):
         runs.pretrained(tmp_path)
@@ -155,6 +176,20 @@ def test_damaged_files_are_named_with_a_remedy(interrupted, name, content):
 def test_a_run_that_has_not_finished_is_named(interrupted):
     with pytest.raises(FileNotFoundError, match=r"model\.keras: missing"):
         run_folder.read_run(interrupted)
+
+
+def test_what_a_start_is_and_saw_is_read_from_a_run_or_its_export(pretrained, tmp_path):
+    folder, record = pretrained
+    runs.exported(folder, tmp_path)
+    facts = run_folder.start_facts(folder)
+    assert facts == run_folder.start_facts(tmp_path)
+    assert facts["name"] == "made up" and facts["best_epoch"] == record["best_epoch"]
+    assert facts["metrics"] == record["metrics"]
+    assert run_folder.seen(folder) == set(record["data"]["seen"])
+    assert run_folder.seen(tmp_path) == set()
+    networks = run_folder.read_start(folder), run_folder.read_start(tmp_path)
+    for ours, theirs in zip(*(x.get_weights() for x in networks), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_an_installed_package_has_a_revision(tmp_path, monkeypatch):
