@@ -1,10 +1,11 @@
-# Needs Python 3.10, 3.11 or 3.12 and git. The first target that needs packages installs
-# the tested versions into .venv.
+# Needs Python 3.10 to 3.13 and git. The first target that needs packages installs the
+# tested versions into .venv: constraints/newest.txt, or oldest.txt below Python 3.12.
+# `make VENV=.venv-3.13 PYTHON=python3.13 test` tests with another Python.
 
 VENV := .venv
 BIN := $(VENV)/bin
 # The name depends on the requirements, so that a change of them updates .venv.
-STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints/* .ci/tested_set | cksum | cut -d' ' -f1)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -16,9 +17,10 @@ help: ## show this help
 $(STAMP):
 	@test -x $(BIN)/python && $(BIN)/python -c '' || .ci/make_venv $(VENV)
 	@echo 'Installing the packages into $(VENV) (about 2.6 GB; once) ...'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
 	@# The pinned setuptools builds the package, not whichever is newest.
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	@set=$$($(BIN)/python .ci/tested_set) && \
+	    $(BIN)/python -m pip install --quiet --constraint $$set setuptools wheel && \
+	    $(BIN)/python -m pip install --quiet --constraint $$set \
 	    --no-build-isolation --editable '.[dev]'
 	@rm -f $(VENV)/installed-*
 	@touch $@
@@ -85,4 +87,4 @@ wheel: $(STAMP) ## build the wheel and test it in a new environment
 	@$(BIN)/python tests/check_wheel.py
 
 clean: ## remove .venv, the demo, builds and caches
-	rm -rf $(VENV) build dist demo saved_models/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* build dist demo saved_models/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """Builds the wheel, installs it into a new environment and runs its commands there.
 
-The environment gets the versions of constraints.txt. `make wheel` runs this program
-with the interpreter of the development environment.
+The environment gets the tested set of its Python. `make wheel` runs this program with
+the interpreter of the development environment.
 """
 
 import configparser
@@ -103,11 +103,10 @@ def _install(wheel: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     # With this environment's pip, since Debian's Python may lack ensurepip.
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    _run(
-        folder,
-        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet"),
-        *("--constraint", ROOT / "constraints.txt", wheel),
-    )
+    constraints = ROOT / _run(ROOT, sys.executable, ".ci/tested_set").strip()
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    _run(folder, *pip, "install", "--quiet", "--constraint", constraints, wheel)
+    _run(folder, *pip, "check")
     return python
 
 
