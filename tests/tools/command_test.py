@@ -251,3 +251,32 @@ def test_importing_a_tool_keeps_a_log_level_that_is_set():
             text=True,
         )
         assert done.stdout.strip() == shown, done.stderr
+
+
+LOADS = "import tools, tensorflow as tf; print(tf.reduce_sum(tf.ones([3])).numpy())"
+
+
+def test_tensorflow_loads_and_looks_for_a_gpu_without_a_word(run):
+    # conftest.py hides GPUs, and so the complaint that there is none.
+    shown = run(code=LOADS, shell='unset CUDA_VISIBLE_DEVICES; exec "$0" "$@"')
+    assert shown == (0, "3.0\n", "")
+    assert run(code=LOADS, shell='exec "$0" "$@" 2>&-') == (0, "3.0\n", "")
+
+
+@pytest.mark.parametrize("fails, level, shown", [(0, 3, 0), (1, 3, 1), (0, 0, 1)])
+def test_what_tensorflow_writes_is_shown_if_it_fails_or_on_request(
+    run, tmp_path, fails, level, shown
+):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os, types\n"
+        "os.write(2, b'needs AVX\\n')\n"
+        f"1 / {1 - fails}\n"
+        "config = types.SimpleNamespace(list_physical_devices=list)\n"
+    )
+    code, out, err = run(
+        code="import sys; sys.path.insert(0, ''); import tools, tensorflow; print(1)",
+        TF_CPP_MIN_LOG_LEVEL=str(level),
+    )
+    assert (code, out) == (fails, "" if fails else "1\n")
+    assert ("needs AVX" in err) == shown
+    assert ("ZeroDivisionError" in err) == fails
