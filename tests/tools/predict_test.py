@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tl.serving import model_card
 from tools import outputs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -58,6 +59,7 @@ def model(tmp_path_factory) -> pathlib.Path:
     module.labels = tf.function(lambda: tf.constant(LABELS), input_signature=[])
     folder = tmp_path_factory.mktemp("model")
     tf.saved_model.save(module, str(folder / "1"), {"serving_default": serve})
+    model_card.write(folder / "1", {})
     return folder
 
 
