@@ -155,7 +155,7 @@ def _open(path: str) -> Iterator[_Source]:
 def _source(file: BinaryIO) -> _Source:
     """Opens a file with the decoder for its content, or else with the other one."""
     decoders: list[Callable[[BinaryIO], _Source]] = [libsndfile.Source, ffmpeg.Source]
-    first_bytes = os.pread(file.fileno(), 4, 0)
+    first_bytes = ffmpeg.read_at(file, 0, 4)
     if not first_bytes:
         raise ValueError("empty file")
     if first_bytes not in libsndfile.FIRST_BYTES:

@@ -125,10 +125,21 @@ class Source:
 
     def _tagged_secs(self, pos: int) -> float:
         """Returns the length in the Xing tag before an MP3's first packet, or 0."""
-        before = os.pread(self._file.fileno(), _XING_BYTES, max(pos - _XING_BYTES, 0))
+        before = read_at(self._file, max(pos - _XING_BYTES, 0), _XING_BYTES)
         tag = _XING.search(before)
         frame = 1152 if self.rate_hz >= 32_000 else 576
         return int.from_bytes(tag[1], "big") * frame / self.rate_hz if tag else 0.0
+
+
+def read_at(file: BinaryIO, start: int, num_bytes: int) -> bytes:
+    """Reads bytes from a position of an open file, which stays where it is."""
+    descriptor = file.fileno()  # os.pread, but on Windows too
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+    os.lseek(descriptor, start, os.SEEK_SET)
+    try:
+        return os.read(descriptor, num_bytes)
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)
 
 
 def _links(file: BinaryIO, starts: list[int]) -> Iterator[BinaryIO]:
@@ -136,14 +147,14 @@ def _links(file: BinaryIO, starts: list[int]) -> Iterator[BinaryIO]:
         yield file
         return
     for start, stop in itertools.pairwise([*starts, os.fstat(file.fileno()).st_size]):
-        yield io.BytesIO(os.pread(file.fileno(), stop - start, start))
+        yield io.BytesIO(read_at(file, start, stop - start))
 
 
 def _ogg_links(file: BinaryIO) -> tuple[list[int], int]:
     """Returns where each link of an Ogg file starts, and how many ends there are."""
     starts, num_ends, was_first = [], 0, 0
     data, end = b"", 0
-    while block := os.pread(file.fileno(), _SCAN_BYTES, end):
+    while block := read_at(file, end, _SCAN_BYTES):
         if not end and block[:4] != b"OggS":
             break
         data, end = data[-5:] + block, end + len(block)

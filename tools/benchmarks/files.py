@@ -6,7 +6,6 @@ import csv
 import functools
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,9 @@ from genre_tl import params
 from genre_tl.audio import decoding
 
 from . import timing
+
+if sys.platform != "win32":
+    import resource
 
 _RATE_HZ = params.SAMPLE_RATE_HZ
 _LOOP_FILES, _LOOP_SECS = 3, 30
@@ -40,7 +42,7 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     if not names:
         raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
     secs = {"predict": timing.once(lambda: _predict(model, names))}
-    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    peak = _peak_memory()
     secs["predict, one file"] = timing.once(lambda: _predict(model, names[:1]))
     secs["extract_features"] = timing.once(lambda: _extract(names))
     start = time.perf_counter()
@@ -56,7 +58,15 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     ]
     head = ["", "time", "times real time", "relative to predict"]
     timing.table(f"{len(names)} files, {audio_secs:.0f} s of audio", head, rows)
-    print(f"\nPeak memory of predict: {peak_mb:.0f} MB")
+    print(f"\nPeak memory of predict: {peak}")
+
+
+def _peak_memory() -> str:
+    """Returns the peak memory of the programs that this one started and waited for."""
+    if sys.platform == "win32":
+        return "not known on Windows"
+    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return f"{kilobytes / 1024 ** (1 + (sys.platform == 'darwin')):.0f} MB"
 
 
 def _predict(model: str, names: Sequence[str]) -> None:
