@@ -8,7 +8,7 @@ import operator
 import os
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -22,6 +22,9 @@ _FORMATS = (
 _UNSTATED = {"aac", "ac3", "amr", "dts", "eac3"}  # FFmpeg guesses their length
 NOT_AUDIO = "not audio, damaged, or an unsupported format (convert it to FLAC or MP3)"
 
+# Tags in an unknown encoding are no error; PyAV 19 knows that by itself.
+_IS_STRICT = int(av.__version__.partition(".")[0]) < 19
+_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _IS_STRICT else {}
 _BUFFER_BYTES = 2**17
 _SCAN_BYTES = 2**20  # of an Ogg file
 _BLOCK_SAMPLES = 2**15
@@ -178,7 +181,7 @@ def _opened(file: BinaryIO) -> tuple[InputContainer, av.AudioStream]:
                 format=name,
                 options={"format_whitelist": _FORMATS},
                 buffer_size=_BUFFER_BYTES,
-                metadata_errors="ignore",
+                **_METADATA,
             )
         except av.FFmpegError:
             continue
