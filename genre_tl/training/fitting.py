@@ -27,7 +27,7 @@ Callbacks = Sequence[keras.callbacks.Callback]
 _BATCH_SIZE = 96  # segments scored at once; a CPU reads the weights for each batch
 _WARMUP_EPOCHS = 2
 _EPSILON = 1e-7  # probabilities are at least this far from 0 and 1
-_VECTOR_WEIGHT = 0.05  # of target vectors in the loss, where tags have 1
+_VECTOR_WEIGHT = 0.2  # of target vectors in the loss, where tags have 1
 
 
 class WholeNetwork:
@@ -225,7 +225,7 @@ class TaggerLoss(keras.losses.Loss):
     """Mean over the targets that are not NaN.
 
     Binary cross-entropy of the first `num_tags` outputs; plus, for the others, a
-    twentieth of the mean squared error.
+    fifth of the mean squared error.
     """
 
     def __init__(self, num_tags: int, **kwargs: Any) -> None:
