@@ -173,11 +173,15 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # The library decodes with soundfile where tensorflow-io does not load.
     warnings.filterwarnings("ignore", module="tensorflow_io")
+    # Exports are tried with it where LiteRT is not installed.
+    warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprec")
 
 
 class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         terminal.status("")
         is_info = record.levelno == logging.INFO
+        # One line, without what a terminal would take for commands.
+        record.msg, record.args = terminal.printable(record.getMessage()), ()
         kind = "" if is_info else f"{record.levelname.lower()}: "
         return f"{kind}{super().format(record)}"

@@ -92,7 +92,7 @@ def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Su
     summary = extraction.extract(
         table, folder, frontend, max_secs=secs, on_progress=show
     )
-    print(f"{folder}: {summary}")
+    terminal.say(f"{folder}: {summary}")
     _print_reasons("failed", summary.failures)
     _print_reasons("used, but", summary.notes)
     if summary.failures or summary.notes:
@@ -107,7 +107,8 @@ def _print_reasons(outcome: str, files: Sequence[tuple[str, str]]) -> None:
         paths.setdefault(reason, []).append(path)
     for reason in sorted(paths, key=lambda x: -len(paths[x]))[:5]:
         more = f" and {len(paths[reason]) - 1} more" * (len(paths[reason]) > 1)
-        print(f"  {outcome}: {paths[reason][0]}{more}: {reason}")
+        line = f"{outcome}: {paths[reason][0]}{more}: {reason}"
+        terminal.say(f"  {terminal.printable(line)}")
 
 
 def features(

@@ -16,6 +16,8 @@ import numpy as np
 
 from genre_tl import files
 
+from .terminal import printable
+
 if TYPE_CHECKING:
     from genre_tl.serving import predictor
 
@@ -95,11 +97,6 @@ def csv_row(cells: Sequence[str]) -> str:
 
 def _is_formula(cell: str) -> bool:
     return cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-
-
-def printable(text: str) -> str:
-    """Returns a text with control characters escaped, for terminals."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Chunks:

@@ -34,14 +34,23 @@ def meter(label: str) -> Callable[[int, int], None]:
 def status(text: str) -> None:
     """Shows a text on a terminal until the next `status` or `say` replaces it."""
     if sys.stderr.isatty():
-        text = text[: shutil.get_terminal_size().columns - 1]
+        text = printable(text)[: shutil.get_terminal_size().columns - 1]
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Prints a line, in place of the status if one is shown."""
+    """Prints lines, control characters escaped, in place of a status if one is shown.
+
+    Names of files and labels may hold what a terminal takes for commands.
+    """
     status("")
-    print(text, file=file or sys.stdout, flush=True)
+    lines = map(printable, text.split("\n"))
+    print("\n".join(lines), file=file or sys.stdout, flush=True)
+
+
+def printable(text: str) -> str:
+    """Returns a text with control characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def duration(secs: float) -> str:

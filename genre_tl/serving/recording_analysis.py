@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import zipfile
 from typing import Any
 
@@ -35,9 +36,15 @@ class Collection:
         # NumPy's errors for files of another kind, damaged or empty ones.
         wrong = KeyError, ValueError, AttributeError, TypeError, EOFError
         try:
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise ValueError("not a regular file")
             with np.load(path) as table:
                 self._ids = table["ids"].tolist()
                 self._vectors = table["vectors"].astype(np.float32)
+            if self._vectors.ndim != 2 or len(self._ids) != len(self._vectors):
+                raise ValueError("not one vector for each id")
+            if not np.isfinite(self._vectors).all():
+                raise ValueError("vectors that are NaN or infinite")
         except (*wrong, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path}: holds no embeddings ({error}); create them with "

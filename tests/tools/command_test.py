@@ -18,7 +18,7 @@ Example:
 """
 import os, sys, time
 from absl import flags, logging
-from tools import command
+from tools import command, terminal
 
 ACTION = flags.DEFINE_enum("action", "return", {actions}, "What to do.")
 OUTPUT = flags.DEFINE_string("output_dir", None, "Folder to fill.", required=True)
@@ -47,6 +47,10 @@ def main(argv):
     if action == "warn":
         logging.info("3 clips")
         logging.warning("1 clip is empty")
+    if action == "escape":
+        terminal.say("  failed: \\033[31m.wav")
+        logging.warning("%s is empty", "a\\nerror: \\033]0;b\\007")
+        raise ValueError("\\033[31mclips\\x9b.csv: 3 rows")
     if action == "name":
         print(os.fsdecode(b"\\xffm\\xc3\\xbcsik.wav"))
         print(os.fsdecode(b"\\xff.wav"), file=sys.stderr)
@@ -58,6 +62,7 @@ if __name__ == "__main__":
     cli()
 '''
 ACTIONS = ["return", "value", "absent", "bug", "wait", "write", "keras", "warn", "name"]
+ACTIONS += ["escape"]
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_help_has_the_docstring_and_the_flags_with_type_and_default(run):
     assert code == 0 and not err
     assert out.startswith("Does what the test says.\n\nExample:\n  probe --out")
     for text in (
-        "--action: <return|value|absent|bug|wait|write|keras|warn|name>: What to do.",
+        "--action: <return|value|absent|bug|wait|write|keras|warn|name|escape>: What",
         "--output_dir: (required) Folder to fill.",
         "--num_epochs: Passes.\n    (default: '3')\n    (a positive integer)\n\n",
         "--[no]fast: Hurry.\n    (default: 'true')",
@@ -168,6 +173,17 @@ def test_positional_arguments_reach_a_tool_that_takes_them(run):
 )
 def test_an_error_of_the_library_is_one_line_and_exits_1(run, action, message):
     assert run("--output_dir=x", f"--action={action}") == (1, "", message)
+
+
+def test_no_control_character_reaches_the_terminal(run):
+    code, out, err = run("--output_dir=x", "--action=escape")
+    assert (code, out) == (1, "  failed: \\x1b[31m.wav\n")
+    assert err == (
+        "warning: a\\nerror: \\x1b]0;b\\x07 is empty\n"
+        "error: \\x1b[31mclips\\x9b.csv: 3 rows\n"
+    )
+    code, _, err = run("--output_dir=x", "--a\x1b[2Jction=1", "a\x1b[2J")
+    assert code == 2 and "\x1b" not in err
 
 
 def test_traceback_shows_the_stack_of_such_an_error(run):

@@ -1,10 +1,15 @@
 """`tools.explore` in a real browser; what it draws, against the sound it is of."""
 
+import functools
 import json
 import os
 import pathlib
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -15,6 +20,7 @@ from support import browser, loudness
 
 from genre_tl import params
 from genre_tl.serving import recording_analysis
+from tools import explore
 
 ROOT = pathlib.Path(__file__).parents[2]
 RATE = params.SAMPLE_RATE_HZ
@@ -175,6 +181,93 @@ def test_another_sites_name_is_refused(url):
         urllib.request.urlopen(f"{url}/../setup.cfg")
 
 
+def test_the_name_without_a_port_is_that_of_port_80(url):
+    request = urllib.request.Request(url, headers={"Host": "localhost"})
+    assert b"<html" in urllib.request.urlopen(request).read()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://localhost:1"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_file_that_another_site_posts_is_refused(url, headers):
+    request = urllib.request.Request(f"{url}/analyse", b"x", headers)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(request)
+    ours = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
+    request = urllib.request.Request(f"{url}/analyse", b"x", ours)
+    assert "error" in json.load(urllib.request.urlopen(request))
+
+
+def connected(url, length):
+    """Returns a connection on which an upload of a stated length was begun."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    head = f"POST /analyse HTTP/1.1\r\nHost: {host}:{port}\r\n"
+    connection.sendall(f"{head}{length}\r\n\r\n".encode())
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("length", "code"),
+    [
+        ("Content-Length: -1", 411),
+        ("Content-Length: 1e9", 411),
+        ("Content-Length: ٣", 411),
+        ("Transfer-Encoding: chunked", 411),
+        (f"Content-Length: {2**30 + 1}", 413),
+        ("Content-Length: " + "9" * 5_000, 413),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused_unread(url, length, code):
+    with connected(url, length) as connection:
+        assert connection.recv(4_096).startswith(f"HTTP/1.0 {code} ".encode())
+
+
+def test_uploads_at_once_are_bounded_and_a_closed_page_frees_its_place(url):
+    held = [connected(url, "Content-Length: 9") for _ in range(explore._MAX_UPLOADS)]
+
+    def answered():
+        with urllib.request.urlopen(f"{url}/analyse", b"x") as answer:
+            return json.load(answer)["error"]
+
+    deadline = time.monotonic() + 60
+    while "busy" not in answered() and time.monotonic() < deadline:
+        pass
+    assert "busy" in answered()
+    for connection in held:
+        connection.close()
+    while "busy" in answered() and time.monotonic() < deadline:
+        pass
+    assert "not audio" in answered()
+
+
+def test_idle_connections_end_and_a_closed_one_prints_nothing(monkeypatch, capfd):
+    monkeypatch.setattr(explore._Handler, "timeout", 0.1)
+    monkeypatch.setattr(explore._PAGE.__class__, "read_text", lambda *_: "x" * 10**7)
+    handler = functools.partial(explore._Handler, lambda path: {})
+    with explore._Server(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = "127.0.0.1", server.server_port
+        with socket.create_connection(address, timeout=60) as idle:
+            assert idle.recv(1) == b""
+        with socket.create_connection(address, timeout=60) as client:
+            # The connection is reset when it is closed with data unread.
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.recv(1)
+        server.shutdown()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_tone_is_bright_in_its_band_at_its_time():
     picture = recording_analysis.scaleogram(quiet_then_loud())
     bands = recording_analysis.bands_hz()
@@ -212,10 +305,19 @@ def test_what_holds_no_embeddings_is_said_with_what_to_do(tmp_path):
     words = path.read_bytes()
     np.save(tmp_path / "v.npy", np.ones([1, 2]))
     plain = (tmp_path / "v.npy").read_bytes()
-    for content in (b"{}", b"", whole[:-1000], whole[:2], words, plain):
+    np.savez(path, ids=np.array(["a"]), vectors=np.ones([2, 9], np.float32))
+    fewer = path.read_bytes()
+    np.savez(path, ids=np.array(["a"]), vectors=np.full([1, 9], np.nan))
+    numbers = path.read_bytes()
+    kinds = b"{}", b"", whole[:-1000], whole[:2], words, plain, fewer, numbers
+    for content in kinds:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npz: holds no embeddings .* predict"):
             recording_analysis.Collection(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="not a regular file"):
+        recording_analysis.Collection(path)
 
 
 def test_silence_and_one_sample_have_a_picture(tmp_path):
