@@ -59,6 +59,6 @@ def test_a_name_that_is_no_valid_text_comes_through(tmp_path):
     card = model_card.from_run(RECORD | {"command": name}, "x", "")
     model_card.write(tmp_path, card)
     text = (tmp_path / model_card.PATH).read_text("utf-8")
-    assert json.loads(text) == card and "müsik" in text
+    assert json.loads(text).items() >= card.items() and "müsik" in text
     markdown = (tmp_path / model_card.PATH).with_suffix(".md")
     assert r"\udcffmüsik" in markdown.read_text("utf-8")
