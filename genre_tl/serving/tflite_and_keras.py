@@ -13,7 +13,11 @@ from genre_tl import features, params
 from genre_tl.model import networks
 from genre_tl.serving import checks, saved_model
 
-_Resolver = tf.lite.experimental.OpResolverType
+try:
+    # TensorFlow 2.21 still has the converter, but says that its interpreter will go.
+    from ai_edge_litert import interpreter as litert
+except ImportError:
+    from tensorflow.lite.python import interpreter as litert
 
 TFLITE_TOLERANCES = {"float32": 1e-3, "float16": 0.01}
 """Largest allowed change of a score.
@@ -99,9 +103,9 @@ def _segments(frontend: params.Frontend) -> tuple[list[np.ndarray], np.ndarray]:
 
 def _interpret(content: bytes, rows: np.ndarray) -> np.ndarray:
     # The default delegate, XNNPACK, reads half-precision scalars as zero (2.17).
-    interpreter = tf.lite.Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=_Resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    resolver = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = litert.Interpreter(
+        model_content=content, experimental_op_resolver_type=resolver
     )
     run = interpreter.get_signature_runner()
     return np.concatenate([run(waveform=row[np.newaxis])["scores"] for row in rows])

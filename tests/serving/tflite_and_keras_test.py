@@ -78,9 +78,9 @@ def expected() -> np.ndarray:
 @pytest.mark.parametrize("name, tolerance", tflite_and_keras.TFLITE_TOLERANCES.items())
 def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
     path = written["tflite"][0] / f"model_{name}.tflite"
-    resolver = tf.lite.experimental.OpResolverType
+    resolver = tflite_and_keras.litert.OpResolverType
     delegates = {"float32": "AUTO", "float16": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
-    interpreter = tf.lite.Interpreter(
+    interpreter = tflite_and_keras.litert.Interpreter(
         str(path), experimental_op_resolver_type=resolver[delegates[name]]
     )
     interpreter.allocate_tensors()
