@@ -36,6 +36,7 @@ EMBEDDING, VECTORS = "embedding", "vectors"
 """Names of the layer between read-out and head, and of that for target vectors."""
 
 _PRIORS = 0.002, 0.9  # of a tag; outside, a head would hardly learn
+_NEWER = ("input_axes", "output_axes", "quantization_config")  # than Keras 3.12
 _MIN_STDDEV = 1e-3  # A path that never varies must not be amplified.
 
 PathLike = str | os.PathLike[str]
@@ -255,9 +256,26 @@ def save(network: keras.Model, path: PathLike) -> None:
     try:
         portable(network).save(partial)
         with files.whole(target) as unfinished:
-            os.replace(partial, unfinished)
+            _copy_for_older_keras(partial, unfinished)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _copy_for_older_keras(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies a `.keras` file without settings that are off and newer than Keras 3.12.
+
+    Keras refuses a setting that it does not know, though it be None.
+    """
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            if member.filename == "config.json":
+                content = json.dumps(json.loads(content, object_hook=_known)).encode()
+            new.writestr(member, content)
+
+
+def _known(config: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in _NEWER or v is not None}
 
 
 def load(path: PathLike) -> keras.Model:
