@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -22,6 +23,7 @@ _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 _FILES_AHEAD = 8  # decoded while another is used
 _WHOLE_FILE = 2**40  # samples, more than any file has
 _LOUDEST = 100.0
+_FLAC = b"fLaC\0\0\0\x22"  # the beginning of a file
 _LOUD = "samples up to {:.0f}, where 1 is full scale: integers that were not scaled?"
 
 
@@ -152,13 +154,21 @@ def _open(path: str) -> Iterator[_Source]:
         yield source
 
 
+def _is_joined_flac(file: BinaryIO, first_bytes: bytes) -> bool:
+    """Whether FLAC files follow each other, of which libsndfile reads the first."""
+    if first_bytes != _FLAC[:4]:
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_FLAC, 4) > 0
+
+
 def _source(file: BinaryIO) -> _Source:
     """Opens a file with the decoder for its content, or else with the other one."""
     decoders: list[Callable[[BinaryIO], _Source]] = [libsndfile.Source, ffmpeg.Source]
     first_bytes = ffmpeg.read_at(file, 0, 4)
     if not first_bytes:
         raise ValueError("empty file")
-    if first_bytes not in libsndfile.FIRST_BYTES:
+    if first_bytes not in libsndfile.FIRST_BYTES or _is_joined_flac(file, first_bytes):
         decoders.reverse()
     try:
         return decoders[0](file)
