@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, and a lock between processes.
+"""Atomic writes of files and folders, digests, and a lock between processes.
 
 A reader finds the old content or the new, also after a crash or a power cut: content
 is written beside its place under a name that ends in `.part`, flushed to the disk and
@@ -8,6 +8,7 @@ renamed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -91,6 +92,42 @@ def write_text(path: PathLike, text: str) -> None:
 def write_json(path: PathLike, value: Any) -> None:
     """Writes a value as a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def digests(folder: PathLike) -> dict[str, str]:
+    """Returns the SHA-256 of every file in a folder by its relative path with `/`."""
+    found = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
+
+
+def write_sums(folder: PathLike, name: PathLike) -> None:
+    """Writes the digests of all files as file `name`, for `sha256sum -c` too."""
+    path = pathlib.Path(folder, name)
+    path.unlink(missing_ok=True)  # It cannot list itself.
+    lines = [f"{digest}  {listed}\n" for listed, digest in digests(folder).items()]
+    write_text(path, "".join(lines))
+
+
+def check_sums(folder: PathLike, name: PathLike) -> None:
+    """Compares the files of a folder with their digests in its file `name`.
+
+    Raises:
+      ValueError: if a file is missing or has another content, or `name` lists none.
+    """
+    sums = pathlib.Path(folder, name)
+    lines = sums.read_bytes().decode("utf-8", "replace") if sums.is_file() else ""
+    if not lines:
+        raise ValueError(f"{sums}: missing or empty")
+    for digest, _, listed in (line.partition("  ") for line in lines.splitlines()):
+        path = pathlib.Path(folder, listed)
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, but listed in {sums.name}")
+        if _sha256(path) != digest:
+            raise ValueError(f"{path}: damaged or changed: not as {sums.name} says")
+
+
+def _sha256(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager

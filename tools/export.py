@@ -55,8 +55,7 @@ def main(argv: list[str]) -> None:
     record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
     digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
     newest = export.newest(base)
-    known = newest and model_card.read(newest).get("model_sha256")
-    if known == digest and not FLAGS.force:
+    if not FLAGS.force and newest and _holds(newest, digest):
         print(f"{model_file}: already exported as {newest}; --force exports again")
         return
     card = model_card.from_run(record, FLAGS.name, digest) | _facts()
@@ -81,6 +80,19 @@ def main(argv: list[str]) -> None:
     print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
     if FLAGS.format == "saved_model":
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
+
+
+def _holds(version: pathlib.Path, digest: str) -> bool:
+    """Whether a version is an export of the model file with this SHA-256."""
+    from genre_tl.serving import model_card
+
+    try:
+        model_card.check(version)
+        return model_card.read(version).get("model_sha256") == digest
+    except ValueError as error:
+        reason = str(error).partition(";")[0]
+        logging.warning("%s; the next version will replace it", reason)
+        return False
 
 
 def _facts() -> dict[str, Any]:

@@ -164,11 +164,12 @@ def _files(names: Iterable[str]) -> Iterator[str]:
 
 def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:
     """Returns what the outputs depend on."""
-    parts = sorted(path for path in model.folder.rglob("*") if path.is_file())
-    digests = [hashlib.sha256(part.read_bytes()).digest() for part in parts]
+    from genre_tl.serving import model_card
+
+    sums = (model.folder / model_card.SUMS).read_bytes()
     names = "format top_k threshold max_secs chart output embeddings taggram".split()
     return {
-        "model": hashlib.sha256(b"".join(digests)).hexdigest(),
+        "model": hashlib.sha256(sums).hexdigest(),
         "list of files": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
         **{f"--{name}": FLAGS[name].value for name in names},
     }
@@ -246,7 +247,7 @@ def _print(text: str) -> None:
     if FLAGS.output:
         return
     if sys.stdout.isatty():
-        text = "\n".join(map(outputs.printable, text.split("\n")))
+        text = "\n".join(map(terminal.printable, text.split("\n")))
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -289,13 +290,14 @@ def _write_taggram(result: predictor.Result, labels: Sequence[str], base: str) -
     for secs, row in zip(times, scores, strict=True):
         rows.append([f"{secs:.3f}", *(f"{score:.6f}" for score in row)])
     files.write_text(f"{target}.csv", "".join(map(outputs.csv_row, rows)))
-    title = outputs.printable(os.path.basename(result.path))
+    title = terminal.printable(os.path.basename(result.path))
     if len(times):
         plots.taggram(times, scores, labels, f"{target}.png", title=title)
 
 
 def _report(text: str) -> None:
-    terminal.say(outputs.printable(text), sys.stderr)
+    # One line: a name may hold a line break.
+    terminal.say(terminal.printable(text), sys.stderr)
 
 
 def cli() -> None:

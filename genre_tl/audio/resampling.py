@@ -15,6 +15,7 @@ MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # accepted from the header of a file
 # deviations to either side: from 0.95 to 1 of the lower Nyquist frequency. Its impulse
 # response is below 1e-7 after 361 samples of the lower rate.
 _CUTOFF, _CUTOFF_SD, _GUARD_SAMPLES = 0.975, 0.005, 400
+_BLOCK_GUARDS = 16  # length of a transform; one at either end is not kept
 
 
 def resample(waveform: Any, rate_in_hz: Any, rate_out_hz: Any) -> tf.Tensor:
@@ -35,14 +36,27 @@ def resample(waveform: Any, rate_in_hz: Any, rate_out_hz: Any) -> tf.Tensor:
     waveform = tf.cast(waveform, tf.float32)
     rate_in_hz = tf.cast(rate_in_hz, tf.int64)
     rate_out_hz = tf.cast(rate_out_hz, tf.int64)
-    divisor, _ = tf.while_loop(
-        lambda a, b: b > 0, lambda a, b: (b, a % b), (rate_in_hz, rate_out_hz)
-    )
+    divisor = _common_divisor(rate_in_hz, rate_out_hz)
     return tf.cond(
         tf.equal(rate_in_hz, rate_out_hz),
         lambda: waveform,
         lambda: _convert(waveform, rate_in_hz // divisor, rate_out_hz // divisor),
     )
+
+
+def transform_size(rate_in_hz: tf.Tensor, rate_out_hz: int) -> tf.Tensor:
+    """Returns the points that `resample` transforms at least, int64; 0 if none."""
+    divisor = _common_divisor(rate_in_hz, tf.constant(rate_out_hz, tf.int64))
+    num_in, num_out = rate_in_hz // divisor, rate_out_hz // divisor
+    guard = -(-_GUARD_SAMPLES // tf.minimum(num_in, num_out))
+    size = _BLOCK_GUARDS * guard * (num_in + num_out)
+    return tf.where(num_in == num_out, tf.zeros_like(size), size)
+
+
+def _common_divisor(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    return tf.while_loop(lambda a, b: b > 0, lambda a, b: (b, a % b), (first, second))[
+        0
+    ]
 
 
 # Twice as fast, and parallel in threads.
@@ -99,7 +113,7 @@ def _convert(waveform: tf.Tensor, num_in: tf.Tensor, num_out: tf.Tensor) -> tf.T
     samples, lower = tf.shape(waveform, tf.int64)[-1], tf.minimum(num_in, num_out)
     # Lengths in groups of `num_in` input or `num_out` output samples.
     guard = -(-_GUARD_SAMPLES // lower)
-    step, half_block = 14 * guard, 8 * guard
+    step, half_block = (_BLOCK_GUARDS - 2) * guard, _BLOCK_GUARDS // 2 * guard
     num_blocks = samples // (step * num_in) + 1
     lead = tf.shape(waveform, tf.int64)[:-1]
     padded = _pad(waveform, -1, 0, num_blocks * step * num_in - samples)

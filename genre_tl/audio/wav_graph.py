@@ -14,8 +14,12 @@ import tensorflow as tf
 from genre_tl import params
 from genre_tl.audio import resampling
 
-MAX_BATCH_SAMPLES = 2**29  # with padding, at the model's rate: nine hours
-_MAX_CHUNKS = 1000  # so that a file of empty chunks cannot keep a server busy
+MAX_CLIPS = 32  # of a batch; each costs a segment at least
+MAX_BATCH_SAMPLES = 2**26  # with padding, at the model's rate: 70 minutes
+# Points of the transforms that resample the beginnings of all files. 16 seconds are
+# transformed if the rates have no common divisor, however short the file is.
+_MAX_TRANSFORMED = 2**25
+_MAX_CHUNKS = 100  # so that files of empty chunks cannot keep a server busy
 _BLOCK_SAMPLES = 2**20  # of all channels, resampled at a time; at least one second
 _LOUDEST = 2.0**31  # of any 32-bit integer; the square of more could overflow
 
@@ -45,8 +49,11 @@ def decode(
     Raises:
       tf.errors.InvalidArgumentError: if a file cannot be decoded; says which and why.
     """
+    count = tf.size(data, tf.int64)
+    with tf.control_dependencies([require_room(count, 0, name)]):
+        data = tf.identity(data)
     if numbers is None:
-        numbers = tf.range(tf.size(data, tf.int64))
+        numbers = tf.range(count)
     parsed, reasons = tf.map_fn(
         _parse, data, fn_output_signature=(tf.TensorSpec([6], tf.int64), tf.string)
     )
@@ -56,14 +63,14 @@ def decode(
         _, _, rates_hz, _, _, lengths = tf.unstack(parsed, axis=1)
         lengths = -(-lengths * params.SAMPLE_RATE_HZ // rates_hz)
     longest = tf.reduce_max(tf.concat([lengths, [0]], 0))
-    with tf.control_dependencies([_require_room(longest, tf.size(data), name)]):
+    bounds = require_room(count, longest, name), _require_quick(rates_hz, name)
+    with tf.control_dependencies(bounds):
         longest, parsed = tf.identity(longest), tf.identity(parsed)
 
     def row(number: tf.Tensor) -> tf.Tensor:
         samples = _waveform(data[number], parsed[number])
         return tf.pad(samples, [[0, longest - tf.size(samples, tf.int64)]])
 
-    count = tf.size(data, tf.int64)
     return tf.reshape(_concat(row, count), tf.stack([count, longest]))
 
 
@@ -79,11 +86,40 @@ def _require_valid(reasons: tf.Tensor, name: str, numbers: tf.Tensor) -> tf.Oper
     return tf.debugging.Assert(tf.equal(tf.size(broken), 0), [text])
 
 
-def _require_room(longest: tf.Tensor, count: tf.Tensor, name: str) -> tf.Operation:
-    total = longest * tf.cast(count, tf.int64)
-    hours = total // (3600 * params.SAMPLE_RATE_HZ)
-    text = _text(f"{name}: ", hours, " hours, padded, are too many: send fewer clips")
-    return tf.debugging.Assert(total <= MAX_BATCH_SAMPLES, [text])
+def require_room(count: tf.Tensor, longest: Any, name: str) -> tf.Operation:
+    """Refuses batches that would exhaust a server, before anything is computed.
+
+    Args:
+      count: number of clips, int64.
+      longest: samples of the longest clip, at the model's rate, int64.
+      name: the argument's name in the message.
+
+    Raises:
+      tf.errors.InvalidArgumentError: names the limit that is exceeded.
+    """
+    minute = 60 * params.SAMPLE_RATE_HZ
+    minutes = tf.maximum(count, 1) * longest // minute
+    most = f" minutes with padding, {MAX_BATCH_SAMPLES // minute} at most: "
+    text = tf.where(
+        count > MAX_CLIPS,
+        _text(f"{name}: ", count, f" clips, {MAX_CLIPS} at most: send fewer at a time"),
+        _text(f"{name}: ", minutes, most, "send fewer or shorter clips at a time"),
+    )
+    # The longest alone is bounded too: the product of both could overflow.
+    is_right = (count <= MAX_CLIPS) & (longest <= MAX_BATCH_SAMPLES)
+    is_right &= count * longest <= MAX_BATCH_SAMPLES
+    return tf.debugging.Assert(is_right, [text])
+
+
+def _require_quick(rates_hz: tf.Tensor, name: str) -> tf.Operation:
+    sizes = tf.map_fn(
+        lambda rate: resampling.transform_size(rate, params.SAMPLE_RATE_HZ), rates_hz
+    )
+    text = (
+        f"{name}: sample rates that take too long to convert to "
+        f"{params.SAMPLE_RATE_HZ} Hz: send fewer files at a time, or convert them"
+    )
+    return tf.debugging.Assert(tf.reduce_sum(sizes) <= _MAX_TRANSFORMED, [text])
 
 
 def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -74,8 +74,13 @@ def export(
 
 def newest(base_dir: files.PathLike) -> pathlib.Path | None:
     """Returns the folder of the highest version, or None."""
-    highest = max(_versions(pathlib.Path(base_dir)), default=None)
-    return None if highest is None else pathlib.Path(base_dir) / str(highest)
+    return next(iter(versions(base_dir)), None)
+
+
+def versions(base_dir: files.PathLike) -> list[pathlib.Path]:
+    """Returns the folders of all versions, the highest first."""
+    numbers = sorted(_versions(pathlib.Path(base_dir)), reverse=True)
+    return [pathlib.Path(base_dir, str(number)) for number in numbers]
 
 
 def _versions(base: pathlib.Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""The model card of an export: its facts as JSON and as Markdown."""
+"""The model card of an export: its facts as JSON and as Markdown, and digests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from genre_tl import files
 
 PATH = pathlib.PurePath("assets.extra", "model_card.json")
 """Place of the card in an export; the Markdown file lies beside it."""
+
+SUMS = PATH.with_name("sha256sums.txt")
+"""Place of the digests of all other files, the card too."""
 
 _USES = {
     "finetune": "Predicts the genre of a music recording: one score per genre, summing "
@@ -87,15 +90,24 @@ def _data(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
-    """Writes a JSON-serializable card into an unpublished export."""
+    """Writes a JSON-serializable card and the digests, last, into an export."""
     path = folder / PATH
     path.parent.mkdir(exist_ok=True)
-    files.write_json(path, card)
+    files.write_json(path, {**card, "sha256": files.digests(folder)})
     lines = [f"# {card.get('name', 'Model card')}"]
     for name, value in card.items():
         if name != "name" and value:
             lines += ["", f"## {_title(name)}", "", *_lines(value)]
     files.write_text(path.with_suffix(".md"), "\n".join([*lines, ""]))
+    files.write_sums(folder, SUMS)
+
+
+def check(folder: files.PathLike) -> None:
+    """Raises `ValueError` if a file of an export is not as it was written."""
+    try:
+        files.check_sums(folder, SUMS)
+    except ValueError as error:
+        raise ValueError(f"{error}; export the run again") from error
 
 
 def read(folder: files.PathLike) -> dict[str, Any]:

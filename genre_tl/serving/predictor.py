@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from genre_tl import files, params
 from genre_tl.audio import decoding
@@ -44,11 +45,12 @@ class Predictor:
       is_tagger: whether each score stands alone, rather than one of a sum of 1.
 
     Args:
-      path: folder of a version, or of all versions: then the newest is loaded.
+      path: folder of a version, or of all versions: then the newest whole one is
+        loaded, with a warning about those that are damaged.
 
     Raises:
       FileNotFoundError: if there is no export.
-      ValueError: if it is damaged, or made by another program.
+      ValueError: if a file is not as it was exported, or made by another program.
     """
 
     def __init__(self, path: files.PathLike) -> None:
@@ -239,14 +241,29 @@ def _combined(file: _File, scored: Sequence[tuple[Any, ...]]) -> Result:
 
 
 def _locate(path: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the newest version that is whole."""
     is_version = (path / "saved_model.pb").is_file()
-    folder = path if is_version else export.newest(path) or path
+    folders = [] if is_version else export.versions(path)
+    problems = []
+    for folder in folders or [path]:
+        try:
+            _require_whole(folder)
+        except (FileNotFoundError, ValueError) as error:
+            problems.append(error)
+        else:
+            for problem in problems:
+                logging.warning("%s; version %s is used", problem, folder.name)
+            return folder
+    raise problems[0]
+
+
+def _require_whole(folder: pathlib.Path) -> None:
     if not (folder / "saved_model.pb").is_file():
         raise FileNotFoundError(
             f"{folder}: no SavedModel here; export a model first, or give the folder "
             "of a version or of all versions"
         )
-    return folder
+    model_card.check(folder)
 
 
 def _stack(pieces: Sequence[framing.Piece]) -> np.ndarray:

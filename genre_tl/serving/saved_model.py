@@ -116,6 +116,12 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
     def call(function: Callable[..., Any], waveform: tf.Tensor) -> list[tf.Tensor]:
         return function(waveform, framing.starts(waveform), framing.padding(waveform))
 
+    def bounded(waveform: tf.Tensor) -> tf.Tensor:
+        count, length = tf.unstack(tf.shape(waveform, tf.int64))
+        room = wav_graph.require_room(count, length, "waveform")
+        with tf.control_dependencies([room]):
+            return tf.identity(waveform)
+
     def scored(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
         scores, *_ = call(answers.score_and_embed, waveform)
         # Servers want the batch on the first axis of every output.
@@ -123,16 +129,16 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
         return {"scores": scores, "classes": classes}
 
     def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"embedding": call(answers.score_and_embed, waveform)[1]}
+        return {"embedding": call(answers.score_and_embed, bounded(waveform))[1]}
 
     def taggram(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, times = call(answers.taggram, waveform)
+        scores, times = call(answers.taggram, bounded(waveform))
         return {"scores": scores, "times": times}
 
     encoded = tf.TensorSpec([None], tf.string, "audio_bytes")
     examples = tf.TensorSpec([None], tf.string, "inputs")
     functions = {
-        "serving_default": (_WAVEFORM, scored),
+        "serving_default": (_WAVEFORM, lambda waveform: scored(bounded(waveform))),
         "audio_bytes": (encoded, lambda wav: scored(wav_graph.decode(wav))),
         "classify": (examples, lambda inputs: scored(_of_examples(inputs))),
         "embedding": (_WAVEFORM, embedding),
@@ -156,6 +162,9 @@ def _mark_as_classification(folder: pathlib.Path) -> None:
 
 def _of_examples(examples: tf.Tensor) -> tf.Tensor:
     """Returns float32 `[batch, samples]` of serialized `tf.train.Example`s."""
+    count = tf.size(examples, tf.int64)
+    with tf.control_dependencies([wav_graph.require_room(count, 0, "inputs")]):
+        examples = tf.identity(examples)
     features = tf.io.parse_example(
         examples,
         {
@@ -173,10 +182,15 @@ def _of_examples(examples: tf.Tensor) -> tf.Tensor:
     with tf.control_dependencies([assertion]):
         rows = tf.where(has_audio)[:, 0]
     decoded = wav_graph.decode(tf.gather(audio, rows), "inputs", rows)
-    given = waveform.to_tensor()
-    width = tf.maximum(tf.shape(given)[1], tf.shape(decoded)[1])
+    given_lengths = tf.cast(waveform.row_lengths(), tf.int64)
+    width = tf.reduce_max(
+        tf.concat([given_lengths, tf.shape(decoded, tf.int64)[1:]], 0)
+    )
+    with tf.control_dependencies([wav_graph.require_room(count, width, "inputs")]):
+        given = waveform.to_tensor()
     given, decoded = (
-        tf.pad(x, [[0, 0], [0, width - tf.shape(x)[1]]]) for x in (given, decoded)
+        tf.pad(x, [[0, 0], [0, width - tf.shape(x, tf.int64)[1]]])
+        for x in (given, decoded)
     )
     return tf.tensor_scatter_nd_update(given, rows[:, tf.newaxis], decoded)
 

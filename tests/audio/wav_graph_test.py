@@ -236,5 +236,19 @@ def test_a_broken_file_is_refused_by_its_number_and_the_reason(data, reason):
 
 def test_a_batch_beyond_all_bounds_is_refused(monkeypatch):
     monkeypatch.setattr(wav_graph, "MAX_BATCH_SAMPLES", 1000)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="are too many"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0 at most: send fewer"):
         wav_graph.decode(tf.constant([riff(fmt(), DATA)] * 10))
+
+
+def test_more_clips_than_a_server_computes_are_refused():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="33 clips, 32 at most"):
+        decode(tf.constant([riff(fmt(), DATA)] * 33))
+
+
+def test_files_that_take_long_to_resample_are_refused_together_but_not_alone():
+    short = riff(fmt(rate=767_999), DATA)
+    assert decode(tf.constant([short])).shape[0] == 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too long to convert"):
+        decode(tf.constant([short] * 3))
+    common = [riff(fmt(rate=rate), DATA) for rate in (44_100, 48_000, 11_025, 96_000)]
+    assert decode(tf.constant(8 * common)).shape[0] == 32

@@ -43,7 +43,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Exports without a model: `quick(base)` publishes a folder with five files."""
+    """Exports without a model: `quick(base)` publishes a folder with six files."""
 
     def save(trained, folder):
         (folder / "saved_model.pb").write_text("model")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -80,6 +81,18 @@ def test_the_same_model_is_not_exported_twice(exported):
     assert os.listdir(exported.base) == ["1"]
 
 
+def test_a_damaged_version_does_not_keep_the_next_from_being_written(
+    exported, tmp_path
+):
+    shutil.copytree(exported.folder, tmp_path / "test" / "1")
+    (tmp_path / "test" / "1" / model_card.PATH).write_bytes(b"")
+    done = run_export(exported, f"--saved_models_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"warning: {tmp_path / 'test' / '1'}")
+    assert done.stderr.endswith("the next version will replace it\n")
+    assert predictor.Predictor(tmp_path / "test").folder.name == "2"
+
+
 def test_facts_that_are_no_json_object_are_refused_before_the_export(
     exported, tmp_path
 ):
@@ -116,6 +129,7 @@ def test_an_export_holds_the_weights_of_the_network_and_nothing_else(exported):
         "assets/labels.txt",
         "assets.extra/model_card.json",
         "assets.extra/model_card.md",
+        "assets.extra/sha256sums.txt",
         "assets.extra/tf_serving_warmup_requests",
         "batching_params.pbtxt",
     }
@@ -177,6 +191,7 @@ def test_a_version_is_whole_when_it_appears(quick, tmp_path):
         "saved_model.pb",
         "assets.extra/model_card.json",
         "assets.extra/model_card.md",
+        "assets.extra/sha256sums.txt",
         "assets.extra/tf_serving_warmup_requests",
         "batching_params.pbtxt",
     }
@@ -201,7 +216,7 @@ print(sorted(set(seen.values())))
     assert reader.stdout.readline() == "ready\n"
     for _ in range(40):
         quick(tmp_path)
-    assert reader.communicate()[0] == "[5]\n"
+    assert reader.communicate()[0] == "[6]\n"
 
 
 def test_servers_of_another_user_may_read_an_export(quick, tmp_path):

@@ -1,15 +1,23 @@
 """`Predictor` with an exported classifier."""
 
 import os
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+from support import tiny_export
 from support.tiny_export import CLIPS, LABELS, SEGMENT, answer, scores_of
 
+from genre_tl import files
 from genre_tl.features import framing
-from genre_tl.serving import predictor
+from genre_tl.serving import model_card, predictor
+
+CARDS = model_card.PATH, model_card.PATH.with_suffix(".md"), model_card.SUMS
+# A missing graph is no SavedModel; a bit of the list is one of another file.
+UNNAMED = "saved_model.pb", str(model_card.SUMS)
 
 
 def test_the_predictor_takes_versions_or_one_version(exported):
@@ -45,15 +53,64 @@ def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
     with pytest.raises(FileNotFoundError, match="3: no SavedModel here"):
         predictor.Predictor(tmp_path)
     (tmp_path / "3" / "saved_model.pb").write_bytes(b"\x0anonsense")
-    with pytest.raises(ValueError, match="damaged SavedModel"):
+    with pytest.raises(ValueError, match=r"sha256sums\.txt: missing or empty; export"):
         predictor.Predictor(tmp_path)
-    graph = (exported.folder / "saved_model.pb").read_bytes()
-    (tmp_path / "3" / "saved_model.pb").write_bytes(graph)  # no variables
+    model_card.write(tmp_path / "3", {})
     with pytest.raises(ValueError, match="damaged SavedModel"):
         predictor.Predictor(tmp_path)
     tf.saved_model.save(tf.Module(), str(tmp_path / "4"))
+    model_card.write(tmp_path / "4", {})
     with pytest.raises(ValueError, match="of another program"):
         predictor.Predictor(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["bit", "empty", "missing"])
+def test_an_export_with_a_changed_file_is_refused(exported, tmp_path, change):
+    folder = shutil.copytree(exported.folder, tmp_path / "1")
+    for name in tiny_export.files_of(folder):
+        path = folder / name
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        path.write_bytes(flipped if change == "bit" else b"")
+        if change == "missing":
+            path.unlink()
+        with pytest.raises((ValueError, FileNotFoundError)) as error:
+            predictor.Predictor(folder)
+        assert str(folder) in str(error.value) and "export" in str(error.value)
+        assert name in str(error.value) or name in UNNAMED
+        path.write_bytes(content)
+    predictor.Predictor(folder)
+
+
+def test_a_damaged_version_is_passed_over_with_a_warning(exported, tmp_path, caplog):
+    for name in ("1", "2"):
+        shutil.copytree(exported.folder, tmp_path / name)
+    (tmp_path / "2" / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "3").mkdir()
+    with caplog.at_level("WARNING", logger="absl"):
+        assert predictor.Predictor(tmp_path).folder == tmp_path / "1"
+    first, second = (record.getMessage() for record in caplog.records)
+    assert f"{tmp_path}/3: no SavedModel here" in first
+    assert f"{tmp_path}/2/saved_model.pb: damaged" in second
+    assert first.endswith("version 1 is used") and second.endswith("version 1 is used")
+
+
+def test_sha256sum_finds_a_changed_file(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "1")
+    check = ["sha256sum", "--check", "--quiet", str(model_card.SUMS)]
+    assert subprocess.run(check, cwd=folder).returncode == 0
+    with open(folder / "saved_model.pb", "ab") as file:
+        file.write(b"x")
+    done = subprocess.run(check, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1 and "saved_model.pb: FAILED" in done.stdout
+
+
+def test_the_card_holds_the_digests_of_the_other_files(exported):
+    card = model_card.read(exported.folder)
+    beside = {str(path) for path in CARDS}
+    found = files.digests(exported.folder)
+    assert card["sha256"] == {name: found[name] for name in found.keys() - beside}
 
 
 def test_the_predictor_returns_embeddings(exported):

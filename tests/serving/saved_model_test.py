@@ -86,6 +86,29 @@ def test_no_clips_give_no_scores(exported):
     assert scores_of(exported, np.zeros([0, 100])).shape == (0, len(LABELS))
 
 
+@pytest.mark.parametrize("shape", [(33, 0), (10**6, 0), (33, 1), (0, 2**26 + 1)])
+@pytest.mark.parametrize("name", ["serving_default", "embedding", "taggram"])
+def test_a_batch_that_would_exhaust_a_server_is_refused(exported, name, shape):
+    waveform = tf.zeros(shape)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="waveform: .* at most"):
+        exported.model.signatures[name](waveform=waveform)
+
+
+def test_short_clips_beside_a_long_one_are_refused_before_they_are_padded(exported):
+    tiny = warmup.wav_bytes(np.ones(1, np.float32))
+    long = warmup.wav_bytes(np.ones(140_000, np.float32), 1_000)
+    for files in ([tiny] * 335 + [long], [tiny] * 31 + [long]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at most: send fewer"):
+            answer(exported, "audio_bytes", *files)
+        examples = [example(audio=file) for file in files]
+        with pytest.raises(tf.errors.InvalidArgumentError, match="at most: send fewer"):
+            answer(exported, "classify", *examples)
+    # Samples beside a file are padded too.
+    examples = [example(waveform=[0.5])] * 31 + [example(audio=long)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most: send fewer"):
+        answer(exported, "classify", *examples)
+
+
 def test_every_output_has_the_batch_first(exported):
     waveform = tf.zeros([4, 100])
     serve = exported.model.signatures["serving_default"](waveform=waveform)

@@ -8,8 +8,9 @@ import pathlib
 
 import numpy as np
 
-from genre_tl import params
+from genre_tl import files, params
 from genre_tl.features import framing
+from genre_tl.serving import model_card
 
 RATE = params.SAMPLE_RATE_HZ
 HOP = 100
@@ -27,6 +28,7 @@ class Model:
         card.parent.mkdir(parents=True, exist_ok=True)
         facts = {"hop_samples": HOP, "segment_samples": SEGMENT}
         card.write_text(json.dumps({"frontend": facts}))
+        files.write_sums(self.folder, model_card.SUMS)
         self.calls = 0
 
     def require_own_process(self):

@@ -42,7 +42,7 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     if not names:
         raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
     secs = {"predict": timing.once(lambda: _predict(model, names))}
-    peak = _peak_memory()
+    peak = peak_memory()
     secs["predict, one file"] = timing.once(lambda: _predict(model, names[:1]))
     secs["extract_features"] = timing.once(lambda: _extract(names))
     start = time.perf_counter()
@@ -61,11 +61,12 @@ def speed(model: str, folders: Sequence[str], max_files: int | None) -> None:
     print(f"\nPeak memory of predict: {peak}")
 
 
-def _peak_memory() -> str:
-    """Returns the peak memory of the programs that this one started and waited for."""
+def peak_memory(of_children: bool = True) -> str:
+    """Returns the peak memory of the programs that this one waited for, or its own."""
     if sys.platform == "win32":
         return "not known on Windows"
-    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    kilobytes = resource.getrusage(who).ru_maxrss
     return f"{kilobytes / 1024 ** (1 + (sys.platform == 'darwin')):.0f} MB"
 
 

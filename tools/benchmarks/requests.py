@@ -105,7 +105,7 @@ _KINDS: dict[str, Callable[[int], Request]] = {
     "a WAV at 1 kHz": lambda size: ("audio_bytes", [_wav(size)]),
     "WAVs of two segments at 1 kHz": _of_two_segments,
     "335 short WAVs beside a long one": lambda size: _beside_a_long_one(335, size),
-    "the most WAVs beside a long one": lambda size: _beside_a_long_one(63, size),
+    "the most WAVs beside a long one": lambda size: _beside_a_long_one(_MOST - 1, size),
     "two WAVs at 767,957 Hz": lambda x: ("audio_bytes", [_wav(x // 2, _SLOW_HZ)] * 2),
     "the most WAVs, of empty chunks": _of_empty_chunks,
 }
