@@ -8,7 +8,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.model import gru, networks
