@@ -117,7 +117,8 @@ class Run:
     def restore(self, model: keras.Model, epoch: int) -> None:
         """Sets all variables of a compiled model to their values after an epoch."""
         path = self._checkpoint(epoch)
-        with intact(path, self.folder), np.load(path) as file:
+        # NumPy leaves damaged files open.
+        with intact(path, self.folder), open(path, "rb") as raw, np.load(raw) as file:
             assign(_variables(model), [file[name] for name in file.files])
 
     def _checkpoint(self, epoch: int) -> pathlib.Path:
