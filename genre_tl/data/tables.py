@@ -94,7 +94,7 @@ def load_vectors(
 def _read_vectors(path: pathlib.Path) -> tuple[list[str], np.ndarray]:
     """Returns the paths of an NPZ file and their vectors, float32 `[paths, dims]`."""
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as raw, np.load(raw) as file:
             arrays = {name: file[name] for name in sorted(file.files)}
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not an NPZ file of plain arrays: {error}") from error

@@ -38,7 +38,7 @@ class Collection:
         try:
             if os.path.exists(path) and not os.path.isfile(path):
                 raise ValueError("not a regular file")
-            with np.load(path) as table:
+            with open(path, "rb") as raw, np.load(raw) as table:
                 self._ids = table["ids"].tolist()
                 self._vectors = table["vectors"].astype(np.float32)
             if self._vectors.ndim != 2 or len(self._ids) != len(self._vectors):
