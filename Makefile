@@ -9,7 +9,8 @@ STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints/* .c
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo starter starter-data test test-slow lint format types wheel clean
+.PHONY: help demo starter starter-data test test-quick test-slow exchange lint format types \
+    wheel clean
 
 help: ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -69,6 +70,15 @@ starter: starter-data $(STAMP) ## train and export the model that ships (SHARED=
 test: $(STAMP) ## run the tests (WORKERS=4: in four processes)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
+# What depends on versions most: kymatio with SciPy, decoders, Keras files, LiteRT, the
+# lines that TensorFlow prints, packaging, and every tool once.
+QUICK := architecture_test.py audio/decoding_test.py audio/ffmpeg_test.py \
+    end_to_end_test.py model platforms_test.py scattering/kymatio_test.py \
+    scattering/wavelets_test.py serving/tflite_and_keras_test.py tools/command_test.py
+test-quick: $(STAMP) ## run the tests that depend most on versions of packages
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
+	    $(addprefix tests/,$(QUICK))
+
 test-slow: $(STAMP) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
@@ -85,6 +95,10 @@ types: $(STAMP) ## check types with mypy
 
 wheel: $(STAMP) ## build the wheel and test it in a new environment
 	@$(BIN)/python tests/check_wheel.py
+
+OTHER ?= .venv-other
+exchange: $(STAMP) ## check that files work in OTHER=environment, and its files in .venv
+	@$(BIN)/python tests/check_exchange.py $(BIN)/python $(OTHER)/bin/python
 
 clean: ## remove .venv, the demo, builds and caches
 	rm -rf .venv .venv-* build dist demo saved_models/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
