@@ -145,6 +145,11 @@ def _guarded(main: Main, argv: list[str]) -> int | None:
         drop_output()
         terminal.say("stopped: the output was closed", sys.stderr)
         return 141
+    except ImportError as error:
+        # A library may take Ctrl-C during its imports for an absent package.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
     except app.UsageError as error:
         return _complain(str(error), 2)
     except (ValueError, OSError) as error:

@@ -12,6 +12,7 @@ Other flags of both training tools are passed on by --extra, such as
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 import shlex
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     for tool, arguments in _steps():
         program = [sys.executable, "-m", f"{__package__}.{tool}", *arguments]
         print(f"\n$ {shlex.join(['python', *program[1:]])}", flush=True)
-        if code := subprocess.run(program, check=False).returncode:
+        if code := _run(program):
             print(
                 f"{tool} failed: fix the error above and rerun; finished steps are "
                 f"kept. For other clips or flags give another --name, or remove "
@@ -62,6 +63,19 @@ def main(argv: list[str]) -> int:
             )
             return code
     return 0
+
+
+def _run(program: list[str]) -> int:
+    """Returns the exit code of a program; when this one is stopped, so is that."""
+    with subprocess.Popen(program) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt as error:
+            if not error.args:  # Ctrl-C reaches both.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
+            process.terminate()  # It removes its unfinished files.
+            raise
 
 
 def _check() -> None:

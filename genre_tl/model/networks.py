@@ -254,7 +254,8 @@ def save(network: keras.Model, path: PathLike) -> None:
     # Keras insists on the suffix.
     partial = target.with_name(f"{target.stem}.partial.keras")
     try:
-        portable(network).save(partial)
+        with files.named(target):
+            portable(network).save(partial)
         with files.whole(target) as unfinished:
             _copy_for_older_keras(partial, unfinished)
     finally:

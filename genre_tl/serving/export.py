@@ -10,10 +10,14 @@ A version is a folder `<name>/<version>/`, as TensorFlow Serving expects;
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+import tensorflow as tf
 
 from genre_tl import files
 from genre_tl.serving import checks, model_card, saved_model, warmup
@@ -28,8 +32,12 @@ It raises `ValueError` if a check fails.
 
 def write_saved_model(trained: TrainedModel, folder: pathlib.Path) -> Iterator[str]:
     """Writes and checks a SavedModel, without its card; a `Write`."""
-    saved_model.save(trained, folder)
-    warmup.write(folder)
+    try:
+        saved_model.save(trained, folder)
+        warmup.write(folder)
+    except tf.errors.ResourceExhaustedError as error:  # TensorFlow's for a full disk
+        number = errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(folder)) from error
     yield from checks.run(folder, trained)
 
 

@@ -148,8 +148,10 @@ class Record:
         path = self.folder / "settings.json"
         if path.is_file():
             found = run_folder.read_json(path)
-            start = settings["start"] or found["start"]
-            wanted = {**settings, "start": found["start"] and start}
+            with run_folder.intact(path):
+                there = found["start"]
+            start = settings["start"] or there
+            wanted = {**settings, "start": there and start}
             fixed = {key: found.get(key) for key in wanted}
             run_folder.check_same(self.folder, fixed, wanted, "cross-validation")
             self.settings = found | {"start": start}
@@ -162,7 +164,8 @@ class Record:
         path = self.folder / "folds.jsonl"
         if not path.is_file():
             return []
-        whole, newline, torn = path.read_text("utf-8").rpartition("\n")
+        with run_folder.intact(path):
+            whole, newline, torn = path.read_text("utf-8").rpartition("\n")
         if torn:  # The writer was killed.
             os.truncate(path, len((whole + newline).encode()))
         with run_folder.intact(path):

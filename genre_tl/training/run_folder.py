@@ -43,7 +43,11 @@ Parts = Mapping[str, np.ndarray]
 
 _MONITORS = {"pretrain": "val_macro_auc_roc", "finetune": "val_accuracy"}
 _PACKAGES = ("tensorflow", "keras", "kymatio", "numpy", "scikit-learn")
-_DAMAGE = ValueError, TypeError, EOFError, FileNotFoundError, zipfile.BadZipFile
+_DAMAGE = (
+    *(ValueError, TypeError, LookupError, EOFError),
+    *(FileNotFoundError, zipfile.BadZipFile),
+)
+_FACTS = "kind preset seed data vocabulary command versions metrics".split()
 _ENDS = ("max_epochs", "patience_epochs", "min_delta")  # may change on resuming
 
 
@@ -79,7 +83,9 @@ class Run:
         path = self.folder / "run.json"
         if path.is_file():
             found = read_json(path)
-            check_same(self.folder, _fixed(found), _fixed(identity), "run")
+            with intact(path):
+                fixed = _fixed(found)
+            check_same(self.folder, fixed, _fixed(identity), "run")
             self.record = found if self.is_finished else {**found, **identity}
         else:
             self.record = {**identity, **provenance()}
@@ -258,7 +264,13 @@ def read_run(run_dir: files.PathLike) -> dict[str, Any]:
                 f"{path}: missing, so there is no finished run in {folder}; start or "
                 "resume the training that writes it"
             )
-    return read_json(folder / "run.json")
+    record = read_json(folder / "run.json")
+    if lacking := [name for name in _FACTS if name not in record]:
+        raise ValueError(
+            f"{folder / 'run.json'}: damaged (no {lacking[0]}); remove {folder} and "
+            "start again"
+        )
+    return record
 
 
 def start_facts(start: files.PathLike) -> dict[str, Any]:
@@ -305,7 +317,7 @@ def read_history(run_dir: files.PathLike) -> History:
         return []
     with intact(path):
         rows = list(csv.DictReader(path.read_text("utf-8").splitlines()))
-        if not rows:
+        if not rows or next(iter(rows[0])) != "epoch":
             raise ValueError("no epoch")
         return [{k: float(row[k]) for k in row if k != "epoch"} for row in rows]
 

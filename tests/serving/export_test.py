@@ -237,6 +237,23 @@ def test_a_failed_check_leaves_nothing_behind(quick, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "write", [export.write_saved_model, tflite_and_keras.write_keras]
+)
+def test_an_export_to_a_full_disk_names_the_file_and_leaves_nothing(small_disk, write):
+    network = networks.classifier(PRESET.model, num_paths(), len(LABELS))
+    trained = saved_model.TrainedModel(network, FRONTEND, LABELS)
+    (small_disk / "ballast").write_bytes(bytes(13 * 4096))
+    with pytest.raises(OSError, match="No space left") as error:
+        export.export(trained, small_disk / "x", card={}, write=write)
+    assert str(error.value.filename).startswith(f"{small_disk}/x/1")
+    assert os.listdir(small_disk / "x") == []
+    with pytest.raises(OSError, match="No space left") as error:
+        networks.save(network, small_disk / "model.keras")
+    assert error.value.filename == str(small_disk / "model.keras")
+    assert sorted(os.listdir(small_disk)) == ["ballast", "x"]
+
+
+@pytest.mark.parametrize(
     "label", ["a", "", " ", "b\nc", "b\x1b[31m", "b\x00", "b\u2028c", "\udcff"]
 )
 def test_labels_that_do_not_fit_are_refused_before_the_work(quick, tmp_path, label):

@@ -47,6 +47,11 @@ def main(argv):
     if action == "warn":
         logging.info("3 clips")
         logging.warning("1 clip is empty")
+    if action == "import":
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise ImportError("install optree")
     if action == "escape":
         terminal.say("  failed: \\033[31m.wav")
         logging.warning("%s is empty", "a\\nerror: \\033]0;b\\007")
@@ -62,7 +67,7 @@ if __name__ == "__main__":
     cli()
 '''
 ACTIONS = ["return", "value", "absent", "bug", "wait", "write", "keras", "warn", "name"]
-ACTIONS += ["escape"]
+ACTIONS += ["escape", "import"]
 
 
 @pytest.fixture
@@ -105,7 +110,7 @@ def test_help_has_the_docstring_and_the_flags_with_type_and_default(run):
     assert code == 0 and not err
     assert out.startswith("Does what the test says.\n\nExample:\n  probe --out")
     for text in (
-        "--action: <return|value|absent|bug|wait|write|keras|warn|name|escape>: What",
+        "--action: <return|value|absent|bug|wait|write|keras|warn|name|escape|",
         "--output_dir: (required) Folder to fill.",
         "--num_epochs: Passes.\n    (default: '3')\n    (a positive integer)\n\n",
         "--[no]fast: Hurry.\n    (default: 'true')",
@@ -211,6 +216,11 @@ def test_a_signal_is_one_word_and_an_exit_code(start, number, code, message):
 def test_an_interrupt_while_a_tool_imports_is_one_word(run):
     code, _, err = run(code="import tools\nraise KeyboardInterrupt")
     assert (code, err) == (-signal.SIGINT, "interrupted\n")
+
+
+def test_an_interrupt_that_a_library_takes_for_an_absent_package_is_one_word(run):
+    code, _, err = run("--output_dir=x", "--action=import")
+    assert (code, err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

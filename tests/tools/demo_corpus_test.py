@@ -111,6 +111,13 @@ def test_a_failed_call_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "a").iterdir()) == []
 
 
+def test_a_full_disk_is_named(small_disk):
+    with pytest.raises(OSError, match="No space left") as error:
+        builder.write(small_disk / "corpus", **CORPUS)
+    assert error.value.filename.startswith(f"{small_disk}/corpus.part/tagged/")
+    assert list(small_disk.iterdir()) == []
+
+
 def test_the_manifest_states_the_parameters(demo):
     manifest = json.loads((demo / "corpus.json").read_text())
     assert manifest.items() >= CORPUS.items()

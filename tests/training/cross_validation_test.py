@@ -228,10 +228,18 @@ def test_folds_with_other_test_clips_are_not_continued(tmp_path):
         _run(tmp_path, "random", plan=ONCE)
 
 
-@pytest.mark.parametrize("name", ["settings.json", "folds.jsonl"])
-def test_a_damaged_file_is_named_with_a_remedy(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("settings.json", b"[1\n"),
+        ("settings.json", b"{}"),
+        ("folds.jsonl", b"[1\n"),
+        ("folds.jsonl", b"\xff\n"),
+    ],
+)
+def test_a_damaged_file_is_named_with_a_remedy(tmp_path, name, content):
     _run(tmp_path, "svm", plan=ONCE)
-    (tmp_path / name).write_text("[1\n")
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}: damaged .*remove"):
         _run(tmp_path, "svm", plan=ONCE)
 

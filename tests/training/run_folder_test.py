@@ -166,11 +166,19 @@ def test_a_damaged_checkpoint_is_named_with_a_remedy(interrupted, size):
 
 
 @pytest.mark.parametrize("name", ["run.json", "history.csv"])
-@pytest.mark.parametrize("content", ["", "epoch,loss\n1,x", "[1"])
+@pytest.mark.parametrize("content", ["", "epoch,loss\n1,x", "[1", "{}", "dpoch\n1"])
 def test_damaged_files_are_named_with_a_remedy(interrupted, name, content):
     (interrupted / name).write_text(content)
     with pytest.raises(ValueError, match=rf"{name}: damaged .*; remove "):
         runs.pretrained(interrupted)
+
+
+def test_a_record_of_a_finished_run_that_lacks_a_fact_is_named(pretrained, tmp_path):
+    folder = shutil.copytree(pretrained[0], tmp_path / "run")
+    path = folder / "run.json"
+    path.write_text(path.read_text().replace('"vocabulary"', '"vocabulasy"'))
+    with pytest.raises(ValueError, match=r"run\.json: damaged \(no vocabulary"):
+        run_folder.read_run(folder)
 
 
 def test_a_run_that_has_not_finished_is_named(interrupted):

@@ -7,6 +7,7 @@ styles. Its tags, such as instruments, tempo and style, help to tell the genres 
 from __future__ import annotations
 
 import collections
+import io
 import json
 import pathlib
 
@@ -118,7 +119,10 @@ def _write_genres(root: pathlib.Path, count: int, secs: float, seed: int) -> Non
 
 def _write_wav(path: pathlib.Path, waveform: np.ndarray, rate_hz: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, waveform, rate_hz, subtype="PCM_16")
+    content = io.BytesIO()  # soundfile does not say that a disk is full.
+    soundfile.write(content, waveform, rate_hz, subtype="PCM_16", format="WAV")
+    with files.named(path):
+        path.write_bytes(content.getvalue())
 
 
 def _compose(genre: str, borrowed: float, rng: np.random.Generator) -> synthesis.Piece:
