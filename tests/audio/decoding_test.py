@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import pathlib
+import re
 import struct
 import sys
 import zlib
@@ -355,6 +356,21 @@ def test_whole_files_of_known_kinds_go_through_tensorflow_io(paths, monkeypatch)
     ]
     for clip in decoding.read([paths[name] for name in names], use_tfio=True):
         assert not clip.error, clip.path
+
+
+def test_the_documented_pipeline_decodes_with_tensorflow_io(tmp_path, root):
+    needs_tensorflow_io()
+    time = np.arange(3 * 44_100) / 44_100
+    chirp = 0.4 * np.sin(2 * np.pi * 440 * time * (1 + time / 9))
+    path = str(tmp_path / "chirp.mp3")
+    soundfile.write(path, np.stack([chirp, chirp / 2], axis=1), 44_100)
+    text = (root / "docs/audio.md").read_text(encoding="utf8")
+    (pipeline,) = re.findall(r"```python\n(import.*?tfio.*?)```", text, re.DOTALL)
+    values = {"paths": [path]}
+    exec(pipeline, values)
+    (found,) = values["clips"].as_numpy_iterator()
+    (clip,) = decoding.read([path])
+    np.testing.assert_allclose(found, clip.waveform, atol=1e-5)
 
 
 def test_without_tensorflow_io_every_file_is_read_by_the_other_decoders(
