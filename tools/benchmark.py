@@ -3,13 +3,15 @@
     python -m tools.benchmark --what=scattering
     python -m tools.benchmark --what=training
     python -m tools.benchmark --what=serving --model=saved_models/genres
+    python -m tools.benchmark --what=requests --model=saved_models/genres
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
     python -m tools.benchmark --what=accuracy song.mp3
 
 Prints Markdown tables. docs/benchmarks.md has those of one machine, and names the
 peers.
-`accuracy` compares the scattering layer with kymatio in double precision and draws the
-error. Run nothing else meanwhile.
+`requests` measures those that cost a server most, up to 1 MB. `accuracy` compares the
+scattering layer with kymatio in double precision and draws the error. Run nothing else
+meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from . import command
 
 FLAGS = flags.FLAGS
 
-_WHAT = ["scattering", "training", "serving", "predict", "accuracy"]
+_WHAT = ["scattering", "training", "serving", "requests", "predict", "accuracy"]
 flags.DEFINE_enum("what", None, _WHAT, "What to measure.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> None:
     if what == "accuracy" and len(inputs) != 1:
         raise app.UsageError("--what=accuracy takes one recording")
     # Everything below loads TensorFlow; --help does not.
-    from .benchmarks import files, scattering, serving, timing, training
+    from .benchmarks import files, requests, scattering, serving, timing, training
 
     if what == "accuracy":
         return scattering.accuracy(inputs[0], FLAGS.output_dir)
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> None:
         training.speed(FLAGS.repeats)
     elif what == "serving":
         serving.speed(FLAGS.model, FLAGS.repeats)
+    elif what == "requests":
+        requests.worst(FLAGS.model)
     else:
         files.speed(FLAGS.model, inputs, FLAGS.max_files)
 

@@ -35,6 +35,9 @@ flags.DEFINE_boolean(
 common_flags.define_path(
     "facts", None, "JSON of facts for the model card, such as sources and licences."
 )
+common_flags.define_path(
+    "cross_validation", None, "Its folder; the model card states the accuracy."
+)
 flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
 
@@ -58,7 +61,7 @@ def main(argv: list[str]) -> None:
     if not FLAGS.force and newest and _holds(newest, digest):
         print(f"{model_file}: already exported as {newest}; --force exports again")
         return
-    card = model_card.from_run(record, FLAGS.name, digest) | _facts()
+    card = model_card.from_run(record, FLAGS.name, digest) | _validation() | _facts()
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
     frontend = params.Preset.from_dict(record["preset"]).frontend
     network = networks.load(model_file)
@@ -93,6 +96,17 @@ def _holds(version: pathlib.Path, digest: str) -> bool:
         reason = str(error).partition(";")[0]
         logging.warning("%s; the next version will replace it", reason)
         return False
+
+
+def _validation() -> dict[str, Any]:
+    """Returns the accuracy of --cross_validation."""
+    if not FLAGS.cross_validation:
+        return {}
+    from genre_tl.training import run_folder
+
+    report = run_folder.read_json(pathlib.Path(FLAGS.cross_validation, "report.json"))
+    results = next(iter(report["models"].values()))
+    return {"cross_validation": results["accuracy"] | {"text": results["in_words"]}}
 
 
 def _facts() -> dict[str, Any]:

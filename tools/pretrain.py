@@ -96,7 +96,7 @@ def _table() -> datasets.Dataset:
     else:
         table = magnatagatune.load(FLAGS.data_dir, FLAGS.num_tags)
     pretrain.check_tags(table)
-    least = 0 if table.name == "magnatagatune" else _MIN_CLIPS
+    least = 0 if table.name in ("magnatagatune", "demo") else _MIN_CLIPS
     table = table.common_tags(least if FLAGS.min_clips is None else FLAGS.min_clips)
     vectors = FLAGS.target_vectors
     return tables.load_vectors(vectors, table) if vectors else table

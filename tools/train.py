@@ -13,6 +13,7 @@ Other flags of both training tools are passed on by --extra, such as
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import re
 import shlex
@@ -23,7 +24,7 @@ from absl import flags
 
 from genre_tl import starter
 
-from . import command, common_flags, data_flags, frontend_flags
+from . import command, common_flags, data_flags, frontend_flags, terminal
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -62,6 +63,11 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return code
+    if FLAGS.folds:
+        report = pathlib.Path(f"{_run_dir()}{_REPORT}")
+        results = json.loads((report / "report.json").read_text("utf-8"))
+        text = next(iter(results["models"].values()))["in_words"]
+        terminal.say(f"\n{text}.\nreport: {report / 'report.md'}")
     return 0
 
 
@@ -137,6 +143,8 @@ def _steps() -> list[tuple[str, list[str]]]:
         steps.append(("cross_validate", [*training, *arguments]))
     steps.append(("finetune", [*training, "--split=none", final]))
     export = [final, *_given("name", "saved_models_dir")]
+    if FLAGS.folds:
+        export.append(f"--cross_validation={_run_dir()}{_REPORT}")
     return [*steps, ("export", export)]
 
 

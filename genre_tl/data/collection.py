@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 
 from genre_tl.data import datasets, genre_folders, gtzan, magnatagatune
+
+DEMO_MANIFEST = "corpus.json"
+"""File beside the parts of the demo corpus, which are laid out as other collections."""
 
 
 def load(kind: str, root: str | os.PathLike[str]) -> datasets.Dataset:
@@ -22,4 +26,7 @@ def load(kind: str, root: str | os.PathLike[str]) -> datasets.Dataset:
         kind = "gtzan" if gtzan.is_in(pathlib.Path(root)) else "folder"
         if magnatagatune.find_table(pathlib.Path(root), magnatagatune.ANNOTATIONS):
             kind = "magnatagatune"
-    return loaders[kind].load(root)
+    table = loaders[kind].load(root)
+    folders = pathlib.Path(root), pathlib.Path(root).parent
+    is_demo = any((folder / DEMO_MANIFEST).is_file() for folder in folders)
+    return dataclasses.replace(table, name="demo") if is_demo else table

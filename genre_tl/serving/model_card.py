@@ -28,6 +28,7 @@ _LICENCES = {
     "Magnatune): attribution, no commercial use, share alike.",
     "gtzan": "GTZAN: excerpts of published recordings without a licence; use in "
     "research is customary.",
+    "demo": "Demo corpus, synthesised by this program: no rights of others.",
 }
 _UNKNOWN_LICENCE = "That of the collection, unknown to this program."
 _LIMITS = (
@@ -85,8 +86,10 @@ def _without_folders(argument: str) -> str:
 
 
 def _data(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the number of clips in place of their list."""
-    return {x: len(y) if isinstance(y, list) else y for x, y in facts.items()}
+    """Returns the number of clips in place of their list; names digests as such."""
+    digests = {x: f"{x}_sha256" for x in ("labels", "audio")}
+    counts = ((x, len(y) if isinstance(y, list) else y) for x, y in facts.items())
+    return {digests.get(x, x): y for x, y in counts}
 
 
 def write(folder: pathlib.Path, card: Mapping[str, Any]) -> None:
@@ -123,9 +126,13 @@ def _lines(value: Any, indent: str = "") -> Iterator[str]:
     """Yields the lines of a value in Markdown: a nested list, or text."""
     if isinstance(value, Mapping):
         for name, part in value.items():
-            is_nested = isinstance(part, Mapping)
+            is_table = isinstance(part, list) and any(isinstance(x, list) for x in part)
+            is_nested = isinstance(part, Mapping) or is_table
             yield f"{indent}- {_title(name)}:{'' if is_nested else ' ' + _text(part)}"
-            yield from _lines(part, f"{indent}  ") if is_nested else ()
+            if is_table:  # a confusion matrix: a line for each true genre
+                yield from ("", *(f"{indent}      {_row(x)}" for x in part), "")
+            elif is_nested:
+                yield from _lines(part, f"{indent}  ")
     elif isinstance(value, list) and any(" " in str(part) for part in value):
         yield from (f"{indent}- {part}" for part in value)
     else:
@@ -136,6 +143,10 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _row(numbers: list[Any]) -> str:
+    return " ".join(f"{number:5}" for number in numbers)
 
 
 def _title(name: str) -> str:

@@ -62,3 +62,21 @@ def test_a_name_that_is_no_valid_text_comes_through(tmp_path):
     assert json.loads(text).items() >= card.items() and "müsik" in text
     markdown = (tmp_path / model_card.PATH).with_suffix(".md")
     assert r"\udcffmüsik" in markdown.read_text("utf-8")
+
+
+def test_a_confusion_matrix_has_a_line_for_each_genre_and_digests_are_named(tmp_path):
+    record = RECORD | {
+        "command": "x",
+        "data": {
+            "name": "demo",
+            "labels": "0a1b",
+            "audio": "2c3d",
+            "train": ["a", "b"],
+        },
+        "metrics": {"test": {"accuracy": 0.5, "confusion": [[10, 0], [3, 7]]}},
+    }
+    model_card.write(tmp_path, model_card.from_run(record, "x", ""))
+    text = (tmp_path / model_card.PATH).with_suffix(".md").read_text("utf-8")
+    assert "        10     0\n" in text and "         3     7\n" in text
+    assert "- Labels sha256: 0a1b\n" in text and "- Train: 2\n" in text
+    assert "synthesised by this program" in text and "GTZAN" not in text

@@ -10,6 +10,7 @@ import soundfile
 from support import starter_tree
 
 from genre_tl import serving
+from genre_tl.serving import model_card
 
 RATE_HZ = 8_000
 NUM_CLIPS = 12
@@ -77,6 +78,13 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
     assert "skipped: tone/cover.jpg: unsupported format .jpg" in trained.stdout
     report = (folder / "runs/mine_cross_validation/report.md").read_text()
     assert "accuracy" in report
+    *_, in_words, where = trained.stdout.splitlines()
+    assert in_words.startswith("About ") and "of 10 right" in in_words
+    assert where.startswith("report: ") and where.endswith(
+        "_cross_validation/report.md"
+    )
+    card = model_card.read(folder / "saved_models/mine/1")
+    assert f"{card['cross_validation']['text']}." == in_words
     assert (folder / "saved_models/mine/1/saved_model.pb").is_file()
 
 

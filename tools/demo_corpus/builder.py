@@ -15,13 +15,13 @@ import numpy as np
 import soundfile
 
 from genre_tl import files, params
-from genre_tl.data import gtzan, magnatagatune
+from genre_tl.data import collection, gtzan, magnatagatune
 
 from . import synthesis
 
 _GENRE_RATE_HZ = 22_050  # That of GTZAN.
 _RECIPE = 4  # Increase it whenever the sound changes.
-_MANIFEST = "corpus.json"
+_MANIFEST = collection.DEMO_MANIFEST
 # A range of tempo, and the choices for each part, separated by commas.
 _Style = collections.namedtuple("_Style", "bpm groove bass rhythm chords lead harmony")
 _PARTS = _Style._fields[1:]
