@@ -1,7 +1,9 @@
 """Atomic writes, and the lock between processes."""
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -134,3 +136,66 @@ def test_a_lock_file_that_its_holder_removed_is_made_again(tmp_path, monkeypatch
     with files.lock(tmp_path / "a"):
         assert (tmp_path / "a.lock").exists()
     assert len(opened) == 2
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A folder on a device of its own, and a function that cuts the power."""
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    image.write_bytes(bytes(2**24))
+    folder.mkdir()
+    make = ["mkfs.ext4", "-q", "-F", str(image)]
+    mount = ["mount", "-o", "loop"]
+    if (
+        os.geteuid()
+        or not shutil.which("mkfs.ext4")
+        or subprocess.run(make, capture_output=True).returncode
+        or subprocess.run([*mount, image, folder], capture_output=True).returncode
+    ):
+        pytest.skip("NOT RUN WITHOUT POWER: only root may mount a device")
+
+    @contextlib.contextmanager
+    def after_power_loss():
+        """Mounts what is on the device at this moment, without its cache."""
+        copy, found = tmp_path / "copy", tmp_path / "found"
+        shutil.copyfile(image, copy)
+        found.mkdir()
+        subprocess.run([*mount, copy, found], check=True)
+        yield found
+        subprocess.run(["umount", found], check=True)
+        found.rmdir()
+
+    yield folder, after_power_loss
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_after_a_power_loss_what_was_written_is_whole(disk):
+    folder, after_power_loss = disk
+    (folder / "run").mkdir()
+    for epoch in range(1, 4):  # as a run writes its epochs
+        with files.whole(folder / "run" / f"{epoch}.npz") as path:
+            path.write_bytes(bytes([epoch]) * 300_000)
+        with after_power_loss() as found:
+            done = found / "run" / "history.json"
+            before = json.loads(done.read_text()) if done.exists() else 0
+            assert before == epoch - 1
+            if before:
+                content = (found / "run" / f"{before}.npz").read_bytes()
+                assert content == bytes([before]) * 300_000
+        files.write_json(folder / "run" / "history.json", epoch)
+        (folder / "run" / f"{epoch - 1}.npz").unlink(missing_ok=True)
+        with after_power_loss() as found:
+            assert json.loads((found / "run" / "history.json").read_text()) == epoch
+            content = (found / "run" / f"{epoch}.npz").read_bytes()
+            assert content == bytes([epoch]) * 300_000
+
+
+def test_after_a_power_loss_a_folder_is_whole_or_absent(disk):
+    folder, after_power_loss = disk
+    with files.whole_folder(folder / "1") as unfinished:
+        (unfinished / "variables").mkdir()
+        (unfinished / "variables" / "a").write_bytes(b"x" * 300_000)
+        with after_power_loss() as found:
+            assert not (found / "1").exists()
+    with after_power_loss() as found:
+        assert (found / "1" / "variables" / "a").read_bytes() == b"x" * 300_000

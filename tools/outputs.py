@@ -41,8 +41,8 @@ class Writer:
 
     def head(self) -> str:
         """Returns the text before the first result."""
-        columns = ["path", "best", "note", "error", *self.labels]
-        return csv_row(columns) if self.kind == "csv" else ""
+        columns = ("path", "best", "note", "error")
+        return csv_head(columns, self.labels) if self.kind == "csv" else ""
 
     def text(self, result: predictor.Result) -> str:
         """Returns a result as text; "" for a failed file in text and charts."""
@@ -84,6 +84,12 @@ class Writer:
         width = max(shutil.get_terminal_size().columns - 1, 40)
         bars = text_chart.bar_chart(scores, labels, width, ascii_only=self.ascii_only)
         return f"{path}{note}\n{bars}\n\n"
+
+
+def csv_head(columns: Sequence[str], labels: Sequence[str]) -> str:
+    """Returns the first line of a CSV; labels named as a column get another name."""
+    names = [f"label {label}" if label in columns else label for label in labels]
+    return csv_row([*columns, *names])
 
 
 def csv_row(cells: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ resume; the result is identical to an uninterrupted run.
 
 from __future__ import annotations
 
+import codecs
 import collections
 import dataclasses
 import errno
@@ -59,6 +60,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
+flags.DEFINE_boolean(
+    "bom", False, "Begin --output with a byte order mark, for a CSV that Excel opens."
+)
 flags.DEFINE_boolean("null", False, "The list of `-` is separated by NUL characters.")
 common_flags.define_path("embeddings", None, "NPZ of `ids` (paths) and `vectors`.")
 common_flags.define_path(
@@ -112,6 +116,8 @@ def _check_flags() -> None:
             reason = f"--format={FLAGS.format} contradicts --output={FLAGS.output}"
             raise app.UsageError(reason)
         FLAGS["format"].value = kind
+    if FLAGS.bom and not FLAGS.output:
+        raise app.UsageError("--bom is for --output")
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError(f"--chart needs text, not {FLAGS.format}")
 
@@ -127,8 +133,7 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
     """Yields the names on the command line, with `-` and patterns expanded."""
     for name in map(os.path.expanduser, names):
         if name == "-":
-            lines = sys.stdin.buffer.read().split(b"\0" if FLAGS.null else b"\n")
-            yield from (os.fsdecode(line) for line in lines if line)
+            yield from map(os.fsdecode, _lines(sys.stdin.buffer.read()))
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:
@@ -136,6 +141,14 @@ def _listed(names: Iterable[str]) -> Iterator[str]:
             yield from found
         else:
             yield name
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Returns the names of a list, which Windows may have written."""
+    if FLAGS.null:
+        return [name for name in data.split(b"\0") if name]
+    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    return [name for line in lines if (name := line.removesuffix(b"\r"))]
 
 
 def _files(names: Iterable[str]) -> Iterator[str]:
@@ -167,11 +180,11 @@ def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:
     from genre_tl.serving import model_card
 
     sums = (model.folder / model_card.SUMS).read_bytes()
-    names = "format top_k threshold max_secs chart output embeddings taggram".split()
+    names = "format top_k threshold max_secs chart bom output embeddings taggram"
     return {
         "model": hashlib.sha256(sums).hexdigest(),
         "list of files": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
-        **{f"--{name}": FLAGS[name].value for name in names},
+        **{f"--{name}": FLAGS[name].value for name in names.split()},
     }
 
 
@@ -261,6 +274,7 @@ def _write_outputs(head: str, usable: Sequence[str], chunks: outputs.Chunks) -> 
     if FLAGS.output:
         target = os.path.realpath(FLAGS.output)
         with files.whole(target) as path, open(path, "wb") as file:
+            file.write(codecs.BOM_UTF8 if FLAGS.bom else b"")
             file.write(head.encode("utf-8", "backslashreplace"))
             file.writelines(chunk["text"].tobytes() for chunk in chunks)
     if not FLAGS.embeddings:
@@ -286,10 +300,11 @@ def _write_taggram(result: predictor.Result, labels: Sequence[str], base: str) -
     name = os.path.relpath(os.path.abspath(result.path), base)
     target = os.path.join(FLAGS.taggram, name)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    rows = [["secs", *labels]]
+    lines = [outputs.csv_head(["secs"], labels)]
     for secs, row in zip(times, scores, strict=True):
-        rows.append([f"{secs:.3f}", *(f"{score:.6f}" for score in row)])
-    files.write_text(f"{target}.csv", "".join(map(outputs.csv_row, rows)))
+        numbers = [f"{secs:.3f}", *(f"{score:.6f}" for score in row)]
+        lines.append(outputs.csv_row(numbers))
+    files.write_text(f"{target}.csv", "".join(lines))
     title = terminal.printable(os.path.basename(result.path))
     if len(times):
         plots.taggram(times, scores, labels, f"{target}.png", title=title)

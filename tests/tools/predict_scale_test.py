@@ -72,6 +72,8 @@ def test_lists_come_from_the_standard_input_by_lines_or_nul(run, music):
     lines = os.fsencode("\n".join(names))
     assert paths_of(run("--format=json", "-", stdin=lines)[1]) == names
     assert paths_of(run("--format=json", "-", stdin=lines + b"\n")[1]) == names
+    windows = b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n") + b"\r\n"
+    assert paths_of(run("--format=json", "-", stdin=windows)[1]) == names
     nul = os.fsencode("\0".join(names))
     assert paths_of(run("--format=json", "--null", "-", stdin=nul)[1]) == names
     both = run("--format=json", music / "b" / "01.wav", "-", stdin=lines)[1]
@@ -435,6 +437,20 @@ def test_an_output_that_is_a_link_is_written_through(run, music, tmp_path):
 def test_a_silent_file_has_a_note(run, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(900), loudness.RATE)
     assert "(no sound: the scores mean nothing)" in run(tmp_path / "a.wav")[1]
+
+
+def test_labels_named_as_a_column_get_another_name():
+    writer = outputs.Writer("csv", ["path", "rock", "error"])
+    expected = "path,best,note,error,label path,rock,label error\n"
+    assert writer.head() == expected
+    assert outputs.csv_head(["secs"], ["secs", "a"]) == "secs,label secs,a\n"
+
+
+def test_a_csv_for_excel_begins_with_a_byte_order_mark(run, music, tmp_path):
+    path = tmp_path / "s.csv"
+    run("--bom", f"--output={path}", music)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfpath,best,")
+    assert run("--bom", music)[0] == 2
 
 
 def test_csv_has_no_formulas_and_a_terminal_no_escapes(run, tmp_path, monkeypatch):
