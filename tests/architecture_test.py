@@ -22,7 +22,8 @@ ORDER = re.findall(r"^  (\w+)  +\w", genre_tl.__doc__, re.MULTILINE)
 INSIDE = {
     "data": "audio_files datasets tables genre_folders gtzan magnatagatune collection "
     "splits",
-    "audio": "ffmpeg libsndfile tensorflow_io_decoder resampling decoding wav_graph",
+    "audio": "mp3 ffmpeg libsndfile tensorflow_io_decoder resampling decoding "
+    "wav_graph",
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering feature_store extraction pipeline waveforms",
     "model": "gru networks transfer",

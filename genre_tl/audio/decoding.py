@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -15,7 +16,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 
 from genre_tl import params
-from genre_tl.audio import ffmpeg, libsndfile, resampling, tensorflow_io_decoder
+from genre_tl.audio import ffmpeg, libsndfile, mp3, resampling, tensorflow_io_decoder
 
 _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 
@@ -131,7 +132,8 @@ def _pieces(
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
-    return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+    # Faster than `mean` over an axis of length 2.
+    return sum(block.T) / block.shape[1] if block.shape[1] > 1 else block[:, 0]
 
 
 def _peak(waveform: np.ndarray) -> float:
@@ -154,11 +156,13 @@ def _open(path: str) -> Iterator[_Source]:
 
 def _source(file: BinaryIO) -> _Source:
     """Opens a file with the decoder for its content, or else with the other one."""
-    decoders: list[Callable[[BinaryIO], _Source]] = [libsndfile.Source, ffmpeg.Source]
     first_bytes = os.pread(file.fileno(), 4, 0)
     if not first_bytes:
         raise ValueError("empty file")
-    if first_bytes not in libsndfile.FIRST_BYTES:
+    is_mp3 = mp3.is_plain(file)
+    decoders: list[Callable[[BinaryIO], _Source]]
+    decoders = [functools.partial(libsndfile.Source, is_mp3=is_mp3), ffmpeg.Source]
+    if not is_mp3 and first_bytes not in libsndfile.FIRST_BYTES:
         decoders.reverse()
     try:
         return decoders[0](file)
