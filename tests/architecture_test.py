@@ -22,7 +22,8 @@ ORDER = re.findall(r"^  (\w+)  +\w", genre_tl.__doc__, re.MULTILINE)
 INSIDE = {
     "data": "audio_files datasets joining tables genre_folders gtzan magnatagatune "
     "collection splits",
-    "audio": "ffmpeg libsndfile tensorflow_io_decoder resampling decoding wav_graph",
+    "audio": "ffmpeg mp3 libsndfile tensorflow_io_decoder resampling decoding "
+    "wav_graph",
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering augmentation feature_store extraction "
     "pipeline waveforms",

@@ -1,4 +1,4 @@
-"""Measures speed and accuracy on this machine, compared with others in the same run.
+"""Measures speed and accuracy on this machine, beside other programs where it can.
 
     python -m tools.benchmark --what=scattering
     python -m tools.benchmark --what=training
@@ -7,11 +7,9 @@
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
     python -m tools.benchmark --what=accuracy song.mp3
 
-Prints Markdown tables. docs/benchmarks.md has those of one machine, and names the
-peers.
-`requests` measures those that cost a server most, up to 1 MB. `accuracy` compares the
-scattering layer with kymatio in double precision and draws the error. Run nothing else
-meanwhile.
+Prints Markdown tables; docs/benchmarks.md has those of one machine. `requests` measures
+those that cost a server most, up to 1 MB. `accuracy` compares with kymatio in double
+precision and draws the error. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ _WHAT = ["scattering", "training", "serving", "requests", "predict", "accuracy"]
 flags.DEFINE_enum("what", None, _WHAT, "What to measure.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
-flags.DEFINE_integer("max_files", None, "Most files for `predict`.", lower_bound=1)
 flags.DEFINE_string("output_dir", ".", "Folder for the picture of `accuracy`.")
 
 
@@ -51,7 +48,7 @@ def main(argv: list[str]) -> None:
     elif what == "requests":
         requests.worst(FLAGS.model)
     else:
-        files.speed(FLAGS.model, inputs, FLAGS.max_files)
+        files.speed(FLAGS.model, inputs)
 
 
 def cli() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import mmap
@@ -16,7 +17,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 
 from genre_tl import params
-from genre_tl.audio import ffmpeg, libsndfile, resampling, tensorflow_io_decoder
+from genre_tl.audio import ffmpeg, libsndfile, mp3, resampling, tensorflow_io_decoder
 
 _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 
@@ -133,7 +134,8 @@ def _pieces(
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
-    return block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+    # Faster than `mean` over an axis of length 2.
+    return sum(block.T) / block.shape[1] if block.shape[1] > 1 else block[:, 0]
 
 
 def _peak(waveform: np.ndarray) -> float:
@@ -164,11 +166,14 @@ def _is_joined_flac(file: BinaryIO, first_bytes: bytes) -> bool:
 
 def _source(file: BinaryIO) -> _Source:
     """Opens a file with the decoder for its content, or else with the other one."""
-    decoders: list[Callable[[BinaryIO], _Source]] = [libsndfile.Source, ffmpeg.Source]
     first_bytes = ffmpeg.read_at(file, 0, 4)
     if not first_bytes:
         raise ValueError("empty file")
-    if first_bytes not in libsndfile.FIRST_BYTES or _is_joined_flac(file, first_bytes):
+    is_mp3 = mp3.is_plain(file)
+    is_known = is_mp3 or first_bytes in libsndfile.FIRST_BYTES
+    decoders: list[Callable[[BinaryIO], _Source]]
+    decoders = [functools.partial(libsndfile.Source, is_mp3=is_mp3), ffmpeg.Source]
+    if not is_known or _is_joined_flac(file, first_bytes):
         decoders.reverse()
     try:
         return decoders[0](file)

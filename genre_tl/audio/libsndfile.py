@@ -37,12 +37,13 @@ class _Sound(soundfile.SoundFile):
 class Source:
     """An audio file, open for reading at its beginning; see `ffmpeg.Source`."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, is_mp3: bool = False) -> None:
         try:
             self._sound = _Sound(file.fileno(), closefd=False)
         except soundfile.LibsndfileError as error:
             raise _readable(error) from error
-        if self._sound.subtype.startswith("MPEG"):  # It would write to stderr.
+        self.codec, self.num_samples = self._sound.subtype, self._sound.frames
+        if self.codec.startswith("MPEG") and not is_mp3:  # It would write to stderr.
             raise ValueError(_NOT_RECOGNISED)
         self.rate_hz = self._sound.samplerate
         self._num_read, self._is_cut_off = 0, False

@@ -21,11 +21,8 @@ def blocks(
     """Returns the float32 `[samples, channels]` of an open file in one block.
 
     Returns nothing if tensorflow-io cannot decode the file, or if not all of it is
-    wanted. The length must be the one that FFmpeg finds: tensorflow-io returns neither
-    a sample rate nor a dependable length.
+    wanted. It returns no sample rate and no dependable length: `source` has both.
     """
-    if isinstance(source, libsndfile.Source):
-        return []
     decoder, num_samples = _decoders().get(source.codec), source.num_samples
     is_sane = 0 < num_samples < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
     if not decoder or not is_sane or num_samples > max_secs * source.rate_hz:
@@ -50,4 +47,5 @@ def _decoders() -> Mapping[str, Callable[[tf.Tensor], tf.Tensor]]:
     except (ImportError, NotImplementedError, AttributeError, tf.errors.OpError):
         return {}
     # No FLAC: the op never returns if the stream ends before its stated length.
-    return {"mp3float": audio.decode_mp3, "vorbis": audio.decode_vorbis}
+    mp3 = dict.fromkeys(("mp3float", "MPEG_LAYER_III"), audio.decode_mp3)
+    return {**mp3, "vorbis": audio.decode_vorbis}

@@ -20,7 +20,13 @@ import soxr
 import tensorflow as tf
 
 from genre_tl import audio, params
-from genre_tl.audio import decoding, ffmpeg, resampling, tensorflow_io_decoder
+from genre_tl.audio import (
+    decoding,
+    ffmpeg,
+    libsndfile,
+    resampling,
+    tensorflow_io_decoder,
+)
 from genre_tl.data import audio_files
 from tests.support import sounds
 from tests.support.sounds import encode, encode_mp3, music, without_tag, written
@@ -346,9 +352,10 @@ def test_whole_files_of_known_kinds_go_through_tensorflow_io(paths, monkeypatch)
     needs_tensorflow_io()
 
     def refuse(*args, **kwargs):
-        raise ValueError("read by FFmpeg")
+        raise ValueError("read by another decoder")
 
     monkeypatch.setattr(ffmpeg.Source, "blocks", refuse)
+    monkeypatch.setattr(libsndfile.Source, "blocks", refuse)
     names = [
         "VORBIS_44100_2.ogg",
         "16000_1.mp3",
@@ -520,7 +527,8 @@ def test_samples_on_the_scale_of_integers_get_a_note(tmp_path):
     [
         ("x.wav", 1, "libsndfile._Sound.read", "could not read the file to its end"),
         ("x.flac", 1, "libsndfile._Sound.read", "could not read the file to its end"),
-        ("x.mp3", 0, "ffmpeg.Source.blocks", os.strerror(errno.EBADF)),
+        ("x.mp3", 1, "libsndfile._Sound.read", "could not read the file to its end"),
+        ("x.ogg", 0, "ffmpeg.Source.blocks", os.strerror(errno.EBADF)),
     ],
 )
 def test_an_error_of_the_system_is_not_taken_for_damage_of_the_file(
