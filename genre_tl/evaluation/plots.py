@@ -105,6 +105,8 @@ def _use_fallback_fonts(fig: figure.Figure) -> None:
     missing = characters - _characters(fonts.findfont(_FONT))
     families = [_FONT]
     for font in fonts.ttflist:
+        if font.name.startswith("Last Resort"):  # boxes for all characters
+            continue
         if missing and (found := missing & _characters(font.fname)):
             missing -= found
             families.append(font.name)

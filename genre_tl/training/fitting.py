@@ -81,6 +81,7 @@ class WholeNetwork:
             steps_per_epoch=pipeline.num_batches(self._rows, size),
             initial_epoch=initial_epoch,
             epochs=epochs,
+            shuffle=False,  # the batches are shuffled
             callbacks=[*_schedule(self.training), _require_finite, *callbacks],
             verbose=0,
         ).history
