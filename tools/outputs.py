@@ -46,7 +46,8 @@ class Writer:
 
     def text(self, result: predictor.Result) -> str:
         """Returns a result as text; "" for a failed file in text and charts."""
-        kept = {} if result.scores is None else self._kept(result.scores)
+        is_scored = result.scores is not None and result.has_sound
+        kept = self._kept(result.scores) if is_scored else {}
         if self.kind == "csv":
             return self._row(result, kept)
         if self.kind == "json":
@@ -57,8 +58,10 @@ class Writer:
             # Escaped, so file names that are not valid text survive.
             return json.dumps(values) + "\n"
         draw = self._chart if self.kind == "chart" else self._line
-        note = f"  ({result.note})" if result.note else ""
-        return "" if result.error else draw(printable(result.path), kept, note)
+        path, note = printable(result.path), f"  ({result.note})" if result.note else ""
+        if result.error or not result.has_sound:
+            return "" if result.error else f"{path}{note}\n"
+        return draw(path, kept, note)
 
     def _kept(self, scores: np.ndarray) -> dict[str, float]:
         """Returns the labels to show with their scores, highest first."""

@@ -137,6 +137,7 @@ class Result:
       embedding: `[units]`; None after an error.
       taggram: scores over time, if requested.
       secs: length of the audio read.
+      has_sound: whether the audio has any; if not, the scores mean nothing.
       note: a warning about a file that was used, or "".
       error: why the file could not be used, or "".
     """
@@ -146,6 +147,7 @@ class Result:
     embedding: np.ndarray | None = None
     taggram: Taggram | None = None
     secs: float = 0.0
+    has_sound: bool = True
     note: str = ""
     error: str = ""
 
@@ -229,13 +231,14 @@ def _combined(file: _File, scored: Sequence[tuple[Any, ...]]) -> Result:
     weights = np.maximum(frames, 1)
     over_time = zip(*(x for x in taggrams if x is not None), strict=True)
     taggram = [np.concatenate(part) for part in over_time]
-    silence = "" if sounding else "no sound: the scores mean nothing"
+    silence = "" if sounding else "no sound"
     return Result(
         clip.path,
         np.average(scores, axis=0, weights=weights).astype(np.float32),
         np.average(vectors, axis=0, weights=weights).astype(np.float32),
         Taggram(*taggram) if taggram else None,
         file.num_samples / params.SAMPLE_RATE_HZ,
+        bool(sounding),
         "; ".join(filter(None, (clip.note, silence))),
     )
 
