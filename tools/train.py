@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         report = pathlib.Path(f"{_run_dir()}{_REPORT}")
         results = json.loads((report / "report.json").read_text("utf-8"))
         text = next(iter(results["models"].values()))["in_words"]
-        terminal.say(f"\n{text}.\nreport: {report / 'report.md'}")
+        terminal.say(f"\n{text[0].upper()}{text[1:]}.\nreport: {report / 'report.md'}")
     return 0
 
 

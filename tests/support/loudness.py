@@ -21,6 +21,7 @@ class Model:
     """Has the methods of `Predictor`."""
 
     labels = ("quiet", "loud")
+    is_tagger = False
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)

@@ -236,7 +236,8 @@ def test_a_closed_pipe_is_no_success_while_work_remains(start):
     process = start("--output_dir=x", "--action=write")
     assert process.stdout.readline() == "line\n"
     process.stdout.close()
-    assert process.stderr.read() == "stopped: the output was closed\n"
+    with process.stderr as stderr:
+        assert stderr.read() == "stopped: the output was closed\n"
     assert process.wait(timeout=60) == 141
 
 

@@ -183,7 +183,8 @@ def test_another_sites_name_is_refused(url):
 
 def test_the_name_without_a_port_is_that_of_port_80(url):
     request = urllib.request.Request(url, headers={"Host": "localhost"})
-    assert b"<html" in urllib.request.urlopen(request).read()
+    with urllib.request.urlopen(request) as answer:
+        assert b"<html" in answer.read()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,8 @@ def test_a_file_that_another_site_posts_is_refused(url, headers):
         urllib.request.urlopen(request)
     ours = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
     request = urllib.request.Request(f"{url}/analyse", b"x", ours)
-    assert "error" in json.load(urllib.request.urlopen(request))
+    with urllib.request.urlopen(request) as answer:
+        assert "error" in json.load(answer)
 
 
 def connected(url, length):

@@ -84,7 +84,7 @@ def test_one_command_goes_from_folders_to_an_export(folder, trained):
         "_cross_validation/report.md"
     )
     card = model_card.read(folder / "saved_models/mine/1")
-    assert f"{card['cross_validation']['text']}." == in_words
+    assert f"{card['cross_validation']['text']}." == in_words.replace("A", "a", 1)
     assert (folder / "saved_models/mine/1/saved_model.pb").is_file()
 
 
