@@ -46,8 +46,8 @@ class Writer:
 
     def text(self, result: predictor.Result) -> str:
         """Returns a result as text; "" for a failed file in text and charts."""
-        is_scored = result.scores is not None and result.has_sound
-        kept = self._kept(result.scores) if is_scored else {}
+        scored = result.scores if result.has_sound else None
+        kept = {} if scored is None else self._kept(scored)
         if self.kind == "csv":
             return self._row(result, kept)
         if self.kind == "json":
@@ -115,7 +115,7 @@ class Chunks:
         self._folder = folder
         self._count = len(list(folder.glob("*.npz")))
 
-    def add(self, **arrays: np.ndarray) -> None:
+    def add(self, **arrays: Any) -> None:
         """Writes the next chunk atomically."""
         content = io.BytesIO()
         np.savez(content, **arrays)

@@ -63,7 +63,8 @@ class Source:
                 if error.code == _SYSTEM_ERROR:
                     raise _readable(error) from error
                 # What was decoded before the error is in `block`.
-                samples = block[: np.flatnonzero(block.any(axis=1)).max(initial=-1) + 1]
+                heard: np.ndarray = np.flatnonzero(block.any(axis=1))
+                samples = block[: heard.max(initial=-1) + 1]
             self._num_read += len(samples)
             self._is_cut_off = len(samples) < size
             yield samples

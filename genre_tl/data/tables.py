@@ -183,7 +183,7 @@ def _soft_tags(
         except ValueError:
             wrong = np.array([not _is_number(cell) for cell in cells])
         if wrong.any():
-            row = int(wrong.argmax())
+            row = int(np.argmax(wrong))
             raise ValueError(
                 f"{table}, line {lines[row]}: {tag} is {cells[row]!r}; a soft tag has "
                 "values from 0 to 1, empty where unknown. Name a column of genres "

@@ -76,7 +76,7 @@ def picture(
     `size` is width and height in inches; `style` overrides matplotlib settings, such as
     `font_size` for "font.size". No display is needed.
     """
-    settings = {name.replace("_", ".", 1): value for name, value in style.items()}
+    settings: dict[Any, Any] = {k.replace("_", ".", 1): v for k, v in style.items()}
     layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.04)
     png = io.BytesIO()
     with matplotlib.rc_context({**_STYLE, **settings}), warnings.catch_warnings():

@@ -141,8 +141,8 @@ def morlet(xi: float, sigma: float, times: np.ndarray, length: int) -> np.ndarra
     samples, not only integers. Its L1 norm is 1 on a circle of `length` samples.
     """
     images = np.arange(-2, 3)
-    correction = np.exp(-0.5 * ((images - xi) / sigma) ** 2).sum()
-    correction /= np.exp(-0.5 * (images / sigma) ** 2).sum()
+    correction = np.sum(np.exp(-0.5 * ((images - xi) / sigma) ** 2))
+    correction /= np.sum(np.exp(-0.5 * (images / sigma) ** 2))
 
     def wavelet(times: np.ndarray) -> np.ndarray:
         envelope = np.exp(-2 * (np.pi * sigma * times) ** 2)
