@@ -4,14 +4,15 @@ import functools
 import json
 import os
 import pathlib
+import queue
 import socket
 import struct
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from support import browser, loudness
 
 from genre_tl import params
 from genre_tl.serving import recording_analysis
-from tools import explore
+from tools import explore_server
 
 ROOT = pathlib.Path(__file__).parents[2]
 RATE = params.SAMPLE_RATE_HZ
@@ -232,29 +233,46 @@ def test_a_length_that_cannot_be_is_refused_unread(url, length, code):
         assert connection.recv(4_096).startswith(f"HTTP/1.0 {code} ".encode())
 
 
-def test_uploads_at_once_are_bounded_and_a_closed_page_frees_its_place(url):
-    held = [connected(url, "Content-Length: 9") for _ in range(explore._MAX_UPLOADS)]
+def test_uploads_at_once_are_bounded_and_analysed_one_at_a_time():
+    begun, may_end = queue.Queue(), threading.Semaphore(0)
 
-    def answered():
-        with urllib.request.urlopen(f"{url}/analyse", b"x") as answer:
-            return json.load(answer)["error"]
+    def analyse(path):
+        begun.put(path)
+        may_end.acquire()
+        return {"secs": 1}
 
-    deadline = time.monotonic() + 60
-    while "busy" not in answered() and time.monotonic() < deadline:
-        pass
-    assert "busy" in answered()
-    for connection in held:
-        connection.close()
-    while "busy" in answered() and time.monotonic() < deadline:
-        pass
-    assert "not audio" in answered()
+    handler = functools.partial(explore_server.Handler, analyse)
+    with explore_server.Server(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://localhost:{server.server_port}/analyse"
+
+        def post(_):
+            with urllib.request.urlopen(address, b"x") as answer:
+                return json.load(answer)
+
+        count = explore_server.MAX_UPLOADS
+        with futures.ThreadPoolExecutor(count) as pool:
+            answers = pool.map(post, range(count))
+            begun.get()
+            while server.uploads.acquire(blocking=False):  # until all have arrived
+                server.uploads.release()
+            assert "busy" in post(0)["error"]
+            assert begun.empty()
+            for _ in range(count):
+                may_end.release()
+            assert list(answers) == [{"secs": 1}] * count
+        may_end.release()
+        assert post(0) == {"secs": 1}
+        server.shutdown()
 
 
 def test_idle_connections_end_and_a_closed_one_prints_nothing(monkeypatch, capfd):
-    monkeypatch.setattr(explore._Handler, "timeout", 0.1)
-    monkeypatch.setattr(explore._PAGE.__class__, "read_text", lambda *_: "x" * 10**7)
-    handler = functools.partial(explore._Handler, lambda path: {})
-    with explore._Server(("127.0.0.1", 0), handler) as server:
+    monkeypatch.setattr(explore_server.Handler, "timeout", 0.1)
+    monkeypatch.setattr(
+        explore_server._PAGE.__class__, "read_text", lambda *_: "x" * 10**7
+    )
+    handler = functools.partial(explore_server.Handler, lambda path: {})
+    with explore_server.Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = "127.0.0.1", server.server_port
         with socket.create_connection(address, timeout=60) as idle:
