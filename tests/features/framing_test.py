@@ -49,7 +49,7 @@ class MeanFrame:
 
     num_labels = 1
 
-    def __init__(self, num_units):
+    def __init__(self, num_units, half):
         self.num_units = num_units
 
     def states(self, frames):
@@ -70,7 +70,9 @@ def exported():
     *_, num_paths = layer.compute_output_shape((None, SEGMENT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_graph, "Network", MeanFrame)
-        trained = types.SimpleNamespace(network=num_paths, frontend=FRONTEND)
+        trained = types.SimpleNamespace(
+            network=num_paths, frontend=FRONTEND, half=False
+        )
         return saved_model.Answers(trained)
 
 

@@ -29,6 +29,7 @@ RATE = params.SAMPLE_RATE_HZ
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
+import tools  # before anything loads TensorFlow, which is quiet then
 from support import loudness
 from genre_tl.serving import predictor, recording_analysis
 from tools import explore
