@@ -61,7 +61,7 @@ class MeanFrame:
         return total / weights[:, tf.newaxis]
 
     def scores(self, vectors):
-        return vectors[:, :1]
+        return vectors[:, :1], vectors
 
 
 @functools.cache
