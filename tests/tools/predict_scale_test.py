@@ -172,7 +172,7 @@ def test_another_call_does_not_resume_it(run, music, tmp_path, monkeypatch):
         ([*OUTPUTS, "--top_k=1", music], "--top_k"),
         (["--output=o.csv", music], "--embeddings"),
     ):
-        code, _, stderr = run(*others)
+        code, _, stderr = run("--model=m", *others)
         assert (code, stderr.count("\n")) == (1, 1)
         assert f"with another {name}" in stderr and "o.csv.partial: left by" in stderr
     for name, content in chunks.items():
@@ -327,7 +327,8 @@ def test_a_full_disk_stops_scores_over_time(run, music, small_disk):
 
 def test_a_file_in_place_of_the_taggram_folder_is_refused_at_once(run, music, tmp_path):
     (tmp_path / "t").write_text("")
-    assert run("--taggram=t", music) == (1, "", "error: t: File exists\n")
+    found = run("--model=m", "--taggram=t", music)
+    assert found == (1, "", "error: t: File exists\n")
 
 
 def test_other_outputs_are_written_though_the_pipe_is_closed(music, tmp_path):
