@@ -55,7 +55,8 @@ def answer(folder: str, kind: str, num_bytes: int) -> None:
         try:
             signatures[name](**{argument: tf.constant(given)})
         except tf.errors.InvalidArgumentError as error:
-            refusal = error.message.split("'")[1]
+            text = error.message.partition("assertion failed: [")[2] or error.message
+            refusal = text.splitlines()[0].strip("'[] ")
 
     secs = timing.once(call)
     print(json.dumps([secs, files.peak_memory(of_children=False), refusal]))
