@@ -1,6 +1,6 @@
 r"""Measures how predictions change with how music is recorded.
 
-    python -m tools.robustness --data_dir=data/gtzan --start=saved_models/starter
+    python -m tools.robustness --data_dir=data/gtzan --start=starter
 
 Fits a head to the training clips of each fold, as they are, and scores its test clips
 as they are and altered: softer, filtered, noisy, as a small MP3, and so on. Prints for
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
 
-common_flags.define_path(
-    "start", None, "Finished pre-training run, or exported tagger."
-)
+common_flags.define_start()
 flags.DEFINE_integer("num_folds", 7, "Folds; each clip is tested once.", lower_bound=2)
 
 _GAINS, _SHIFTS = (6, 12, 20, 30, 40), (0.1, 0.25, 0.5)  # decibels, seconds
@@ -49,7 +47,7 @@ def main(argv: list[str]) -> None:
 
     del argv
     if not FLAGS.start:
-        raise app.UsageError("give --start, a pre-training run or an exported tagger")
+        raise app.UsageError("give --start: starter, a pre-training run or an exported tagger")
     frontend = run_flags.preset("finetune").frontend
     features, table = data_flags.features(data_flags.table(), frontend)
     backbone = transfer.backbone(run_folder.read_start(FLAGS.start))

@@ -130,7 +130,7 @@ def secs_by_ffmpeg(data: bytes) -> float:
 
 
 def outcomes(files: dict[str, bytes]) -> dict[str, str]:
-    """Returns for each file what became of it, compared with FFmpeg's length.
+    """Returns the outcome of decoding each file, compared with FFmpeg's length.
 
     `whole`, `longer`, `note` (shorter, with a note), `silent` (shorter, without one),
     `refused`, `refused by both`, or `crashed` (an error that is no reason).
