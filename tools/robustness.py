@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
 
     del argv
     if not FLAGS.start:
-        raise app.UsageError("give --start: starter, a pre-training run or an exported tagger")
+        raise app.UsageError("give --start=starter, a pre-training run or an export")
     frontend = run_flags.preset("finetune").frontend
     features, table = data_flags.features(data_flags.table(), frontend)
     backbone = transfer.backbone(run_folder.read_start(FLAGS.start))
