@@ -67,8 +67,10 @@ starter: starter-data $(STAMP) ## train and export the model that ships (SHARED=
 	@$(BIN)/python -m tools.export --run_dir=runs/starter --name=starter --half \
 	    --facts=saved_models/starter/facts.json
 
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
+    --max-worker-restart=1
 test: $(STAMP) ## run the tests (WORKERS=4: in four processes)
-	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
+	@$(PYTEST)
 
 # What depends on versions most: kymatio with SciPy, decoders, Keras files, LiteRT, the
 # lines that TensorFlow prints, packaging, and every tool once.
@@ -76,8 +78,7 @@ QUICK := architecture_test.py audio/decoding_test.py audio/ffmpeg_test.py \
     end_to_end_test.py model platforms_test.py scattering/kymatio_test.py \
     scattering/wavelets_test.py serving/tflite_and_keras_test.py tools/command_test.py
 test-quick: $(STAMP) ## run the tests that depend most on versions of packages
-	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
-	    $(addprefix tests/,$(QUICK))
+	@$(PYTEST) $(addprefix tests/,$(QUICK))
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
