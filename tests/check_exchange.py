@@ -8,6 +8,7 @@ what they give. The other one reads it all, compares, resumes and fine-tunes.
 """
 
 import contextlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -19,7 +20,7 @@ TOLERANCE = 1e-4
 
 
 def main() -> None:
-    one, other = sys.argv[1:]
+    one, other = map(os.path.abspath, sys.argv[1:])
     with tempfile.TemporaryDirectory() as name:
         for number, (writer, reader) in enumerate([(one, other), (other, one)]):
             folder = pathlib.Path(name, str(number))
