@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 if sys.platform == "win32":
@@ -42,12 +42,12 @@ def whole(path: PathLike) -> Iterator[pathlib.Path]:
     try:
         with named(path):
             yield unfinished
-            _sync(unfinished)
+            sync(unfinished)
             os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -70,13 +70,13 @@ def whole_folder(path: PathLike) -> Iterator[pathlib.Path]:
             yield unfinished
             for folder, _, names in os.walk(unfinished):
                 for name in names:
-                    _sync(pathlib.Path(folder, name))
-                _sync_folder(pathlib.Path(folder))
+                    sync(pathlib.Path(folder, name))
+                sync_folder(pathlib.Path(folder))
             os.rename(unfinished, path)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -97,7 +97,7 @@ def write_json(path: PathLike, value: Any) -> None:
 def digests(folder: PathLike) -> dict[str, str]:
     """Returns the SHA-256 of every file in a folder by its relative path with `/`."""
     found = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in found}
 
 
 def write_sums(folder: PathLike, name: PathLike) -> None:
@@ -122,12 +122,22 @@ def check_sums(folder: PathLike, name: PathLike) -> None:
         path = pathlib.Path(folder, listed)
         if not path.is_file():
             raise ValueError(f"{path}: missing, but listed in {sums.name}")
-        if _sha256(path) != digest:
+        if sha256(path) != digest:
             raise ValueError(f"{path}: damaged or changed: not as {sums.name} says")
 
 
-def _sha256(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256(path: PathLike) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return sha256_of(iter(lambda: file.read(2**20), b""))
+
+
+def sha256_of(blocks: Iterable[bytes]) -> str:
+    """Returns the SHA-256 of the bytes of all blocks in hexadecimal digits."""
+    sha = hashlib.sha256()
+    for block in blocks:
+        sha.update(block)
+    return sha.hexdigest()
 
 
 @contextlib.contextmanager
@@ -190,12 +200,14 @@ def named(path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+    """Flushes a file to the disk."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: pathlib.Path) -> None:
+def sync_folder(path: pathlib.Path) -> None:
+    """Flushes the names in a folder to the disk, where the system can."""
     # Windows cannot open folders, some network file systems cannot sync them.
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)

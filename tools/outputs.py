@@ -7,10 +7,12 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 """Format of an output file by its suffix."""
+COLUMNS = ("path", "best", "note", "error")
+"""First columns of a CSV; those of the labels follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +45,7 @@ class Writer:
 
     def head(self) -> str:
         """Returns the text before the first result."""
-        columns = ("path", "best", "note", "error")
-        return csv_head(columns, self.labels) if self.kind == "csv" else ""
+        return csv_head(COLUMNS, self.labels) if self.kind == "csv" else ""
 
     def text(self, result: predictor.Result) -> str:
         """Returns a result as text; "" for a failed file in text and charts."""
@@ -89,6 +92,59 @@ class Writer:
         return f"{path}{note}\n{bars}\n\n"
 
 
+class Row(NamedTuple):
+    """A file of a table of predictions: scores of its labels, or why it failed."""
+
+    path: str
+    scores: dict[str, float]
+    error: str
+
+
+def read(path: str) -> Iterator[Row]:
+    """Yields the rows that `Writer` wrote as CSV or JSON.
+
+    Raises:
+      ValueError: if the file is not such a table; the message names file and line.
+      OSError: if it cannot be read.
+    """
+    is_csv = SUFFIXES.get(pathlib.PurePath(path).suffix.lower()) == "csv"
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        yield from (_csv_rows if is_csv else _json_rows)(file, path)
+
+
+def _csv_rows(file: TextIO, path: str) -> Iterator[Row]:
+    table = csv.reader(file)
+    head = [_unquoted(cell) for cell in next(table, [])]
+    if tuple(head[: len(COLUMNS)]) != COLUMNS:
+        raise ValueError(
+            f"{path}: not a table of tools.predict, which begins with the columns "
+            f"{','.join(COLUMNS)}"
+        )
+    renamed = {f"label {name}": name for name in COLUMNS}
+    labels = [renamed.get(label, label) for label in head[len(COLUMNS) :]]
+    for cells in table:
+        if len(cells) != len(head):
+            raise ValueError(f"{path}: line {table.line_num} has {len(cells)} cells")
+        name, _, _, error, *scores = cells
+        try:
+            pairs = zip(labels, scores, strict=True)
+            found = {label: float(score) for label, score in pairs if score}
+        except ValueError as problem:
+            raise ValueError(f"{path}: line {table.line_num}: {problem}") from problem
+        yield Row(_unescaped(_unquoted(name)), found, _unquoted(error))
+
+
+def _json_rows(file: TextIO, path: str) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
+        try:
+            value = json.loads(line)
+            scores = {k: float(x) for k, x in (value.get("scores") or {}).items()}
+            yield Row(str(value["path"]), scores, value.get("error", ""))
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            reason = f"not a row of tools.predict --format=json ({problem!r})"
+            raise ValueError(f"{path}: line {number}: {reason}") from problem
+
+
 def csv_head(columns: Sequence[str], labels: Sequence[str]) -> str:
     """Returns the first line of a CSV; labels named as a column get another name."""
     names = [f"label {label}" if label in columns else label for label in labels]
@@ -102,6 +158,18 @@ def csv_row(cells: Sequence[str]) -> str:
     # The terminator makes the writer quote carriage returns too.
     csv.writer(text, lineterminator="\r\n").writerow(harmless)
     return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _unescaped(path: str) -> str:
+    """Returns a path with the bytes that `Writer` escaped, as they are no text."""
+    if os.path.lexists(path):
+        return path
+    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda x: chr(int(x[1], 16)), path)
+
+
+def _unquoted(cell: str) -> str:
+    """Returns a cell without the apostrophe that `csv_row` put in front."""
+    return cell[1:] if cell[:1] == "'" and _is_formula(cell[1:]) else cell
 
 
 def _is_formula(cell: str) -> bool:

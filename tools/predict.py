@@ -22,16 +22,14 @@ resume; the result is identical to an uninterrupted run.
 from __future__ import annotations
 
 import codecs
-import collections
 import dataclasses
 import errno
-import glob
 import hashlib
 import os
 import pathlib
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +37,7 @@ from absl import app, flags
 
 from genre_tl import files
 
-from . import command, common_flags, outputs, terminal
+from . import command, common_flags, inputs, outputs, terminal
 
 if TYPE_CHECKING:
     from genre_tl.serving import predictor
@@ -79,7 +77,7 @@ def main(argv: list[str]) -> int:
     if not argv[1:]:
         raise app.UsageError("name the files or folders to predict")
     _check_flags()
-    paths = list(_files(_listed(argv[1:])))
+    paths = inputs.files(argv[1:], null=FLAGS.null)
     from genre_tl.serving import predictor
 
     command.skip_graph_rewriting()
@@ -127,52 +125,6 @@ def _top_k(model: predictor.Predictor) -> int:
     if FLAGS.top_k is not None or FLAGS.format != "text":
         return FLAGS.top_k or 0
     return _TAGS if model.is_tagger else _GENRES
-
-
-def _listed(names: Iterable[str]) -> Iterator[str]:
-    """Yields the names on the command line, with `-` and patterns expanded."""
-    for name in map(os.path.expanduser, names):
-        if name == "-":
-            yield from map(os.fsdecode, _lines(sys.stdin.buffer.read()))
-        elif glob.has_magic(name) and not os.path.lexists(name):
-            found = sorted(glob.glob(name, recursive=True))
-            if not found:
-                raise ValueError(f"{name}: no file matches this pattern")
-            yield from found
-        else:
-            yield name
-
-
-def _lines(data: bytes) -> list[bytes]:
-    """Returns the names of a list, which Windows may have written."""
-    if FLAGS.null:
-        return [name for name in data.split(b"\0") if name]
-    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    return [name for line in lines if (name := line.removesuffix(b"\r"))]
-
-
-def _files(names: Iterable[str]) -> Iterator[str]:
-    """Yields files in the order given, and those in folders, sorted."""
-    from genre_tl.data import audio_files
-
-    skipped: collections.Counter[str] = collections.Counter()
-    for name in names:
-        if not os.path.isdir(name):
-            yield name
-            continue
-        found = []
-        for path in audio_files.walk(pathlib.Path(name)):
-            suffix = path.suffix.lower()
-            if suffix in audio_files.AUDIO_SUFFIXES or path.is_dir():
-                found.append(str(path))
-            elif suffix in audio_files.OTHER_AUDIO:
-                skipped[suffix] += 1
-        if not found and not skipped:
-            raise ValueError(f"{name}: no audio files in this folder")
-        yield from sorted(found)
-    if skipped:
-        counts = ", ".join(f"{n} {suffix}" for suffix, n in skipped.items())
-        _report(f"skipped: {counts} (unsupported; convert them to FLAC or MP3)")
 
 
 def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:

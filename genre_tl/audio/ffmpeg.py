@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import itertools
 import operator
@@ -132,6 +134,23 @@ class Source:
         tag = _XING.search(before)
         frame = 1152 if self.rate_hz >= 32_000 else 576
         return int.from_bytes(tag[1], "big") * frame / self.rate_hz if tag else 0.0
+
+
+def packet_digest(file: BinaryIO) -> str:
+    """Returns the SHA-256 of the packets of the audio, which tags are no part of.
+
+    Raises:
+      ValueError: if it is not audio.
+      OSError: if the system cannot read it.
+    """
+    sha = hashlib.sha256()
+    starts, _ = _ogg_links(file)
+    for link in _links(file, starts):
+        container, stream = _opened(link)
+        with container, contextlib.suppress(av.FFmpegError):
+            for packet in container.demux(stream):
+                sha.update(bytes(packet))
+    return sha.hexdigest()
 
 
 def read_at(file: BinaryIO, start: int, num_bytes: int) -> bytes:
