@@ -70,12 +70,13 @@ def _inspect(wheel: pathlib.Path) -> list[str]:
         table = configparser.ConfigParser()
         table.read_string(archive.read(entry_points).decode())
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert top == {"genre_tl"}, f"the wheel installs {sorted(top)}"
+    assert top == {"genre_tl", "beetsplug"}, f"the wheel installs {sorted(top)}"
     packed = {name for name in names if name.endswith(".py")}
     library = (ROOT / "genre_tl").rglob("*.py")
     source = {str(path.relative_to(ROOT)) for path in library}
     tools = (ROOT / "tools").rglob("*.py")
     source |= {f"genre_tl/{path.relative_to(ROOT)}" for path in tools}
+    source |= {f"beetsplug/{path.name}" for path in (ROOT / "beetsplug").glob("*.py")}
     assert packed == source, f"in the wheel or the tree only: {packed ^ source}"
     packed = {name for name in names if "/starter_model/" in name}
     versions = (path for path in STARTER.glob("[0-9]*/**/*") if path.is_file())

@@ -8,68 +8,28 @@ import pathlib
 import pty
 import subprocess
 import sys
-import wave
 
-import numpy as np
 import pytest
-import tensorflow as tf
+from support import known_scores
 
-from genre_tl.serving import model_card
 from tools import outputs
 
 ROOT = pathlib.Path(__file__).parents[2]
-LABELS = ["quiet", "loud, very", "long"]
-
-
-def write_wav(
-    path: str | pathlib.Path, amplitude: float, num_samples: int = 8000
-) -> None:
-    signs = 1 - 2 * (np.arange(num_samples) // 20 % 2)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, num_samples, "NONE", ""))
-        file.writeframes((signs * round(32768 * amplitude)).astype("<i2").tobytes())
+LABELS = known_scores.LABELS
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> pathlib.Path:
-    """An export that gives mean magnitude and number of seconds / 10."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None], name="waveform")])
-    def serve(waveform):
-        loudness = tf.reduce_max(tf.abs(waveform), 1)
-        sounding = tf.cast(tf.not_equal(waveform, 0), tf.float32)
-        secs = tf.reduce_sum(sounding, 1) / 16_000
-        scores = tf.stack([1 - loudness, loudness, secs / 10], 1)
-        classes = tf.tile(tf.constant([LABELS]), [tf.shape(scores)[0], 1])
-        return {"scores": scores, "classes": classes}
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None]),
-            tf.TensorSpec([None], "int32"),
-            tf.TensorSpec([None]),
-        ]
-    )
-    def score_and_embed(waveform, starts, padding):
-        scores = serve(waveform)["scores"]
-        return scores, scores, tf.ones_like(padding)
-
-    module = tf.Module()
-    module.score_and_embed = score_and_embed
-    module.labels = tf.function(lambda: tf.constant(LABELS), input_signature=[])
-    folder = tmp_path_factory.mktemp("model")
-    tf.saved_model.save(module, str(folder / "1"), {"serving_default": serve})
-    model_card.write(folder / "1", {})
-    return folder
+    return known_scores.export(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("music")
-    write_wav(folder / "b.wav", 0.25)
+    known_scores.write_wav(folder / "b.wav", 0.25)
     (folder / "deep" / "er").mkdir(parents=True)
-    write_wav(folder / "deep" / "er" / "A ü, b.WAV", 0.75, 40_000)
-    write_wav(folder / "a.wav", 0.5)
+    known_scores.write_wav(folder / "deep" / "er" / "A ü, b.WAV", 0.75, 40_000)
+    known_scores.write_wav(folder / "a.wav", 0.5)
     (folder / "c.mp3").write_bytes(b"this is no music" * 99)
     (folder / "cover.jpg").write_bytes(b"picture")
     (folder / ".hidden.wav").write_bytes(b"")
@@ -155,7 +115,7 @@ def test_csv_is_written_to_a_file_and_max_secs_limits_the_audio(model, music, tm
 
 def test_text_is_one_line_per_file_with_the_best_labels(model, music, tmp_path):
     # A name that is no valid text, and would begin a new line.
-    write_wav(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.wav"), 0.75)
+    known_scores.write_wav(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.wav"), 0.75)
     code, stdout, stderr = predict(
         *(f"--model={model}", "--top_k=2"),
         *(music / "b.wav", music / "cut.wav", tmp_path),
