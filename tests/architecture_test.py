@@ -32,7 +32,7 @@ INSIDE = {
     "training": "run_folder heads fitting pretrain finetune cross_validation report",
     "serving": "network_graph saved_model warmup model_card checks export "
     "tflite_and_keras predictor recording_analysis",
-    "library": "genres tags delta journal changes playlists planning",
+    "library": "genres tags delta journal changes playlists organizing",
 }
 TOP = {"params", "files", "starter", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation", "library")

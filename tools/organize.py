@@ -29,7 +29,7 @@ from typing import Any
 from absl import app, flags
 
 from genre_tl import files
-from genre_tl.library import changes, genres, journal, planning
+from genre_tl.library import changes, genres, journal, organizing
 
 from . import command, common_flags, inputs, outputs, terminal
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     if FLAGS.undo:
         return _undo(argv[1:])
     table = _check(argv[1:])
-    options = planning.Options(
+    options = organizing.Options(
         tag=FLAGS.tag,
         replace=FLAGS.replace,
         keep_times=FLAGS.keep_times,
@@ -77,17 +77,17 @@ def main(argv: list[str]) -> int:
         playlists=FLAGS.playlists,
     )
     if not FLAGS.write:
-        return _organize(planning.items(_genres(table, argv[1:]), options), options)
+        return _organize(organizing.items(_genres(table, argv[1:]), options), options)
     with files.lock(FLAGS.undo_file):
         log = journal.Journal(FLAGS.undo_file)
         key = _key(table, argv[1:])
         if log.run.get("key") == key and not log.is_done:
-            todo = planning.from_record(log.run["items"])
-            changes.clean(log, planning.folders(todo, options))
+            todo = organizing.from_record(log.run["items"])
+            changes.clean(log, organizing.folders(todo, options))
             terminal.say(f"resuming the run in {FLAGS.undo_file}", sys.stderr)
         else:
-            todo = planning.items(_genres(table, argv[1:]), options)
-            record = planning.to_record(todo)
+            todo = organizing.items(_genres(table, argv[1:]), options)
+            record = organizing.to_record(todo)
             log.begin(key=key, playlists=options.playlists, items=record)
         return _organize(todo, options, log)
 
@@ -178,13 +178,13 @@ def _key(table: str, args: Sequence[str]) -> dict[str, Any]:
 
 
 def _organize(
-    todo: Sequence[planning.Item],
-    options: planning.Options,
+    todo: Sequence[organizing.Item],
+    options: organizing.Options,
     log: journal.Journal | None = None,
 ) -> int:
     """Does or shows what is to be done, and returns the exit code."""
     num_changed = num_failed = 0
-    for outcome in planning.organize(todo, options, log):
+    for outcome in organizing.organize(todo, options, log):
         path = terminal.printable(os.path.relpath(outcome.path))
         for line in outcome.lines:
             terminal.say(f"{path}  {line}")
@@ -214,9 +214,9 @@ def _undo(args: Sequence[str]) -> int:
         log = journal.Journal(FLAGS.undo)
         if not log.run:
             raise ValueError(f"--undo={FLAGS.undo}: records no run")
-        todo = planning.from_record(log.run["items"])
-        options = planning.Options(playlists=log.run["playlists"])
-        changes.clean(log, planning.folders(todo, options))
+        todo = organizing.from_record(log.run["items"])
+        options = organizing.Options(playlists=log.run["playlists"])
+        changes.clean(log, organizing.folders(todo, options))
         failed = done = 0
         for path, reason in changes.undo(log):
             done += 1

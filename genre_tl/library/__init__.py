@@ -1,6 +1,6 @@
 """Predictions to order in a music library: genre tags, genre folders, playlists.
 
-`genres` chooses the genres of a file from its scores; `planning` says what is to be
+`genres` chooses the genres of a file from its scores; `organizing` says what is to be
 done, and does it. `tags` reads and writes genre tags, `playlists` M3U8 files. Every
 change goes through `changes`, which writes to the `journal` first how to undo it;
 `delta` keeps that short. No TensorFlow.

@@ -168,6 +168,7 @@ def is_same(one: pathlib.Path, other: pathlib.Path) -> bool:
 @contextlib.contextmanager
 def _part(log: journal.Journal, path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a hidden name beside a file; what is there in the end is removed."""
+    log.start()  # It has the name of the part, for `clean`.
     part = path.with_name(f".{log.run['id']}.part{path.suffix}")
     try:
         with files.named(path):

@@ -51,9 +51,17 @@ class Journal:
         self.is_done = bool(self._starts) and json.loads(last)["do"] == "done"
 
     def begin(self, **what: Any) -> None:
-        """Begins a run; it is written with its first change."""
+        """Begins a run; it is written when its first change is prepared."""
         self.run = {"do": "run", "id": secrets.token_hex(4), **what}
         self._begin, self.is_done = _line(self.run), False
+
+    def start(self) -> None:
+        """Writes the beginning of a run that was begun, once; raises as `add`."""
+        if self._begin:
+            start = self._end
+            self._append(self._begin)
+            files.sync_folder(self.path.parent)
+            self._starts, self._begin = [start], b""
 
     def add(self, do: str, **what: Any) -> None:
         """Appends a record, and returns when it is on the disk.
@@ -61,21 +69,22 @@ class Journal:
         Raises:
           OSError: if it cannot be written; the file is then as it was.
         """
-        begin, record = self._begin, _line({"do": do, **what})
+        self.start()
+        self._starts.append(self._append(_line({"do": do, **what})))
+
+    def _append(self, line: bytes) -> int:
+        """Appends a line and returns where it begins."""
         with files.named(self.path), open(self.path, "ab") as file:
             file.truncate(self._end)  # A writer that was killed left half a line.
             try:
-                file.write(begin + record)
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(self.path, self._end)
                 raise
-        if begin:
-            files.sync_folder(self.path.parent)
-            self._starts, self._begin = [self._end], b""
-        self._starts.append(self._end + len(begin))
-        self._end += len(begin) + len(record)
+        start, self._end = self._end, self._end + len(line)
+        return start
 
     def finish(self) -> None:
         """Says that all of the last run is done, unless nothing had to be."""
