@@ -15,8 +15,6 @@ import soundfile
 import genre_tl
 from genre_tl import features, params
 from genre_tl.model import networks
-from genre_tl.serving import predictor
-from tools import outputs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -127,23 +125,3 @@ def test_snippets_import_what_exists(path):
 def test_the_citation_names_the_version_of_the_package():
     version = re.search(r"^version: (\S+)$", text_of("CITATION.cff"), re.MULTILINE)
     assert version[1] == genre_tl.__version__
-
-
-def test_the_script_sorts_files_by_the_csv_of_predict(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (script,) = re.findall(r"```python\n(.*?)```", text_of("docs/own_music.md"), re.S)
-    scores = {"albums/a/1.mp3": [0.9, 0.1], "albums/b/1.mp3": [0.2, 0.8]}
-    table = outputs.Writer("csv", ["dub", "techno"])
-    text = table.head()
-    for name, values in scores.items():
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(name)
-        text += table.text(predictor.Result(name, scores=np.array(values)))
-    broken = predictor.Result("albums/broken.mp3", None, error="it is not audio")
-    (tmp_path / "scores.csv").write_text(text + table.text(broken), "utf8")
-    exec(script, {})
-    found = {
-        p.relative_to("sorted").as_posix() for p in pathlib.Path("sorted").rglob("*.*")
-    }
-    assert found == {"dub/a/1.mp3", "techno/b/1.mp3"}
-    assert (tmp_path / "sorted/dub/a/1.mp3").read_text() == "albums/a/1.mp3"
