@@ -22,7 +22,7 @@ from genre_tl.library import genres
 if TYPE_CHECKING:
     from genre_tl.serving import predictor
 
-# Since version 2.6, beets keeps several genres.
+# Since version 2.7, beets keeps several genres.
 _HAS_LISTS = "genres" in library.Item._fields
 _FIELD = "genres" if _HAS_LISTS else "genre"
 

@@ -153,6 +153,18 @@ def packet_digest(file: BinaryIO) -> str:
     return sha.hexdigest()
 
 
+def tag(file: BinaryIO, name: str) -> str:
+    """Returns a text tag of an audio file in any place where FFmpeg looks, or "".
+
+    Raises:
+      ValueError: if it is not audio.
+      OSError: if the system cannot read it.
+    """
+    container, _ = _opened(file)
+    with container:
+        return str(container.metadata.get(name, ""))
+
+
 def read_at(file: BinaryIO, start: int, num_bytes: int) -> bytes:
     """Reads bytes from a position of an open file, which stays where it is."""
     descriptor = file.fileno()  # os.pread, but on Windows too

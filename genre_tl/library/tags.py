@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import mutagen
@@ -24,7 +24,13 @@ def read(path: pathlib.Path) -> tuple[str, ...]:
       ValueError: if the format is not supported, or the tags cannot be read.
       OSError: if the system cannot read the file.
     """
-    return _genres(_opened(path))
+    file = _opened(path)
+    found = _genres(file)
+    if not found and isinstance(file, _ID3_FILES):
+        # Other tags that players read: INFO of a WAV file, APE of an MP3.
+        with open(path, "rb") as data:
+            found = _cleaned([ffmpeg.tag(data, "genre")])
+    return found
 
 
 def write(path: pathlib.Path, genres: Sequence[str]) -> None:
@@ -74,7 +80,11 @@ def _genres(file: Any) -> tuple[str, ...]:
         found = []
     else:
         found = tags.get(_MP4 if isinstance(file, mp4.MP4) else _VORBIS, [])
-    return tuple(text for x in found if (text := str(x).strip()))
+    return _cleaned(found)
+
+
+def _cleaned(genres: Iterable[object]) -> tuple[str, ...]:
+    return tuple(text for x in genres if (text := str(x).strip()))
 
 
 def _write(file: Any, path: pathlib.Path, genres: list[str]) -> None:

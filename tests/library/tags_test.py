@@ -1,8 +1,10 @@
 """Genre tags of all formats, read back, and what else must stay as it is."""
 
+import struct
+
 import mutagen
 import pytest
-from mutagen import id3
+from mutagen import apev2, id3
 from support import sounds, tagged_files
 
 from genre_tl.library import tags
@@ -58,6 +60,19 @@ def test_numbers_of_old_tags_are_genres_and_blanks_are_none(tmp_path, value, exp
     written.add(id3.TCON(encoding=0, text=[value]))
     written.save(path)
     assert tags.read(path) == expected
+
+
+def test_genres_in_other_places_of_a_file_count_as_genres(tmp_path):
+    mp3, wav = tagged_files.write(tmp_path, ["mp3", "wav"])
+    tag = apev2.APEv2()
+    tag["Genre"] = "Dub"
+    tag.save(mp3)
+    genre = b"INFOIGNR" + struct.pack("<I", 4) + b"Dub\0"
+    data = wav.read_bytes() + b"LIST" + struct.pack("<I", len(genre)) + genre
+    wav.write_bytes(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    assert tags.read(mp3) == tags.read(wav) == ("Dub",)
+    tags.write(wav, GENRES)
+    assert tags.read(wav) == GENRES
 
 
 def test_tags_of_an_unknown_version_are_an_error(tmp_path):
