@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import mutagen
-from mutagen import aiff, flac, id3, mp3, mp4, ogg, wave
+from mutagen import aiff, apev2, flac, id3, mp3, mp4, ogg, wave
 
 from genre_tl.audio import ffmpeg
 
@@ -26,11 +27,7 @@ def read(path: pathlib.Path) -> tuple[str, ...]:
     """
     file = _opened(path)
     found = _genres(file)
-    if not found and isinstance(file, _ID3_FILES):
-        # Other tags that players read: INFO of a WAV file, APE of an MP3.
-        with open(path, "rb") as data:
-            found = _cleaned([ffmpeg.tag(data, "genre")])
-    return found
+    return found or _genres_elsewhere(file, path)
 
 
 def write(path: pathlib.Path, genres: Sequence[str]) -> None:
@@ -81,6 +78,17 @@ def _genres(file: Any) -> tuple[str, ...]:
     else:
         found = tags.get(_MP4 if isinstance(file, mp4.MP4) else _VORBIS, [])
     return _cleaned(found)
+
+
+def _genres_elsewhere(file: Any, path: pathlib.Path) -> tuple[str, ...]:
+    """Returns genres of other tags that players read: INFO in a WAV, APE in an MP3."""
+    if isinstance(file, wave.WAVE):
+        with open(path, "rb") as data:
+            return _cleaned([ffmpeg.tag(data, "genre")])
+    if isinstance(file, mp3.MP3):
+        with contextlib.suppress(mutagen.MutagenError):  # There is none.
+            return _cleaned(apev2.APEv2(path).get("Genre", []))
+    return ()
 
 
 def _cleaned(genres: Iterable[object]) -> tuple[str, ...]:
