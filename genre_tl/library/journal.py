@@ -81,7 +81,10 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(self.path, self._end)
+                if self._end:
+                    os.truncate(self.path, self._end)
+                else:
+                    self.path.unlink()
                 raise
         start, self._end = self._end, self._end + len(line)
         return start

@@ -45,7 +45,7 @@ def write(path: pathlib.Path, genres: Sequence[str]) -> None:
     try:
         _write(file, path, list(genres))
     except mutagen.MutagenError as error:
-        raise _reason(error, "its tags cannot be written") from error
+        raise _reason(error, path, "written") from error
     written = read(path)
     if written != tuple(genres):
         raise ValueError(f"the tag reads {'; '.join(written)!r} after it was written")
@@ -58,7 +58,7 @@ def _opened(path: pathlib.Path) -> Any:
     try:
         file = mutagen.File(path)
     except mutagen.MutagenError as error:
-        raise _reason(error, "its tags cannot be read") from error
+        raise _reason(error, path, "read") from error
     except OSError:
         raise
     except Exception as error:  # mutagen's parsers raise anything on damaged tags.
@@ -125,9 +125,12 @@ def _packets(path: pathlib.Path) -> str:
         return ffmpeg.packet_digest(file)
 
 
-def _reason(error: mutagen.MutagenError, text: str) -> ValueError | OSError:
+def _reason(
+    error: mutagen.MutagenError, path: pathlib.Path, done: str
+) -> ValueError | OSError:
     """Returns the error of the system that mutagen wraps, or one with a text."""
     cause = error.__context__
     if isinstance(cause, OSError) and cause.errno:
         return cause
-    return ValueError(f"{text} ({error or type(error).__name__})")
+    text = str(error).removeprefix(f"{str(path)!r} ") or type(error).__name__
+    return ValueError(f"its tags cannot be {done} ({text})")

@@ -63,6 +63,13 @@ def test_a_full_disk_leaves_the_file_as_it_was(small_disk):
     assert len(list(journal.Journal(path).records())) == 3
 
 
+def test_a_full_disk_leaves_no_empty_file(small_disk):
+    (small_disk / "ballast").write_bytes(bytes(2**16))
+    with pytest.raises(OSError, match="No space left"):
+        begun(small_disk / "undo.jsonl", key=1).add("folder", path="a")
+    assert not (small_disk / "undo.jsonl").exists()
+
+
 def test_another_file_is_no_undo_file(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("path,best\na.mp3,rock\n")
