@@ -62,8 +62,11 @@ def test_scores_of_tags_are_told_by_their_sum_or_by_a_teacher():
     assert genres.are_tags(["a", "msd:rock"], [[0.1, 0.2]])
 
 
-def test_the_starter_has_all_tags_that_are_known_as_genres_but_two():
-    (labels,) = starter.folder().glob("*/assets/labels.txt")
+def test_all_tags_that_are_known_as_genres_are_of_the_starter_or_of_magnatagatune():
+    try:
+        folder = starter.folder()
+    except FileNotFoundError as error:
+        pytest.skip(f"NOT RUN WITH THE STARTER: {error}")
+    (labels,) = folder.glob("*/assets/labels.txt")
     tags = set(labels.read_text("utf-8").splitlines())
-    missing = set(genres.GENRE_TAGS) - tags
-    assert missing == {"jazz?"} or missing <= set(genres.GENRE_TAGS)
+    assert set(genres.GENRE_TAGS) - tags <= {"opera", "punk"}

@@ -77,9 +77,7 @@ def test_genres_in_other_places_of_a_file_count_as_genres(tmp_path):
 
 def test_tags_of_an_unknown_version_are_an_error(tmp_path):
     path = tagged_files.with_unknown_version(tmp_path / "a.mp3")
-    with pytest.raises(
-        ValueError, match=r"tags cannot be read \(ID3v2\.5 not supp"
-    ):
+    with pytest.raises(ValueError, match=r"tags cannot be read \(ID3v2\.5 not supp"):
         tags.read(path)
 
 
