@@ -121,18 +121,18 @@ def _genres(table: str, args: Sequence[str]) -> Iterator[Genres]:
     if not table:
         yield from _predicted(args)
         return
-    scores = (row.scores for row in outputs.read(table))
     labels: dict[str, None] = {}
     is_tagger = False
-    for row in scores:
-        labels |= dict.fromkeys(row)
-        is_tagger = is_tagger or genres.are_tags(row, [row.values()])
+    for row in outputs.read(table):
+        labels |= dict.fromkeys(row.scores)
+        is_tagger = is_tagger or genres.are_tags(row.scores, [row.scores.values()])
     if not labels:
         raise ValueError(f"{table}: no file has scores")
     names = _names(list(labels), is_tagger)
     for each in outputs.read(table):
         error = each.error and f"no prediction: {each.error}"
-        yield each.path, _chosen(each.scores, names), error
+        scores = {} if each.verdict else each.scores
+        yield each.path, _chosen(scores, names), error
 
 
 def _predicted(args: Sequence[str]) -> Iterator[Genres]:

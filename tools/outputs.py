@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 """Format of an output file by its suffix."""
-COLUMNS = ("path", "best", "note", "error")
-"""First columns of a CSV; those of the labels follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +43,8 @@ class Writer:
 
     def head(self) -> str:
         """Returns the text before the first result."""
-        return csv_head(COLUMNS, self.labels) if self.kind == "csv" else ""
+        columns = ("path", "best", "note", "error")
+        return csv_head(columns, self.labels) if self.kind == "csv" else ""
 
     def text(self, result: predictor.Result) -> str:
         """Returns a result as text; "" for a failed file in text and charts."""
@@ -93,10 +92,11 @@ class Writer:
 
 
 class Row(NamedTuple):
-    """A file of a table of predictions: scores of its labels, or why it failed."""
+    """A file of a table: scores of its labels, why not to trust them, why it failed."""
 
     path: str
     scores: dict[str, float]
+    verdict: str
     error: str
 
 
@@ -115,23 +115,22 @@ def read(path: str) -> Iterator[Row]:
 def _csv_rows(file: TextIO, path: str) -> Iterator[Row]:
     table = csv.reader(file)
     head = [_unquoted(cell) for cell in next(table, [])]
-    if tuple(head[: len(COLUMNS)]) != COLUMNS:
-        raise ValueError(
-            f"{path}: not a table of tools.predict, which begins with the columns "
-            f"{','.join(COLUMNS)}"
-        )
-    renamed = {f"label {name}": name for name in COLUMNS}
-    labels = [renamed.get(label, label) for label in head[len(COLUMNS) :]]
+    if head[:2] != ["path", "best"] or "error" not in head:
+        raise ValueError(f"{path}: not a table that tools.predict writes")
+    first = head.index("error") + 1  # column of a label
+    renamed = {f"label {name}": name for name in head[:first]}
+    labels = [renamed.get(label, label) for label in head[first:]]
     for cells in table:
         if len(cells) != len(head):
             raise ValueError(f"{path}: line {table.line_num} has {len(cells)} cells")
-        name, _, _, error, *scores = cells
+        texts = dict(zip(head[:first], map(_unquoted, cells), strict=False))
         try:
-            pairs = zip(labels, scores, strict=True)
+            pairs = zip(labels, cells[first:], strict=True)
             found = {label: float(score) for label, score in pairs if score}
         except ValueError as problem:
             raise ValueError(f"{path}: line {table.line_num}: {problem}") from problem
-        yield Row(_unescaped(_unquoted(name)), found, _unquoted(error))
+        name, verdict = _unescaped(texts["path"]), texts.get("verdict", "")
+        yield Row(name, found, verdict, texts["error"])
 
 
 def _json_rows(file: TextIO, path: str) -> Iterator[Row]:
@@ -139,7 +138,8 @@ def _json_rows(file: TextIO, path: str) -> Iterator[Row]:
         try:
             value = json.loads(line)
             scores = {k: float(x) for k, x in (value.get("scores") or {}).items()}
-            yield Row(str(value["path"]), scores, value.get("error", ""))
+            reasons = value.get("verdict", ""), value.get("error", "")
+            yield Row(str(value["path"]), scores, *reasons)
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             reason = f"not a row of tools.predict --format=json ({problem!r})"
             raise ValueError(f"{path}: line {number}: {reason}") from problem

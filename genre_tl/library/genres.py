@@ -55,13 +55,15 @@ _TAGS = {
 GENRE_TAGS = {tag: name for name, tags in _TAGS.items() for tag in tags.split("|")}
 """Tags of the starter and of MagnaTagATune that are genres, and the genre's name."""
 
+_BACKGROUND = "_background"  # what is none of the genres
+
 
 def names(
     labels: Iterable[str], *, is_tagger: bool, chosen: str = ""
 ) -> dict[str, str]:
     """Returns the labels that are genres, each with the name of the genre.
 
-    All labels of a classifier are genres; of a tagger those in `GENRE_TAGS`.
+    All labels of a classifier are genres but `_background`; of a tagger those in `GENRE_TAGS`.
 
     Args:
       labels: of the model.
@@ -85,7 +87,7 @@ def names(
             )
         return found
     if not is_tagger:
-        return {label: label for label in labels}
+        return {label: label for label in labels if label != _BACKGROUND}
     found = {label: GENRE_TAGS[label] for label in labels if label in GENRE_TAGS}
     if not found:
         raise ValueError("none of the tagger's tags is known as a genre; name some")

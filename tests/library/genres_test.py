@@ -15,7 +15,8 @@ def choose(scores, names, min_score=0.5, max_genres=3):
 
 
 def test_all_labels_of_a_classifier_are_genres():
-    assert genres.names(["dub", "happy"], is_tagger=False) == {
+    labels = ["_background", "dub", "happy"]
+    assert genres.names(labels, is_tagger=False) == {
         "dub": "dub",
         "happy": "happy",
     }

@@ -100,6 +100,7 @@ def test_rows_of_json_lines_with_tags_give_the_genres_among_them(music):
         {"path": "music/0.mp3", "scores": {"msd:rock": 0.8, "happy": 0.9, "jazz": 0.6}},
         {"path": "music/1.flac", "error": "not audio"},
         {"path": "music/2.ogg", "scores": {}, "note": "no sound"},
+        {"path": "music/3.opus", "scores": {"jazz": 0.9}, "verdict": "unsure"},
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (music / "scores.jsonl").write_text(text)
