@@ -63,7 +63,8 @@ def names(
 ) -> dict[str, str]:
     """Returns the labels that are genres, each with the name of the genre.
 
-    All labels of a classifier are genres but `_background`; of a tagger those in `GENRE_TAGS`.
+    All labels of a classifier but `_background` are genres; of a tagger those in
+    `GENRE_TAGS`.
 
     Args:
       labels: of the model.

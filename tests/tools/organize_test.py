@@ -160,7 +160,7 @@ def test_a_killed_run_is_finished_by_the_same_command(music):
         (["scores.csv", "a.mp3", "--tag"], 2, "scores.csv is a table: give it alone"),
         (["scores.csv", "--tag", "--model=x"], 2, "--model is for audio files"),
         (["absent.csv", "--tag"], 1, "absent.csv: No such file"),
-        (["other.csv", "--tag"], 1, "other.csv: not a table of tools.predict"),
+        (["other.csv", "--tag"], 1, "other.csv: not a table that"),
         (["bad.csv", "--tag"], 1, "bad.csv: line 2"),
         (
             ["scores.csv", "--tag", "--genres=dup"],
