@@ -110,7 +110,8 @@ def choose(
 ) -> tuple[str, ...]:
     """Returns the genres with the highest scores, the best first.
 
-    A genre's score is the highest of its labels.
+    A genre's score is the highest of its labels. If `_background` has the highest
+    score of all, there is none.
 
     Args:
       scores: of the labels, each from 0 to 1; others count as 0.
@@ -121,6 +122,8 @@ def choose(
     best: dict[str, float] = {}
     for label, genre in genre_names.items():
         best[genre] = max(best.get(genre, 0.0), scores.get(label, 0.0))
+    if scores.get(_BACKGROUND, 0.0) > max(best.values(), default=0.0):
+        return ()
     order = sorted(best, key=lambda genre: -best[genre])  # Equal scores: labels' order.
     kept = [genre for genre in order if best[genre] >= max(min_score, 1e-9)]
     return tuple(kept[:max_genres])

@@ -47,6 +47,13 @@ def test_a_tagger_without_genres_is_an_error():
         genres.names(["happy", "sad"], is_tagger=True)
 
 
+def test_a_file_that_resembles_the_background_most_has_no_genre():
+    names = genres.names(["_background", "dub", "techno"], is_tagger=False)
+    scores = {"_background": 0.5, "dub": 0.4, "techno": 0.1}
+    assert choose(scores, names, min_score=0.1) == ()
+    assert choose(scores | {"dub": 0.6}, names) == ("dub",)
+
+
 def test_a_score_of_zero_is_no_genre_even_at_no_least_score():
     assert choose({"a": 0.0, "b": 0.1}, {"a": "a", "b": "b"}, min_score=0.0) == ("b",)
 
