@@ -139,7 +139,8 @@ def test_a_killed_run_is_finished_by_the_same_command(music):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        while not (music / "organize_undo.jsonl").exists():
+        log = music / "organize_undo.jsonl"
+        while not log.exists() or log.read_bytes().count(b"\n") < 3:
             assert process.poll() is None
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
