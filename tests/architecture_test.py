@@ -28,8 +28,9 @@ INSIDE = {
     "features": "framing log_scattering augmentation feature_store extraction "
     "pipeline waveforms",
     "model": "gru networks transfer exported",
-    "evaluation": "intervals metrics text_chart plots",
-    "training": "run_folder heads fitting pretrain finetune cross_validation report",
+    "evaluation": "intervals metrics calibration text_chart plots",
+    "training": "run_folder heads fitting pretrain finetune cross_validation "
+    "confidence report",
     "serving": "network_graph saved_model warmup model_card checks export "
     "tflite_and_keras predictor recording_analysis",
 }

@@ -94,6 +94,10 @@ class WholeNetwork:
         """Returns the scores of clips, float32 `[rows, labels]`."""
         return self.outputs(rows)[:, : len(self.data.table.vocabulary)]
 
+    def segment_scores(self, rows: np.ndarray) -> tuple[np.ndarray, pipeline.Segments]:
+        """Returns the scores of all segments of clips, `[segments, labels]`."""
+        return _predict(self.model, self.data, rows)
+
 
 class FrozenBackbone:
     """Fits heads to the features of clips, which are computed once.
@@ -118,10 +122,16 @@ class FrozenBackbone:
             kernel=kernel,
         )
 
-    def scores(self, head: transfer.Head, rows: np.ndarray) -> np.ndarray:
-        """Returns the scores of clips, `[rows, labels]`."""
+    def segment_scores(
+        self, head: transfer.Head, rows: np.ndarray
+    ) -> tuple[np.ndarray, pipeline.Segments]:
+        """Returns the scores of all segments of the sorted rows, `[segments, labels]`.
+        """
         vectors, segments = self._segments
-        return pipeline.mean_scores(head.scores(vectors), segments)[rows]
+        kept = np.isin(segments.clips, rows)
+        clips = np.searchsorted(rows, segments.clips[kept])
+        scores = head.scores(vectors[kept])
+        return scores, pipeline.Segments(clips, segments.frames[kept])
 
 
 def validation(
