@@ -27,7 +27,7 @@ INSIDE = {
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering augmentation feature_store extraction "
     "pipeline waveforms",
-    "model": "gru networks transfer exported",
+    "model": "gru networks transfer familiarity exported",
     "evaluation": "intervals metrics calibration text_chart plots",
     "training": "run_folder heads fitting pretrain finetune cross_validation "
     "confidence report",

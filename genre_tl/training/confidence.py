@@ -43,22 +43,18 @@ def measure(record: Record, lines: _Lines) -> dict[str, Any]:
         record.settings["vocabulary"],
         cross_validation.out_of_fold(record, lines),
     )
-    fitted = calibration.fit(everything)
-    scores = fitted.scores(everything)
+    scale = calibration.fit(everything)
+    scores = calibration.calibrated(everything, scale)
     by_genre = {
         p: calibration.thresholds(everything.classes, scores, p) for p in tested.counts
     }
     return {
         "calibration": {
-            "scale": fitted.scale,
-            "bias": dict(zip(vocabulary, map(float, fitted.bias), strict=True)),
+            "scale": scale,
             "error_before": calibration.expected_error(tested.classes, tested.before),
             "error_after": calibration.expected_error(tested.classes, tested.after),
             "error_by_chance": calibration.expected_error_by_chance(
                 tested.after, tested.rows
-            ),
-            "accuracy_after": float(
-                np.mean(tested.after.argmax(axis=1) == tested.classes)
             ),
         },
         "thresholds": {
@@ -83,7 +79,7 @@ def measure(record: Record, lines: _Lines) -> dict[str, Any]:
 def _test(record: Record, lines: _Lines) -> _Tested | None:
     """Calibrates the test clips of each fold by the other folds of its repeat."""
     parts = []
-    counts = {p: (0, 0) for p in calibration.PRECISIONS}
+    counts = dict.fromkeys(calibration.PRECISIONS, (0, 0))
     for line in lines:
         others = [
             x
@@ -95,11 +91,12 @@ def _test(record: Record, lines: _Lines) -> _Tested | None:
         rest, found = (
             cross_validation.out_of_fold(record, some) for some in (others, [line])
         )
-        fitted = calibration.fit(rest)
-        plain, after = calibration.identity(len(fitted.bias)), fitted.scores(found)
-        parts.append((line["test"], found.classes, plain.scores(found), after))
+        scale = calibration.fit(rest)
+        before, after = calibration.plain(found), calibration.calibrated(found, scale)
+        parts.append((line["test"], found.classes, before, after))
+        scores = calibration.calibrated(rest, scale)
         for p, sums in counts.items():
-            lowest = calibration.thresholds(rest.classes, fitted.scores(rest), p)
+            lowest = calibration.thresholds(rest.classes, scores, p)
             more = calibration.at_thresholds(found.classes, after, lowest)
             counts[p] = sums[0] + more[0], sums[1] + more[1]
     return _Tested(*map(np.concatenate, zip(*parts, strict=True)), counts)

@@ -96,7 +96,7 @@ class WholeNetwork:
 
     def segment_scores(self, rows: np.ndarray) -> tuple[np.ndarray, pipeline.Segments]:
         """Returns the scores of all segments of clips, `[segments, labels]`."""
-        return _predict(self.model, self.data, rows)
+        return segment_outputs(self.model, self.data, rows)
 
 
 class FrozenBackbone:
@@ -107,7 +107,7 @@ class FrozenBackbone:
 
     def __init__(self, network: keras.Model, data: run_folder.Data) -> None:
         self.network, self.data = network, data
-        self._segments = _predict(network, data, np.arange(len(data.table)))
+        self._segments = segment_outputs(network, data, np.arange(len(data.table)))
         self._clips = pipeline.mean_scores(*self._segments)
 
     def fit(self, rows: np.ndarray, *, kernel: bool) -> transfer.Head:
@@ -125,8 +125,7 @@ class FrozenBackbone:
     def segment_scores(
         self, head: transfer.Head, rows: np.ndarray
     ) -> tuple[np.ndarray, pipeline.Segments]:
-        """Returns the scores of all segments of the sorted rows, `[segments, labels]`.
-        """
+        """Returns the scores of all segments of the sorted rows, `[segments, labels]`."""
         vectors, segments = self._segments
         kept = np.isin(segments.clips, rows)
         clips = np.searchsorted(rows, segments.clips[kept])
@@ -197,12 +196,13 @@ def outputs(
     network: keras.Model, data: run_folder.Data, rows: np.ndarray
 ) -> np.ndarray:
     """Returns outputs `[rows, outputs]` of clips, each the mean over its segments."""
-    return pipeline.mean_scores(*_predict(network, data, rows))
+    return pipeline.mean_scores(*segment_outputs(network, data, rows))
 
 
-def _predict(
+def segment_outputs(
     network: keras.Model, data: run_folder.Data, rows: np.ndarray
 ) -> tuple[np.ndarray, pipeline.Segments]:
+    """Returns outputs of all segments of clips, `[segments, outputs]`."""
     sizes = {"batch_size": _BATCH_SIZE, "segment_frames": data.frontend.segment_frames}
     batches, segments = pipeline.evaluation_batches(data.features, rows, **sizes)
     steps = -(-len(segments.clips) // _BATCH_SIZE)
