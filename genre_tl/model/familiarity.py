@@ -12,15 +12,13 @@ import dataclasses
 import io
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 from sklearn import decomposition, model_selection
 
 from genre_tl import files
-
-UNFAMILIAR = 0.05
-"""A lower familiarity says that a clip is unlike the training music."""
 
 _NUM_DIRECTIONS = 12
 _CLIPS_PER_DIRECTION = 4
@@ -100,7 +98,7 @@ def _gaussian(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _log_distance(
-    embeddings: np.ndarray, mean: np.ndarray, directions: np.ndarray, variance: float
+    embeddings: np.ndarray, mean: np.ndarray, directions: np.ndarray, variance: Any
 ) -> np.ndarray:
     centred = embeddings - mean
     squares = np.sum(centred**2, axis=1) / variance

@@ -99,7 +99,8 @@ def _test(record: Record, lines: _Lines) -> _Tested | None:
             lowest = calibration.thresholds(rest.classes, scores, p)
             more = calibration.at_thresholds(found.classes, after, lowest)
             counts[p] = sums[0] + more[0], sums[1] + more[1]
-    return _Tested(*map(np.concatenate, zip(*parts, strict=True)), counts)
+    rows, classes, before, after = map(np.concatenate, zip(*parts, strict=True))
+    return _Tested(rows, classes, before, after, counts)
 
 
 def _suspects(record: Record, tested: _Tested) -> list[dict[str, Any]]:

@@ -122,6 +122,10 @@ class FrozenBackbone:
             kernel=kernel,
         )
 
+    def scores(self, head: transfer.Head, rows: np.ndarray) -> np.ndarray:
+        """Returns the scores of clips of sorted rows, `[rows, labels]`."""
+        return pipeline.mean_scores(*self.segment_scores(head, rows))
+
     def segment_scores(
         self, head: transfer.Head, rows: np.ndarray
     ) -> tuple[np.ndarray, pipeline.Segments]:
