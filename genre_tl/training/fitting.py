@@ -129,7 +129,7 @@ class FrozenBackbone:
     def segment_scores(
         self, head: transfer.Head, rows: np.ndarray
     ) -> tuple[np.ndarray, pipeline.Segments]:
-        """Returns the scores of all segments of the sorted rows, `[segments, labels]`."""
+        """Returns scores of the segments of sorted rows, `[segments, labels]`."""
         vectors, segments = self._segments
         kept = np.isin(segments.clips, rows)
         clips = np.searchsorted(rows, segments.clips[kept])
