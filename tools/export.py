@@ -15,11 +15,14 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
 from . import command, common_flags
+
+if TYPE_CHECKING:
+    from genre_tl.serving import saved_model
 
 FLAGS = flags.FLAGS
 
@@ -48,9 +51,7 @@ def main(argv: list[str]) -> None:
     command.check_name(FLAGS.name)
     if FLAGS.half and FLAGS.format != "saved_model":
         raise app.UsageError("--half is for --format=saved_model; leave it out")
-    from genre_tl import params
-    from genre_tl.model import networks
-    from genre_tl.serving import export, model_card, saved_model, tflite_and_keras
+    from genre_tl.serving import export, model_card, tflite_and_keras
     from genre_tl.training import run_folder
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
@@ -66,25 +67,13 @@ def main(argv: list[str]) -> None:
         return
     card = model_card.from_run(record, FLAGS.name, digest) | validation | _facts()
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
-    frontend = params.Preset.from_dict(record["preset"]).frontend
-    network = networks.load(model_file)
-    if calibration := validation.get("calibration"):
-        network = networks.calibrated(network, calibration["scale"])
-    if FLAGS.half:
-        network = networks.to_half(network)
     writers = {
         "saved_model": export.write_saved_model,
         "tflite": tflite_and_keras.write_tflite,
         "keras": tflite_and_keras.write_keras,
     }
     folder = export.export(
-        saved_model.TrainedModel(
-            network,
-            frontend,
-            record["vocabulary"],
-            FLAGS.half,
-            run_folder.read_familiarity(run_dir),
-        ),
+        _trained(run_dir, record, validation),
         base,
         card=card,
         write=writers[FLAGS.format],
@@ -94,6 +83,27 @@ def main(argv: list[str]) -> None:
     print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
     if FLAGS.format == "saved_model":
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
+
+
+def _trained(
+    run_dir: pathlib.Path, record: dict[str, Any], validation: dict[str, Any]
+) -> saved_model.TrainedModel:
+    """Returns the network of a run, calibrated and rounded as it is exported."""
+    from genre_tl import params
+    from genre_tl.model import networks
+    from genre_tl.serving import saved_model
+    from genre_tl.training import run_folder
+
+    network = run_folder.read_model(run_dir)
+    if calibration := validation.get("calibration"):
+        network = networks.calibrated(network, calibration["scale"])
+    return saved_model.TrainedModel(
+        networks.to_half(network) if FLAGS.half else network,
+        params.Preset.from_dict(record["preset"]).frontend,
+        record["vocabulary"],
+        FLAGS.half,
+        run_folder.read_familiarity(run_dir),
+    )
 
 
 def _holds(version: pathlib.Path, digest: str, validation: dict[str, Any]) -> bool:

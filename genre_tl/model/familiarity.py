@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn import decomposition, model_selection
+from sklearn import model_selection
 
 from genre_tl import files
 
@@ -88,13 +88,14 @@ def _gaussian(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Returns mean, directions and the variance that is left."""
     num_segments, num_units = embeddings.shape
     most = min(num_segments // _CLIPS_PER_DIRECTION, num_units // 2, _NUM_DIRECTIONS)
-    pca = decomposition.PCA(max(most, 1), svd_solver="full").fit(embeddings)
-    total = embeddings.var(axis=0, ddof=1).sum()
-    left = total - pca.explained_variance_.sum()
-    variance = max(left / max(num_units - max(most, 1), 1), _LEAST_VARIANCE)
-    # Along a principal direction the distance is this much smaller.
-    gain = 1 / variance - 1 / np.maximum(pca.explained_variance_, variance)
-    return pca.mean_, pca.components_.T * np.sqrt(gain), variance
+    mean = embeddings.mean(axis=0)
+    centred = embeddings - mean
+    values, vectors = np.linalg.eigh(centred.T @ centred / max(num_segments - 1, 1))
+    variance = max(values[: num_units - most].mean(), _LEAST_VARIANCE)
+    # Along a principal direction, the distance is this much smaller.
+    largest = np.maximum(values[num_units - most :], variance)
+    gain = 1 / variance - 1 / largest
+    return mean, vectors[:, num_units - most :] * np.sqrt(gain), variance
 
 
 def _log_distance(
