@@ -10,7 +10,7 @@ import contextlib
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -208,7 +208,7 @@ def accuracy_curves(
 
 
 def confidence(
-    curves: Mapping[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]],
+    curves: Mapping[str, tuple[np.ndarray, Iterable[np.ndarray]]],
     path: files.PathLike,
     *,
     title: str,

@@ -19,6 +19,7 @@ Record = cross_validation.Record
 _Lines = Sequence[Mapping[str, Any]]
 
 _SHOWN_SUSPECTS = 20
+_MOST_POINTS = 200  # of a curve
 
 
 class _Tested(NamedTuple):
@@ -39,40 +40,57 @@ def measure(record: Record, lines: _Lines) -> dict[str, Any]:
     tested = _test(record, lines)
     if tested is None:
         return {}
-    vocabulary, everything = (
-        record.settings["vocabulary"],
-        cross_validation.out_of_fold(record, lines),
-    )
-    scale = calibration.fit(everything)
-    scores = calibration.calibrated(everything, scale)
-    by_genre = {
-        p: calibration.thresholds(everything.classes, scores, p) for p in tested.counts
-    }
+    found = cross_validation.out_of_fold(record, lines)
+    scale = calibration.fit(found)
+    scores = calibration.calibrated(found, scale)
     return {
-        "calibration": {
-            "scale": scale,
-            "error_before": calibration.expected_error(tested.classes, tested.before),
-            "error_after": calibration.expected_error(tested.classes, tested.after),
-            "error_by_chance": calibration.expected_error_by_chance(
-                tested.after, tested.rows
-            ),
-        },
+        "calibration": {"scale": scale} | _errors(tested),
         "thresholds": {
-            f"{p:g}": {
-                "precision": num_right / num_sure if num_sure else None,
-                "coverage": num_sure / len(tested.rows),
-                "genres": {
-                    genre: None if math.isinf(x) else float(x)
-                    for genre, x in zip(vocabulary, by_genre[p], strict=True)
-                },
-            }
-            for p, (num_sure, num_right) in tested.counts.items()
+            f"{precision:g}": _thresholds(record, found.classes, scores, precision)
+            | _measured(counts, len(tested.rows))
+            for precision, counts in tested.counts.items()
         },
-        "reliability": [
-            [metrics.or_none(float(x)) for x in row]
-            for row in calibration.reliability(tested.classes, tested.after)
-        ],
+        "curves": {
+            "as trained": _curves(tested.classes, tested.before),
+            "calibrated": _curves(tested.classes, tested.after),
+        },
         "suspects": _suspects(record, tested),
+    }
+
+
+def _errors(tested: _Tested) -> dict[str, float]:
+    error = calibration.expected_error
+    return {
+        "error_before": error(tested.classes, tested.before),
+        "error_after": error(tested.classes, tested.after),
+        "error_by_chance": calibration.expected_error_by_chance(
+            tested.after, tested.rows
+        ),
+    }
+
+
+def _thresholds(
+    record: Record, classes: np.ndarray, scores: np.ndarray, precision: float
+) -> dict[str, Any]:
+    lowest = calibration.thresholds(classes, scores, precision)
+    values = (None if math.isinf(x) else float(x) for x in lowest)
+    return {"genres": dict(zip(record.settings["vocabulary"], values, strict=True))}
+
+
+def _measured(counts: tuple[int, int], num_tested: int) -> dict[str, float | None]:
+    num_sure, num_right = counts
+    precision = num_right / num_sure if num_sure else None
+    return {"precision": precision, "coverage": num_sure / num_tested}
+
+
+def _curves(classes: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """Returns bins of the reliability, and some points of precision and coverage."""
+    rates = np.stack(calibration.coverage(classes, scores), axis=1)
+    some = np.linspace(0, len(rates) - 1, min(len(rates), _MOST_POINTS)).astype(int)
+    bins = calibration.reliability(classes, scores)
+    return {
+        "reliability": [[metrics.or_none(x) for x in row] for row in bins.tolist()],
+        "coverage": rates[some].tolist(),
     }
 
 
@@ -123,26 +141,20 @@ def _suspects(record: Record, tested: _Tested) -> list[dict[str, Any]]:
     ]
 
 
-def sections(
-    record: Record, model: str, results: Mapping[str, Any], lines: _Lines
-) -> Iterator[str]:
+def sections(record: Record, model: str, results: Mapping[str, Any]) -> Iterator[str]:
     """Yields the report on what `measure` returned, and draws its picture."""
-    tested = _test(record, lines)
-    if not results.get("calibration") or tested is None:
+    if "calibration" not in results:
         return
     found, picture = results["calibration"], f"confidence-{model}.png"
-    curves = {"as trained": tested.before, "calibrated": tested.after}
-    plots.confidence(
-        {
-            name: (
-                calibration.reliability(tested.classes, scores),
-                calibration.coverage(tested.classes, scores),
-            )
-            for name, scores in curves.items()
-        },
-        record.folder / picture,
-        title=f"{record.settings['data']['name']}: what a score is worth ({model})",
-    )
+    curves = {
+        name: (
+            np.array(curve["reliability"], np.float64),
+            np.array(curve["coverage"]).T,
+        )
+        for name, curve in results["curves"].items()
+    }
+    title = f"{record.settings['data']['name']}: what a score is worth ({model})"
+    plots.confidence(curves, record.folder / picture, title=title)
     yield f"""## What a score is worth: {model}
 
 ![confidence]({picture})

@@ -242,8 +242,7 @@ def _by_genre(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
 
 def _confidence(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
     for model, of_model in results["models"].items():
-        lines = [x for x in record.lines if x["model"] == model]
-        yield from confidence.sections(record, model, of_model, lines)
+        yield from confidence.sections(record, model, of_model)
 
 
 def _source(record: Record, start: pathlib.Path) -> Iterator[str]:
