@@ -54,12 +54,6 @@ def test_it_is_that_of_the_embedding_times_what_is_no_background(known, model, n
     )
 
 
-def test_music_like_that_of_training_is_familiar_and_noise_is_not(model):
-    music_like = [answer(model, music(SEGMENT, x))["familiarity"] for x in range(9, 15)]
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, SEGMENT).astype(np.float32)
-    assert answer(model, noise)["familiarity"] < 0.01 < np.median(music_like)
-
-
 def test_silence_is_not_familiar(model):
     assert answer(model, np.zeros(SEGMENT, np.float32))["familiarity"] == 0
 
