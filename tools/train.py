@@ -99,7 +99,8 @@ def _begin_version(table: datasets.Dataset) -> None:
         kept = changes.set_aside(folders)
         terminal.say(f"new since the last version:\n{found}")
         terminal.say(f"its runs are kept: {', '.join(map(str, kept))}")
-    changes.write(_run_dir(), now)
+    if before != now:
+        changes.write(_run_dir(), now)
 
 
 def _check() -> datasets.Dataset:

@@ -118,7 +118,7 @@ def test_the_card_has_calibration_and_thresholds_and_they_are_used(folder, train
     assert 0 <= result.familiarity <= 1
 
 
-def test_more_music_makes_the_next_version(folder, trained, root, tmp_path):
+def test_more_music_makes_the_next_version(folder, root, tmp_path):
     flags = "--name=more", "--preset=tiny", "--folds=0"
     music = tmp_path / "music"
     shutil.copytree(folder / "music", music)
