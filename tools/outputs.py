@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from genre_tl import files, params
+from genre_tl import files
 from genre_tl.data import datasets
 
 from .terminal import printable
@@ -75,9 +75,8 @@ class Writer:
         if result.scores is None or not result.has_sound:
             return ""
         best = int(result.scores.argmax())
-        label, known = self.labels[best], result.familiarity
-        is_unfamiliar = known is not None and known < params.UNFAMILIAR
-        if is_unfamiliar or label == datasets.BACKGROUND:
+        label = self.labels[best]
+        if result.is_unfamiliar or label == datasets.BACKGROUND:
             return "unlike the training music"
         if self.lowest is None:
             return ""

@@ -157,6 +157,11 @@ class Result:
     error: str = ""
     familiarity: float | None = None
 
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the file is unlike the training music, as far as the model knows."""
+        return self.familiarity is not None and self.familiarity < params.UNFAMILIAR
+
 
 def predict(
     model: Predictor,
