@@ -180,7 +180,7 @@ def test_files_without_permission_are_refused(public_folder):
         os.chmod(public_folder / "mine" / "a", 0o444)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(public_folder)],
-        env={**os.environ, "PYTHONPATH": f"{other_user.ROOT}:{other_user.ROOT}/tests"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
     )
