@@ -121,7 +121,11 @@ class GenreTlPlugin(plugins.BeetsPlugin):
         for item, result in zip(items, predictor.predict(model, paths), strict=True):
             if result.error:
                 self._log.warning("{}: {}", result.path, result.error)
-            elif result.has_sound and result.scores is not None:
+            elif (
+                result.scores is not None
+                and result.has_sound
+                and not result.is_unfamiliar
+            ):
                 scores = zip(model.labels, map(float, result.scores), strict=True)
                 yield (
                     item,

@@ -16,6 +16,13 @@ from typing import Any
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of every waveform inside the package."""
 
+CALIBRATION_POWER, CALIBRATION_NORM = 0.75, 10.0
+"""Calibrated logits are `z * (CALIBRATION_NORM / |z|) ** CALIBRATION_POWER`, where `z`
+are those of a trained network, with mean 0, times a scale."""
+
+UNFAMILIAR = 0.05
+"""A clip of a lower familiarity is called unlike the training music."""
+
 CELLS = ("gru", "lstm", "bidirectional")
 READOUTS = ("all", "last")
 METHODS = ("kernel", "probe", "finetune")

@@ -27,9 +27,10 @@ INSIDE = {
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering augmentation feature_store extraction "
     "pipeline waveforms",
-    "model": "gru networks transfer exported",
-    "evaluation": "intervals metrics text_chart plots",
-    "training": "run_folder heads fitting pretrain finetune cross_validation report",
+    "model": "gru networks transfer familiarity exported",
+    "evaluation": "intervals metrics calibration text_chart plots",
+    "training": "run_folder heads fitting pretrain finetune cross_validation "
+    "confidence report",
     "serving": "network_graph saved_model warmup model_card checks export "
     "tflite_and_keras predictor recording_analysis",
     "library": "genres tags delta journal changes playlists organizing",

@@ -15,11 +15,14 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
 from . import command, common_flags
+
+if TYPE_CHECKING:
+    from genre_tl.serving import saved_model
 
 FLAGS = flags.FLAGS
 
@@ -36,7 +39,9 @@ common_flags.define_path(
     "facts", None, "JSON of facts for the model card, such as sources and licences."
 )
 common_flags.define_path(
-    "cross_validation", None, "Its folder; the model card states the accuracy."
+    "cross_validation",
+    None,
+    "Its folder: calibrates the scores; the model card states accuracy and thresholds.",
 )
 flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
@@ -46,9 +51,7 @@ def main(argv: list[str]) -> None:
     command.check_name(FLAGS.name)
     if FLAGS.half and FLAGS.format != "saved_model":
         raise app.UsageError("--half is for --format=saved_model; leave it out")
-    from genre_tl import params
-    from genre_tl.model import networks
-    from genre_tl.serving import export, model_card, saved_model, tflite_and_keras
+    from genre_tl.serving import export, model_card, tflite_and_keras
     from genre_tl.training import run_folder
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
@@ -58,22 +61,19 @@ def main(argv: list[str]) -> None:
     record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
     digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
     newest = export.newest(base)
-    if not FLAGS.force and newest and _holds(newest, digest):
+    validation = _validation()
+    if not FLAGS.force and newest and _holds(newest, digest, validation):
         print(f"{model_file}: already exported as {newest}; --force exports again")
         return
-    card = model_card.from_run(record, FLAGS.name, digest) | _validation() | _facts()
+    card = model_card.from_run(record, FLAGS.name, digest) | validation | _facts()
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
-    frontend = params.Preset.from_dict(record["preset"]).frontend
-    network = networks.load(model_file)
-    if FLAGS.half:
-        network = networks.to_half(network)
     writers = {
         "saved_model": export.write_saved_model,
         "tflite": tflite_and_keras.write_tflite,
         "keras": tflite_and_keras.write_keras,
     }
     folder = export.export(
-        saved_model.TrainedModel(network, frontend, record["vocabulary"], FLAGS.half),
+        _trained(run_dir, record, validation),
         base,
         card=card,
         write=writers[FLAGS.format],
@@ -85,13 +85,36 @@ def main(argv: list[str]) -> None:
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
-def _holds(version: pathlib.Path, digest: str) -> bool:
-    """Whether a version is an export of the model file with this SHA-256."""
+def _trained(
+    run_dir: pathlib.Path, record: dict[str, Any], validation: dict[str, Any]
+) -> saved_model.TrainedModel:
+    """Returns the network of a run, calibrated and rounded as it is exported."""
+    from genre_tl import params
+    from genre_tl.model import networks
+    from genre_tl.serving import saved_model
+    from genre_tl.training import run_folder
+
+    network = run_folder.read_model(run_dir)
+    if calibration := validation.get("calibration"):
+        network = networks.calibrated(network, calibration["scale"])
+    return saved_model.TrainedModel(
+        networks.to_half(network) if FLAGS.half else network,
+        params.Preset.from_dict(record["preset"]).frontend,
+        record["vocabulary"],
+        FLAGS.half,
+        run_folder.read_familiarity(run_dir),
+    )
+
+
+def _holds(version: pathlib.Path, digest: str, validation: dict[str, Any]) -> bool:
+    """Whether a version is an export of the model file, so calibrated."""
     from genre_tl.serving import model_card
 
     try:
         model_card.check(version)
-        return model_card.read(version).get("model_sha256") == digest
+        card = model_card.read(version)
+        found = card.get("model_sha256"), card.get("calibration")
+        return found == (digest, validation.get("calibration"))
     except ValueError as error:
         reason = str(error).partition(";")[0]
         logging.warning("%s; the next version will replace it", reason)
@@ -99,14 +122,18 @@ def _holds(version: pathlib.Path, digest: str) -> bool:
 
 
 def _validation() -> dict[str, Any]:
-    """Returns the accuracy of --cross_validation."""
+    """Returns accuracy, calibration and thresholds of --cross_validation."""
     if not FLAGS.cross_validation:
         return {}
     from genre_tl.training import run_folder
 
     report = run_folder.read_json(pathlib.Path(FLAGS.cross_validation, "report.json"))
     results = next(iter(report["models"].values()))
-    return {"cross_validation": results["accuracy"] | {"text": results["in_words"]}}
+    names = "calibration", "thresholds"
+    return {
+        "cross_validation": results["accuracy"] | {"text": results["in_words"]},
+        **{name: results[name] for name in names if name in results},
+    }
 
 
 def _facts() -> dict[str, Any]:

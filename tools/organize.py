@@ -149,8 +149,10 @@ def _predicted(args: Sequence[str]) -> Iterator[Genres]:
     show(0, len(paths))
     results = predictor.predict(model, paths, max_secs=FLAGS.max_secs or None)
     for done, result in enumerate(results, 1):
-        scores = result.scores if result.scores is not None and result.has_sound else ()
-        found = dict(zip(model.labels, map(float, scores), strict=False))
+        found: dict[str, float] = {}
+        if result.scores is not None and result.has_sound and not result.is_unfamiliar:
+            scores = map(float, result.scores)
+            found = dict(zip(model.labels, scores, strict=True))
         error = result.error and f"no prediction: {result.error}"
         yield result.path, _chosen(found, names), error
         show(done, len(paths))

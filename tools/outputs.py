@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 
 from genre_tl import files
+from genre_tl.data import datasets
 
 from .terminal import printable
 
@@ -32,7 +33,8 @@ class Writer:
     """Formats results as `kind`: `text`, `chart`, `json` or `csv`.
 
     A `top_k` of 0 keeps all labels. Labels that score less than `threshold` are left
-    out. With `ascii_only`, charts have no block characters.
+    out. With `ascii_only`, charts have no block characters. With `lowest`, a file whose
+    best label scores less than its value there, or has None, is unsure.
     """
 
     kind: str
@@ -40,21 +42,24 @@ class Writer:
     top_k: int = 0
     threshold: float = 0.0
     ascii_only: bool = False
+    lowest: Mapping[str, float | None] | None = None
 
     def head(self) -> str:
         """Returns the text before the first result."""
-        columns = ("path", "best", "note", "error")
+        columns = ("path", "best", "verdict", "familiarity", "note", "error")
         return csv_head(columns, self.labels) if self.kind == "csv" else ""
 
     def text(self, result: predictor.Result) -> str:
         """Returns a result as text; "" for a failed file in text and charts."""
         scored = result.scores if result.has_sound else None
         kept = {} if scored is None else self._kept(scored)
+        verdict = self._verdict(result)
         if self.kind == "csv":
-            return self._row(result, kept)
+            return self._row(result, kept, verdict)
         if self.kind == "json":
             scores = None if result.error else kept
-            values = {"path": result.path, "scores": scores}
+            values: dict[str, Any] = {"path": result.path, "scores": scores}
+            values |= {"verdict": verdict or None, "familiarity": result.familiarity}
             values |= {"note": result.note or None, "error": result.error or None}
             values = {name: x for name, x in values.items() if x is not None}
             # Escaped, so file names that are not valid text survive.
@@ -63,7 +68,20 @@ class Writer:
         path, note = printable(result.path), f"  ({result.note})" if result.note else ""
         if result.error or not result.has_sound:
             return "" if result.error else f"{path}{note}\n"
-        return draw(path, kept, note)
+        return draw(path, kept, f"  ({verdict})" * bool(verdict) + note)
+
+    def _verdict(self, result: predictor.Result) -> str:
+        """Returns why the best label is not to be trusted, or ""."""
+        if result.scores is None or not result.has_sound:
+            return ""
+        best = int(result.scores.argmax())
+        label = self.labels[best]
+        if result.is_unfamiliar or label == datasets.BACKGROUND:
+            return "unlike the training music"
+        if self.lowest is None:
+            return ""
+        least = self.lowest[label]
+        return "unsure" if least is None or result.scores[best] < least else ""
 
     def _kept(self, scores: np.ndarray) -> dict[str, float]:
         """Returns the labels to show with their scores, highest first."""
@@ -71,11 +89,16 @@ class Writer:
         best = [i for i in order if scores[i] >= self.threshold]
         return {self.labels[i]: round(float(scores[i]), 6) for i in best}
 
-    def _row(self, result: predictor.Result, kept: Mapping[str, float]) -> str:
+    def _row(
+        self, result: predictor.Result, kept: Mapping[str, float], verdict: str
+    ) -> str:
         scores = [f"{kept[x]:.6f}" if x in kept else "" for x in self.labels]
         # A relative path stays valid when it no longer looks like a formula.
         path = f"./{result.path}" if _is_formula(result.path) else result.path
-        return csv_row([path, next(iter(kept), ""), result.note, result.error, *scores])
+        best = "" if verdict else next(iter(kept), "")
+        known = "" if result.familiarity is None else f"{result.familiarity:.4f}"
+        texts = path, best, verdict, known, result.note, result.error
+        return csv_row([*texts, *scores])
 
     def _line(self, path: str, kept: Mapping[str, float], note: str) -> str:
         shown = [f"{printable(x)} {100 * kept[x]:.0f} %" for x in kept]

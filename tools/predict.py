@@ -10,6 +10,9 @@ and folders from the standard input, one per line. Prints one line per file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
 
+A file that resembles no training music, such as speech, is called "unlike the training
+music"; with --min_precision=0.9 one whose genre is not that certain is "unsure".
+
 Without --model the starter predicts, a tagger: each tag has a score of its own, and
 the five highest are printed. A prefix names the teacher of a tag, as in msd:rock.
 
@@ -57,6 +60,12 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 flags.DEFINE_float("threshold", 0, "Leave out labels with a lower score.", 0.0, 1.0)
+flags.DEFINE_float(
+    "min_precision",
+    None,
+    "0.9 or 0.95: call files unsure whose best genre is right less often, by the "
+    "cross-validation of the model.",
+)
 flags.DEFINE_boolean("chart", False, "Draw bars instead of a line of text.")
 flags.DEFINE_boolean(
     "bom", False, "Begin --output with a byte order mark, for a CSV that Excel opens."
@@ -85,7 +94,12 @@ def main(argv: list[str]) -> int:
     is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
     kind = "chart" if FLAGS.chart else FLAGS.format
     writer = outputs.Writer(
-        kind, model.labels, _top_k(model), FLAGS.threshold, ascii_only=not is_unicode
+        kind,
+        model.labels,
+        _top_k(model),
+        FLAGS.threshold,
+        ascii_only=not is_unicode,
+        lowest=_lowest(model),
     )
     if output := FLAGS.output or FLAGS.embeddings:
         with outputs.opened(output, _key(model, paths)) as chunks:
@@ -127,12 +141,33 @@ def _top_k(model: predictor.Predictor) -> int:
     return _TAGS if model.is_tagger else _GENRES
 
 
+def _lowest(model: predictor.Predictor) -> dict[str, float | None] | None:
+    """Returns the lowest score of each genre for --min_precision, if it is given."""
+    from genre_tl.serving import model_card
+
+    if FLAGS.min_precision is None:
+        return None
+    known = model_card.read(model.folder).get("thresholds", {})
+    if not known:
+        raise ValueError(
+            f"--min_precision: {model.folder} has no thresholds; export it with "
+            "--cross_validation, as tools.train does unless --folds=0"
+        )
+    if f"{FLAGS.min_precision:g}" not in known:
+        raise app.UsageError(
+            f"--min_precision={FLAGS.min_precision:g}: {model.folder} has thresholds "
+            f"for {', '.join(known)}; give one of them"
+        )
+    return dict(known[f"{FLAGS.min_precision:g}"]["genres"])
+
+
 def _key(model: predictor.Predictor, paths: Sequence[str]) -> dict[str, Any]:
     """Returns what the outputs depend on."""
     from genre_tl.serving import model_card
 
     sums = (model.folder / model_card.SUMS).read_bytes()
-    names = "format top_k threshold max_secs chart bom output embeddings taggram"
+    names = "format top_k threshold min_precision max_secs chart bom output "
+    names += "embeddings taggram"
     return {
         "model": hashlib.sha256(sums).hexdigest(),
         "list of files": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),

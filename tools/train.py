@@ -6,6 +6,8 @@ Extracts features, estimates the accuracy by cross-validation, trains on all cli
 exports to saved_models/<name>. It starts from the starter, the tagger that ships, if
 the flags leave front end and network as they are; --start gives another tagger.
 Each step is a tool of its own, shown before it runs. Rerun the same command to resume.
+After adding, removing or moving music, the same command says what is new and makes the
+next version; features are reused.
 Other flags of both training tools are passed on by --extra, such as
 --extra=--max_epochs=40.
 """
@@ -19,12 +21,16 @@ import re
 import shlex
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from genre_tl import starter
 
-from . import command, common_flags, data_flags, frontend_flags, terminal
+from . import changes, command, common_flags, data_flags, frontend_flags, terminal
+
+if TYPE_CHECKING:
+    from genre_tl.data import datasets
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
@@ -49,7 +55,7 @@ _NETWORK_FLAGS = re.compile("--?(layers|units|cell|dropout)(=|$)")
 
 def main(argv: list[str]) -> int:
     del argv
-    _check()
+    _begin_version(_check())
     FLAGS["start"].value, reason = _start()
     print(f"starting from {FLAGS.start or 'random weights'}{reason}", flush=True)
     for tool, arguments in _steps():
@@ -58,7 +64,7 @@ def main(argv: list[str]) -> int:
         if code := _run(program):
             print(
                 f"{tool} failed: fix the error above and rerun; finished steps are "
-                f"kept. For other clips or flags give another --name, or remove "
+                f"kept. For other flags give another --name, or remove "
                 f"{_run_dir()} and {_run_dir()}{_REPORT}",
                 file=sys.stderr,
             )
@@ -84,8 +90,21 @@ def _run(program: list[str]) -> int:
             raise
 
 
-def _check() -> None:
-    """Raises errors that would else come after hours of feature extraction."""
+def _begin_version(table: datasets.Dataset) -> None:
+    """Sets runs on other clips aside, and says what is new."""
+    before, now = changes.read(_run_dir()), changes.of_table(table)
+    if before is not None and (found := changes.compare(before, now)):
+        # The folder with the list is the last, in case this is interrupted.
+        folders = pathlib.Path(f"{_run_dir()}{_REPORT}"), _run_dir()
+        kept = changes.set_aside(folders)
+        terminal.say(f"new since the last version:\n{found}")
+        terminal.say(f"its runs are kept: {', '.join(map(str, kept))}")
+    if before != now:
+        changes.write(_run_dir(), now)
+
+
+def _check() -> datasets.Dataset:
+    """Returns the table; raises errors that else come after hours of extraction."""
     command.check_name(FLAGS.name)
     from genre_tl.data import splits
     from genre_tl.serving import saved_model
@@ -100,6 +119,7 @@ def _check() -> None:
             splits.folds(table, FLAGS.folds, FLAGS.seed)
     except ValueError as error:
         raise ValueError(f"{error}. Use --folds=0 to skip cross-validation") from error
+    return table
 
 
 def _start() -> tuple[str | None, str]:

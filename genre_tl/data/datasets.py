@@ -14,6 +14,9 @@ from absl import logging
 from scipy import sparse
 from scipy.sparse import csgraph
 
+BACKGROUND = "_background"
+"""Name of a genre of clips that are none of the genres: speech, noise, other music."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -205,6 +205,38 @@ def accuracy_curves(
         _format_axes(ax, in_percent=True)
         ax.set_ylabel("accuracy")
         ax.legend(loc="lower right", handlelength=3)
+
+
+def confidence(
+    curves: Mapping[str, tuple[np.ndarray, Iterable[np.ndarray]]],
+    path: files.PathLike,
+    *,
+    title: str,
+) -> None:
+    """Draws reliability, and precision against coverage, of at most four models.
+
+    `curves` hold for each name what `calibration.reliability` and
+    `calibration.coverage` return.
+    """
+    with picture(path, title, (9.6, 4.6)) as fig:
+        left, right = fig.subplots(1, 2)
+        left.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+        for (name, (bins, rates)), line in zip(curves.items(), LINES, strict=False):
+            count, score, accuracy = bins[bins[:, 0] > 0].T
+            left.plot(score, accuracy, **line)
+            # The area of a point is the share of the clips.
+            area = 20 + 300 * count / count.sum()
+            label = verbatim(name)
+            left.scatter(score, accuracy, area, color=line["color"], label=label)
+            right.plot(*rates, label=label, **line)
+        left.set(xlabel="highest score", ylabel="share that is right", xlim=(0, 1.02))
+        right.set(xlabel="share of clips that get a genre", ylabel="precision")
+        left.set_ylim(0, 1.05)
+        for ax, heading in ((left, "Reliability"), (right, "Precision and coverage")):
+            ax.set_title(heading)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_formatter(ticker.PercentFormatter(1))
+        right.legend(loc="lower left", handlelength=3)
 
 
 def confusion_matrix(

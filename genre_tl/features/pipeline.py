@@ -53,6 +53,11 @@ class Segments(NamedTuple):
     clips: np.ndarray  # position of the clip among the requested rows
     frames: np.ndarray  # valid frames of the segment
 
+    @property
+    def shares(self) -> np.ndarray:
+        """The weight of each segment in its clip: they sum to 1 in each."""
+        return self.frames / np.bincount(self.clips, self.frames)[self.clips]
+
 
 @dataclasses.dataclass(frozen=True)
 class Batching:

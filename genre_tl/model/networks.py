@@ -104,6 +104,37 @@ def gaussian(points: tf.Tensor, centres: tf.Tensor) -> tf.Tensor:
     return tf.exp(-tf.nn.relu(distances))  # Rounding may leave one below zero.
 
 
+@keras.saving.register_keras_serializable(package="genre_tl")
+def calibrated_softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Returns calibrated probabilities, `[batch, genres]`; see `calibrated`."""
+    centred = logits - tf.reduce_mean(logits, -1, keepdims=True)
+    norm = tf.sqrt(tf.reduce_sum(centred**2, -1, keepdims=True))
+    ratio = params.CALIBRATION_NORM / tf.maximum(norm, 1e-6)
+    return tf.nn.softmax(centred * ratio**params.CALIBRATION_POWER)
+
+
+def calibrated(network: keras.Model, scale: float) -> keras.Model:
+    """Returns a portable copy of a classifier that gives calibrated probabilities.
+
+    `scale` is from `calibration.fit`. It becomes part of the head's weights.
+    """
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if layer.name == HEAD:
+            config["activation"] = calibrated_softmax
+        return type(layer).from_config(config)
+
+    plain = portable(network)
+    copy = keras.models.clone_model(plain, clone_function=clone)
+    copy.set_weights(plain.get_weights())
+    head = copy.get_layer(HEAD)
+    # The activation takes most of a scale away again.
+    factor = scale ** (1 / (1 - params.CALIBRATION_POWER))
+    head.set_weights([factor * weight for weight in head.get_weights()])
+    return copy
+
+
 def set_prior(network: keras.Model, mean: np.ndarray) -> None:
     """Sets the biases of a tagger's head to the log-odds of the tags' mean values.
 

@@ -32,7 +32,8 @@ _LICENCES = {
 }
 _UNKNOWN_LICENCE = "That of the collection, unknown to this program."
 _LIMITS = (
-    "Scores of tags are not calibrated; none says that a recording is not music.",
+    "Scores of tags are not calibrated. Those of genres are, if this card names a "
+    "calibration, for music like that of training; other recordings get scores too.",
     "It knows only the genres or tags of its training collection, as labelled there.",
     "It uses frequencies below 8 kHz, mixed down to one channel.",
     "A long recording gets the mean of its segments: changes within it average out.",

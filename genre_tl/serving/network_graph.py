@@ -23,7 +23,11 @@ _BLOCK_FRAMES = 15
 _IDLE = "InputLayer", "Masking", "Dropout", "GlobalAveragePooling1D", "Concatenate"
 _OTHER_CELLS = (keras.layers.GRU, keras.layers.LSTM, keras.layers.Bidirectional)
 _KNOWN = (keras.layers.Dense, networks.Standardize, networks.Gaussian)
-_ACTIVATIONS = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
+_ACTIVATIONS = {
+    "softmax": tf.nn.softmax,
+    "calibrated_softmax": networks.calibrated_softmax,
+    "sigmoid": tf.sigmoid,
+}
 
 # Blocks of [frames, batch, features] and the mask [batch, frames] -> blocks.
 _Recurrence = Callable[[list[tf.Tensor], tf.Tensor], list[tf.Tensor]]

@@ -86,14 +86,17 @@ class Predictor:
     def score_pieces(self, pieces: Sequence[framing.Piece]) -> list[np.ndarray]:
         """Scores parts of recordings, as `framing.pieces` yields them.
 
-        Returns scores `[pieces, labels]`, embeddings `[pieces, units]`, and the number
-        of valid frames of each piece, `[pieces]`, 0 for silence.
+        Returns scores `[pieces, labels]`, embeddings `[pieces, units]`, the number of
+        valid frames of each piece, `[pieces]`, 0 for silence, and its familiarity, 0 to
+        1 `[pieces]`, NaN if the model does not know it.
         """
         answers = []
         for batch in list(_batches(pieces)) or [[]]:
             padding = np.array([piece.padding for piece in batch], np.float32)
             starts = np.zeros(len(batch), np.int32)
-            answers.append(self._model.score_and_embed(_stack(batch), starts, padding))
+            answer = self._model.score_and_embed(_stack(batch), starts, padding)
+            unknown = np.full(len(batch), np.nan, np.float32)
+            answers.append((*answer, unknown)[:4])
         return [np.concatenate(part) for part in zip(*answers, strict=True)]
 
     def taggram_of_piece(self, piece: framing.Piece) -> Taggram:
@@ -137,6 +140,8 @@ class Result:
       embedding: `[units]`; None after an error.
       taggram: scores over time, if requested.
       secs: length of the audio read.
+      familiarity: share of the training music that resembles the rest of it less than
+        this file does, 0 to 1; None after an error, or if the model does not know it.
       has_sound: whether the audio has any; if not, the scores mean nothing.
       note: a warning about a file that was used, or "".
       error: why the file could not be used, or "".
@@ -150,6 +155,12 @@ class Result:
     has_sound: bool = True
     note: str = ""
     error: str = ""
+    familiarity: float | None = None
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the file is unlike the training music, as far as the model knows."""
+        return self.familiarity is not None and self.familiarity < params.UNFAMILIAR
 
 
 def predict(
@@ -220,14 +231,15 @@ def _read_ahead(
 def _combined(file: _File, scored: Sequence[tuple[Any, ...]]) -> Result:
     """Returns the result of a file from those of its pieces.
 
-    A piece has scores, an embedding, a number of valid frames and a taggram or None.
+    A piece has scores, an embedding, a number of valid frames, a familiarity and a
+    taggram or None.
     """
     clip = file.clip
     if clip.error:
         return Result(clip.path, None, error=clip.error)
     # Silence within a file has no weight.
     sounding = [piece for piece in scored if piece[2]]
-    scores, vectors, frames, taggrams = zip(*(sounding or scored), strict=True)
+    scores, vectors, frames, known, taggrams = zip(*(sounding or scored), strict=True)
     weights = np.maximum(frames, 1)
     over_time = zip(*(x for x in taggrams if x is not None), strict=True)
     taggram = [np.concatenate(part) for part in over_time]
@@ -240,7 +252,13 @@ def _combined(file: _File, scored: Sequence[tuple[Any, ...]]) -> Result:
         file.num_samples / params.SAMPLE_RATE_HZ,
         bool(sounding),
         "; ".join(filter(None, (clip.note, silence))),
+        familiarity=_mean_familiarity(known, weights),
     )
+
+
+def _mean_familiarity(known: Sequence[float], weights: np.ndarray) -> float | None:
+    mean = float(np.average(known, weights=weights))
+    return None if np.isnan(mean) else mean
 
 
 def _locate(path: pathlib.Path) -> pathlib.Path:

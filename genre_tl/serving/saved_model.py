@@ -7,6 +7,7 @@ signatures.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import tempfile
 import unicodedata
@@ -18,8 +19,9 @@ import tensorflow as tf
 
 from genre_tl import features, params
 from genre_tl.audio import wav_graph
+from genre_tl.data import datasets
 from genre_tl.features import framing
-from genre_tl.model import networks
+from genre_tl.model import familiarity, networks
 from genre_tl.serving import network_graph
 
 CHUNK_SEGMENTS = 16
@@ -43,6 +45,7 @@ _PLACED = [  # a waveform, and `starts` and `padding` of `framing.segments`
 class TrainedModel:
     """A tagger or classifier, its front end and the names of its scores, in order.
 
+    `known` is the familiarity of a classifier; None leaves it out of an export.
     With `half`, an export stores weights in half precision; those of `network` must be
     so rounded (`networks.to_half`).
 
@@ -54,6 +57,7 @@ class TrainedModel:
     frontend: params.Frontend
     labels: Sequence[str]
     half: bool = False
+    known: familiarity.Familiarity | None = None
 
     def __post_init__(self) -> None:
         network, labels = self.network, self.labels
@@ -123,10 +127,15 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
             return tf.identity(waveform)
 
     def scored(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores, *_ = call(answers.score_and_embed, waveform)
+        scores, _, _, *known = call(answers.score_and_embed, waveform)
         # Servers want the batch on the first axis of every output.
         classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
-        return {"scores": scores, "classes": classes}
+        optional = {"familiarity": known[0]} if known else {}
+        return {"scores": scores, "classes": classes, **optional}
+
+    def classified(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
+        answer = scored(waveform)  # a server refuses other outputs
+        return {name: answer[name] for name in ("scores", "classes")}
 
     def embedding(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"embedding": call(answers.score_and_embed, bounded(waveform))[1]}
@@ -140,7 +149,7 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
     functions = {
         "serving_default": (_WAVEFORM, lambda waveform: scored(bounded(waveform))),
         "audio_bytes": (encoded, lambda wav: scored(wav_graph.decode(wav))),
-        "classify": (examples, lambda inputs: scored(_of_examples(inputs))),
+        "classify": (examples, lambda inputs: classified(_of_examples(inputs))),
         "embedding": (_WAVEFORM, embedding),
         "taggram": (_WAVEFORM, taggram),
     }
@@ -201,6 +210,9 @@ class Answers:
     def __init__(self, trained: TrainedModel) -> None:
         self.network = network_graph.Network(trained.network, half=trained.half)
         self._frontend = frontend = trained.frontend
+        self._known, self._background = trained.known, None
+        if datasets.BACKGROUND in trained.labels:
+            self._background = list(trained.labels).index(datasets.BACKGROUND)
         self.frames_of = features.LogScattering.from_params(frontend)
         # One for all signatures: the larger part of what a server has to load.
         self.frames_of.build((None, frontend.segment_samples))
@@ -227,21 +239,45 @@ class Answers:
     ) -> tuple[tf.Tensor, ...]:
         """Returns scores `[batch, labels]`, embeddings `[batch, units]`, valid frames.
 
-        The frames are a number for each clip, float32 `[batch]`, 0 for silence.
+        The frames are a number for each clip, float32 `[batch]`, 0 for silence. The
+        familiarity `[batch]` of a model that knows it is the last.
         """
         num_clips = tf.shape(waveform)[0]
         segments = framing.segments(waveform, self._frontend, starts, padding)
-        sizes = [self.network.num_labels, self.network.num_units]
+        sizes = [self.network.num_labels, self.network.num_units, 1]
 
         def answer(states: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-            both = tf.concat(self._answer(states, weights), 1)
-            return both * weights[:, tf.newaxis]
+            scores, embedding = self._answer(states, weights)
+            parts = [scores, embedding, self._log_distance(embedding)[:, tf.newaxis]]
+            return tf.concat(parts, 1) * weights[:, tf.newaxis]
 
         weighted = self._by_chunk(waveform, segments, answer, [sum(sizes)])
         total = tf.math.unsorted_segment_sum(weighted, segments.clips, num_clips)
         num_frames = segments.frames_per_clip(num_clips)
         means = total / tf.maximum(num_frames, 1)[:, tf.newaxis]
-        return *tf.split(means, sizes, 1), num_frames
+        scores, embedding, distance = tf.split(means, sizes, 1)
+        if self._known is None:
+            return scores, embedding, num_frames
+        is_known = self._familiarity(scores, distance[:, 0])
+        is_known = tf.where(num_frames > 0, is_known, 0)
+        return scores, embedding, num_frames, is_known
+
+    def _log_distance(self, embedding: tf.Tensor) -> tf.Tensor:
+        """Returns what `familiarity.Familiarity.log_distance` does; else 0."""
+        if self._known is None:
+            return tf.zeros_like(embedding[:, 0])
+        centred = embedding - self._known.mean
+        squares = tf.reduce_sum(centred**2, 1) / self._known.variance
+        squares -= tf.reduce_sum(tf.matmul(centred, self._known.directions) ** 2, 1)
+        return tf.math.log(tf.maximum(squares, 1e-6))
+
+    def _familiarity(self, scores: tf.Tensor, distance: tf.Tensor) -> tf.Tensor:
+        assert self._known is not None
+        standard = (distance - self._known.centre) / self._known.spread
+        share = 0.5 * tf.math.erfc(standard / math.sqrt(2))
+        if self._background is None:
+            return share
+        return share * (1 - scores[:, self._background])
 
     @tf.function(input_signature=_PLACED, autograph=False)
     def taggram(

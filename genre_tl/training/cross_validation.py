@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 
 from genre_tl import files, params
 from genre_tl.data import datasets, splits
+from genre_tl.evaluation import calibration
 from genre_tl.features import pipeline
 from genre_tl.model import transfer
 from genre_tl.training import finetune, fitting, run_folder
@@ -36,6 +37,10 @@ of this name; `random` a network from random weights; `svm` is on mean frames.""
 _NEED_START = {"transfer", *params.METHODS}
 _INNER_FOLDS = 5
 _OPEN = ("num_repeats", "models", "start")  # may change on resuming
+_LEAST_SCORE = 1e-30  # has a logarithm
+
+# Scores of the segments of test clips, the segments, and what else is to be kept.
+_Scored = tuple[np.ndarray, pipeline.Segments, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +272,9 @@ class _Trainer:
         if model == "svm":
             predicted, found = self._svm(fold), dict[str, Any]()
         else:
-            predicted, found = self._train(model, fold)
+            scores, segments, found = self._train(model, fold)
+            predicted = pipeline.mean_scores(scores, segments).argmax(axis=1)
+            found |= _out_of_fold(scores, segments)
         truth = self._data.table.classes[fold.test]
         return {
             "model": model,
@@ -297,13 +304,13 @@ class _Trainer:
     def _frozen(self) -> fitting.FrozenBackbone:
         return fitting.FrozenBackbone(transfer.backbone(self._source), self._data)
 
-    def _train(self, model: str, fold: Fold) -> tuple[np.ndarray, dict[str, Any]]:
+    def _train(self, model: str, fold: Fold) -> _Scored:
         preset = self._presets[model]
         recipe, head = preset.finetune, None
         if model != "random" and (recipe.method != "finetune" or recipe.fit_head):
             head = self._frozen.fit(fold.train, kernel=recipe.method == "kernel")
         if head and recipe.method != "finetune":
-            return self._frozen.scores(head, fold.test).argmax(axis=1), {}
+            return *self._frozen.segment_scores(head, fold.test), {}
         if model == "random":
             arguments = self._data, preset, fold.train, fold.seed
             network = finetune.untrained(*arguments)
@@ -316,9 +323,7 @@ class _Trainer:
             )
         return self._fit(model, fold, network)
 
-    def _fit(
-        self, model: str, fold: Fold, network: keras.Model
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def _fit(self, model: str, fold: Fold, network: keras.Model) -> _Scored:
         """Trains the whole network; folds of a model share a graph."""
         recipe = self._presets[model].finetune
         if model not in self._networks:
@@ -334,7 +339,33 @@ class _Trainer:
             stage, recipe.max_epochs, callbacks, valid=len(fold.valid) > 0
         )
         found = {"epoch": kept, "history": run_folder.columns(history)}
-        return stage.scores(fold.test).argmax(axis=1), found
+        return *stage.segment_scores(fold.test), found
+
+
+def _out_of_fold(scores: np.ndarray, segments: pipeline.Segments) -> dict[str, Any]:
+    """Returns what `out_of_fold` reads: scores of all segments, and their clips."""
+    logarithms = np.log(np.maximum(scores.astype(np.float64), _LEAST_SCORE))
+    return {
+        "log_scores": logarithms.round(4).tolist(),
+        "segments": [segments.clips.tolist(), segments.frames.tolist()],
+    }
+
+
+def out_of_fold(
+    record: Record, lines: Sequence[Mapping[str, Any]]
+) -> calibration.OutOfFold:
+    """Returns the scores of the test clips of lines that have some, joined."""
+    classes, first = np.array(record.settings["data"]["classes"]), 0
+    clips: list[np.ndarray] = []
+    for line in lines:
+        clips.append(first + np.array(line["segments"][0]))
+        first += len(line["test"])
+    return calibration.OutOfFold(
+        np.concatenate([line["log_scores"] for line in lines]),
+        np.concatenate(clips),
+        np.concatenate([line["segments"][1] for line in lines]),
+        classes[np.concatenate([line["test"] for line in lines])],
+    )
 
 
 def _preset(preset: params.Preset, model: str) -> params.Preset:

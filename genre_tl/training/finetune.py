@@ -13,7 +13,7 @@ from genre_tl import files, params
 from genre_tl.data import datasets
 from genre_tl.evaluation import metrics
 from genre_tl.features import pipeline
-from genre_tl.model import networks, transfer
+from genre_tl.model import familiarity, networks, transfer
 from genre_tl.training import fitting, run_folder
 
 
@@ -51,6 +51,8 @@ def finetune(
                 if len(rows := data.parts[part]):
                     scores = fitting.outputs(network, data, rows)
                     found[part] = _measure(data.table, data.table.labels[rows], scores)
+            known = _familiarity(network, data)
+            familiarity.save(known, run_folder.familiarity_path(run_dir))
             run.finish(network, found)
         return run.record
 
@@ -78,6 +80,20 @@ def _train(
         validation = fitting.validation(stage, valid, measure)
         fitting.train_in_folder(run, stage, [*validation, *callbacks])
     return network
+
+
+def _familiarity(
+    network: keras.Model, data: run_folder.Data
+) -> familiarity.Familiarity:
+    """Returns the familiarity fitted to the training clips, without the background."""
+    table, rows = data.table, data.parts["train"]
+    if datasets.BACKGROUND in table.vocabulary:
+        background = table.vocabulary.index(datasets.BACKGROUND)
+        rows = rows[table.classes[rows] != background]
+    embedder = networks.embedder(network)
+    vectors, segments = fitting.segment_outputs(embedder, data, rows)
+    groups = [table.groups[row] for row in rows]
+    return familiarity.fit(vectors, segments.shares, segments.clips, groups)
 
 
 def from_scratch(recipe: params.FineTuning) -> params.FineTuning:

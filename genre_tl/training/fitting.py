@@ -94,6 +94,10 @@ class WholeNetwork:
         """Returns the scores of clips, float32 `[rows, labels]`."""
         return self.outputs(rows)[:, : len(self.data.table.vocabulary)]
 
+    def segment_scores(self, rows: np.ndarray) -> tuple[np.ndarray, pipeline.Segments]:
+        """Returns the scores of all segments of clips, `[segments, labels]`."""
+        return segment_outputs(self.model, self.data, rows)
+
 
 class FrozenBackbone:
     """Fits heads to the features of clips, which are computed once.
@@ -103,7 +107,7 @@ class FrozenBackbone:
 
     def __init__(self, network: keras.Model, data: run_folder.Data) -> None:
         self.network, self.data = network, data
-        self._segments = _predict(network, data, np.arange(len(data.table)))
+        self._segments = segment_outputs(network, data, np.arange(len(data.table)))
         self._clips = pipeline.mean_scores(*self._segments)
 
     def fit(self, rows: np.ndarray, *, kernel: bool) -> transfer.Head:
@@ -119,9 +123,18 @@ class FrozenBackbone:
         )
 
     def scores(self, head: transfer.Head, rows: np.ndarray) -> np.ndarray:
-        """Returns the scores of clips, `[rows, labels]`."""
+        """Returns the scores of clips of sorted rows, `[rows, labels]`."""
+        return pipeline.mean_scores(*self.segment_scores(head, rows))
+
+    def segment_scores(
+        self, head: transfer.Head, rows: np.ndarray
+    ) -> tuple[np.ndarray, pipeline.Segments]:
+        """Returns scores of the segments of sorted rows, `[segments, labels]`."""
         vectors, segments = self._segments
-        return pipeline.mean_scores(head.scores(vectors), segments)[rows]
+        kept = np.isin(segments.clips, rows)
+        clips = np.searchsorted(rows, segments.clips[kept])
+        scores = head.scores(vectors[kept])
+        return scores, pipeline.Segments(clips, segments.frames[kept])
 
 
 def validation(
@@ -187,12 +200,13 @@ def outputs(
     network: keras.Model, data: run_folder.Data, rows: np.ndarray
 ) -> np.ndarray:
     """Returns outputs `[rows, outputs]` of clips, each the mean over its segments."""
-    return pipeline.mean_scores(*_predict(network, data, rows))
+    return pipeline.mean_scores(*segment_outputs(network, data, rows))
 
 
-def _predict(
+def segment_outputs(
     network: keras.Model, data: run_folder.Data, rows: np.ndarray
 ) -> tuple[np.ndarray, pipeline.Segments]:
+    """Returns outputs of all segments of clips, `[segments, outputs]`."""
     sizes = {"batch_size": _BATCH_SIZE, "segment_frames": data.frontend.segment_frames}
     batches, segments = pipeline.evaluation_batches(data.features, rows, **sizes)
     steps = -(-len(segments.clips) // _BATCH_SIZE)

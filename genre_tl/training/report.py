@@ -13,7 +13,7 @@ import numpy as np
 
 from genre_tl import files
 from genre_tl.evaluation import intervals, metrics, plots
-from genre_tl.training import cross_validation, run_folder
+from genre_tl.training import confidence, cross_validation, run_folder
 
 Record = cross_validation.Record
 _Lines = Sequence[Mapping[str, Any]]
@@ -53,6 +53,7 @@ def write(record: Record, *, start: files.PathLike | None = None) -> str:
         *table,
         *_curves(record, results),
         *_by_genre(record, results),
+        *_confidence(record, results),
         *(_source(record, pathlib.Path(start)) if start else []),
         _method(record),
         in_words,
@@ -100,6 +101,7 @@ def _of_model(record: Record, lines: _Lines) -> dict[str, Any]:
         "recall": dict(zip(vocabulary, recall, strict=True)),
         "confusion": pooled.confusion.tolist(),
         "in_words": pooled.in_words(round(len(test) / len(set(test)))),
+        **confidence.measure(record, lines),
     }
     for name in ("val_accuracy", "test_accuracy"):
         if all(name in line.get("history", ()) for line in lines):
@@ -236,6 +238,11 @@ def _by_genre(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
         matrix = np.array(of_model["confusion"])
         plots.confusion_matrix(matrix, vocabulary, record.folder / name, title=title)
         yield f"![{model}]({name})"
+
+
+def _confidence(record: Record, results: Mapping[str, Any]) -> Iterator[str]:
+    for model, of_model in results["models"].items():
+        yield from confidence.sections(record, model, of_model)
 
 
 def _source(record: Record, start: pathlib.Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 run.json      kind, preset, seed, data, command, versions; at the end the metrics
 history.csv   a row for each finished epoch
 curves.png    the same as a picture
+familiarity.npz  of a classifier: the distribution of its training clips
 logs/         for TensorBoard, if it is installed
 checkpoints/  last and best epoch, until the run has finished
 model.keras   the best model; its presence marks the run as finished
@@ -36,7 +37,7 @@ from genre_tl import files, params
 from genre_tl.data import datasets
 from genre_tl.evaluation import plots
 from genre_tl.features import pipeline
-from genre_tl.model import exported, networks
+from genre_tl.model import exported, familiarity, networks
 
 History = list[dict[str, float]]
 Parts = Mapping[str, np.ndarray]
@@ -308,6 +309,20 @@ def seen(start: files.PathLike) -> set[str]:
 def read_model(run_dir: files.PathLike) -> keras.Model:
     """Returns the model of a finished run."""
     return networks.load(pathlib.Path(run_dir) / "model.keras")
+
+
+def read_familiarity(run_dir: files.PathLike) -> familiarity.Familiarity | None:
+    """Returns the familiarity of a classifier; None if it has none."""
+    path = familiarity_path(run_dir)
+    if not path.is_file():
+        return None
+    with intact(path):
+        return familiarity.load(path)
+
+
+def familiarity_path(run_dir: files.PathLike) -> pathlib.Path:
+    """Returns the place of the familiarity in a run."""
+    return pathlib.Path(run_dir) / "familiarity.npz"
 
 
 def read_history(run_dir: files.PathLike) -> History:

@@ -322,3 +322,19 @@ def test_characters_are_drawn_with_another_installed_font_that_has_them(
     label = drawn[0].axes[0].get_xticklabels()[0]
     assert label.get_fontfamily()[0] == "DejaVu Sans"
     assert len(label.get_fontfamily()) > 1
+
+
+def test_reliability_and_coverage_of_every_curve_are_drawn(tmp_path, drawn):
+    bins = np.array([[0, np.nan, np.nan], [3, 0.5, 0.4], [9, 0.9, 1.0]])
+    rates = np.array([0.5, 1.0]), np.array([1.0, 0.8])
+    curves = {"as trained": (bins, rates), "calibrated": (bins[1:], rates)}
+    plots.confidence(curves, tmp_path / "a.png", title="x")
+    left, right = drawn[0].axes
+    diagonal, *lines = left.get_lines()
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
+    for line in lines:
+        np.testing.assert_allclose(line.get_xydata(), [[0.5, 0.4], [0.9, 1.0]])
+    small, large = left.collections[0].get_sizes()
+    assert large > small
+    assert [x.get_text() for x in right.get_legend().get_texts()] == list(curves)
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [1.0, 0.8])

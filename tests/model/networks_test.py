@@ -10,6 +10,7 @@ import tensorflow as tf
 from sklearn.metrics import pairwise
 
 from genre_tl import features, params
+from genre_tl.evaluation import calibration
 from genre_tl.model import gru, networks
 
 SIZES = params.Model(num_layers=3, num_units=8, dropout=0.5, embedding_units=6)
@@ -268,3 +269,17 @@ def test_a_network_of_cudnn_layers_is_saved_with_layers_that_run_anywhere(
         assert isinstance(network.get_layer(f"gru_{number}"), keras.layers.GRU)
         assert isinstance(copy.get_layer(f"gru_{number}"), gru.GRU)
     assert copy.trainable_weights
+
+
+def test_a_calibrated_network_gives_calibrated_scores_of_the_plain_one(tmp_path):
+    frames = np.random.default_rng(0).normal(size=[6, 20, NUM_PATHS])
+    plain = networks.classifier(SIZES, NUM_PATHS, 4, seed=1)
+    head = plain.get_layer(networks.HEAD)
+    head.set_weights([9 * head.get_weights()[0], np.arange(4.0)])
+    path = tmp_path / "x.keras"
+    networks.save(networks.calibrated(plain, 0.8), path)
+    rows = np.arange(6)
+    found = calibration.OutOfFold(np.log(plain(frames)), rows, rows + 1, rows)
+    expected = calibration.calibrated(found, 0.8)
+    np.testing.assert_allclose(networks.load(path)(frames), expected, atol=1e-5)
+    assert np.abs(expected - plain(frames)).max() > 0.02

@@ -10,7 +10,7 @@ from genre_tl.model import networks, transfer
 from genre_tl.serving import network_graph
 
 NUM_FRAMES, NUM_PATHS = 38, 7
-KINDS = "tagger", "classifier", "probe", "kernel"
+KINDS = "tagger", "classifier", "calibrated", "probe", "kernel"
 NETWORKS = [
     ("gru", readout, units, kind)
     for readout in params.READOUTS
@@ -28,7 +28,8 @@ def network_of(cell: str, readout: str, units: int, kind: str) -> keras.Model:
     model = params.Model(
         num_layers=3, num_units=12, cell=cell, readout=readout, embedding_units=units
     )
-    make = networks.classifier if kind == "classifier" else networks.tagger
+    is_classifier = kind in ("classifier", "calibrated")
+    make = networks.classifier if is_classifier else networks.tagger
     network = make(model, NUM_PATHS, 5, seed=1)
     for layer in network.layers:  # so that scores vary, and biases matter
         weights = layer.get_weights()
@@ -37,6 +38,8 @@ def network_of(cell: str, readout: str, units: int, kind: str) -> keras.Model:
         )
     mean, variance = np.random.default_rng(2).uniform(0.5, 2, [2, NUM_PATHS])
     networks.standardize(network, mean, variance)
+    if kind == "calibrated":
+        return networks.calibrated(network, 0.7)
     return with_head(network, kind) if kind in ("kernel", "probe") else network
 
 

@@ -47,5 +47,6 @@ def export(folder: pathlib.Path) -> pathlib.Path:
     module.score_and_embed = score_and_embed
     module.labels = tf.function(lambda: tf.constant(LABELS), input_signature=[])
     tf.saved_model.save(module, str(folder / "1"), {"serving_default": serve})
-    model_card.write(folder / "1", {})
+    genres = {"quiet": 0.6, "loud, very": None, "long": 0.9}
+    model_card.write(folder / "1", {"thresholds": {"0.9": {"genres": genres}}})
     return folder

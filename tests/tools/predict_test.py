@@ -16,6 +16,7 @@ from tools import outputs
 
 ROOT = pathlib.Path(__file__).parents[2]
 LABELS = known_scores.LABELS
+COLUMNS = "path", "best", "verdict", "familiarity", "note", "error"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_csv_is_written_to_a_file_and_max_secs_limits_the_audio(model, music, tm
     assert (code, stdout, stderr.splitlines()[-1]) == (1, "", "4 of 5 files; 1 failed")
     with output.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "best", "note", "error", *LABELS]
+    assert list(rows[0]) == [*COLUMNS, *LABELS]
     assert [row["best"] for row in rows[1:3]] == ["quiet", ""]
     assert rows[2]["error"] and not rows[2]["long"]
     assert rows[4]["path"].endswith("A ü, b.WAV")
@@ -126,6 +127,25 @@ def test_text_is_one_line_per_file_with_the_best_labels(model, music, tmp_path):
     assert second.endswith("s present)")
     assert third == rf"{tmp_path}/\udcff\n.wav  loud, very 75 %, quiet 25 %"
     assert (code, stderr) == (0, "3 of 3 files\n")
+
+
+def test_files_below_the_threshold_of_their_genre_are_unsure(model, music):
+    flags = f"--model={model}", "--min_precision=0.9", "--top_k=1"
+    names = "b.wav", "a.wav", "deep/er/A ü, b.WAV"
+    code, stdout, _ = predict(*flags, *(music / name for name in names))
+    assert code == 0
+    assert [line.partition("  ")[2] for line in stdout.splitlines()] == [
+        "quiet 75 %",
+        "quiet 50 %  (unsure)",
+        "loud, very 75 %  (unsure)",
+    ]
+
+
+def test_thresholds_that_a_model_does_not_have_are_refused(model):
+    known = "has thresholds for 0.9; give one of them"
+    assert_refused(2, known, f"--model={model}", "--min_precision=0.5", "x.wav")
+    starter = f"--model={ROOT}/saved_models/starter"
+    assert_refused(1, "has no thresholds", starter, "--min_precision=0.9", "x.wav")
 
 
 def test_a_chart_on_a_terminal_draws_bars(model, music):

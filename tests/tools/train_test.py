@@ -1,6 +1,7 @@
 """`tools.train`: from folders of music to an exported classifier."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -106,6 +107,34 @@ def test_rerunning_the_command_changes_no_file(folder, trained, root):
     assert again.returncode == 0, again.stderr
     assert f"{NUM_CLIPS} unchanged" in again.stdout
     assert files_of(folder) == before
+
+
+def test_the_card_has_calibration_and_thresholds_and_they_are_used(folder, trained):
+    card = model_card.read(folder / "saved_models/mine/1")
+    assert 0.05 <= card["calibration"]["scale"] <= 20
+    assert set(card["thresholds"]["0.9"]["genres"]) == {"noise", "tone"}
+    model = serving.Predictor(folder / "saved_models/mine")
+    (result,) = serving.predict(model, [str(next(folder.rglob("0.wav")))])
+    assert 0 <= result.familiarity <= 1
+
+
+def test_more_music_makes_the_next_version(folder, root, tmp_path):
+    flags = "--name=more", "--preset=tiny", "--folds=0"
+    music = tmp_path / "music"
+    shutil.copytree(folder / "music", music)
+    (music / "noise/broken.mp3").unlink()
+    assert tool("train", tmp_path, root, *flags).returncode == 0
+    (music / "noise/album 0/0.wav").rename(music / "tone/album 0/0.wav")
+    soundfile.write(music / "tone/new.wav", clip("tone", 99), RATE_HZ)
+    again = tool("train", tmp_path, root, *flags)
+    assert again.returncode == 0, again.stderr
+    assert "files added: 1 (tone/new.wav)" in again.stdout
+    moved = "tone/album 0/0.wav: noise → tone"
+    assert f"files of another genre: 1 ({moved})" in again.stdout
+    assert f"{NUM_CLIPS - 1} unchanged" in again.stdout
+    assert (tmp_path / "runs/more.1/model.keras").is_file()
+    versions = tmp_path / "saved_models/more"
+    assert {x.name for x in versions.iterdir() if x.name.isdigit()} == {"1", "2"}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from support import runs
 
 from genre_tl import files, params
+from genre_tl.evaluation import calibration
 from genre_tl.training import cross_validation, finetune, fitting, run_folder
 
 PRESET = runs.tuned(max_epochs=3)
@@ -320,3 +321,17 @@ def test_a_killed_run_resumes_with_an_identical_result(tmp_path, root, whole, nu
     theirs = _results(whole)
     assert _results(record) == {k: x for k, x in theirs.items() if k[0] == "random"}
     assert len(record.lines) == 6
+
+
+def test_a_line_has_the_scores_of_every_segment_and_they_predict(whole):
+    for line in whole.lines:
+        if line["model"] == "svm":
+            assert "log_scores" not in line
+            continue
+        found = cross_validation.out_of_fold(whole, [line])
+        scores = calibration.plain(found)
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-3)
+        assert scores.argmax(axis=1).tolist() == line["predicted"]
+    both = cross_validation.out_of_fold(whole, whole.lines[:1] * 2)
+    assert len(both.classes) == 2 * len(whole.lines[0]["test"])
+    assert both.clips.max() == len(both.classes) - 1

@@ -8,9 +8,10 @@ import pytest
 from support import runs
 
 from genre_tl import params
+from genre_tl.data import datasets
 from genre_tl.features import pipeline
 from genre_tl.model import networks, transfer
-from genre_tl.training import finetune, run_folder
+from genre_tl.training import finetune, fitting, run_folder
 
 PRESETS = {method: runs.tuned(method=method) for method in params.METHODS}
 KERNEL, WHOLE = PRESETS["kernel"], PRESETS["finetune"]
@@ -293,3 +294,36 @@ def test_a_start_that_has_not_finished_is_named(tmp_path):
 def test_tags_are_refused(tmp_path):
     with pytest.raises(ValueError, match="takes genres"):
         finetune.finetune(tmp_path, runs.data(True), KERNEL)
+
+
+@pytest.mark.parametrize("method", params.METHODS)
+def test_a_run_knows_how_familiar_its_training_clips_are(finetuned, method):
+    folder, _ = finetuned[method]
+    known = run_folder.read_familiarity(folder)
+    data = runs.data()
+    embedder = networks.embedder(run_folder.read_model(folder))
+    vectors = fitting.outputs(embedder, data, data.parts["train"])
+    found = known.of_distance(known.log_distance(vectors))
+    assert (found > params.UNFAMILIAR).mean() > 0.8
+    far = known.of_distance(known.log_distance(vectors + 100 * vectors.std()))
+    assert far.max() < 0.01
+
+
+def test_clips_of_the_background_are_not_familiar(tmp_path, start):
+    data = runs.data()
+    vocabulary = (datasets.BACKGROUND, *runs.GENRES[1:])
+    table = dataclasses.replace(data.table, vocabulary=vocabulary)
+    changed = dataclasses.replace(data, table=table)
+    finetune.finetune(tmp_path / "x", changed, KERNEL, start=start)
+    known = run_folder.read_familiarity(tmp_path / "x")
+    embedder = networks.embedder(run_folder.read_model(tmp_path / "x"))
+    rows = data.parts["train"]
+    vectors = fitting.outputs(embedder, data, rows[table.classes[rows] != 0])
+    np.testing.assert_allclose(known.mean, vectors.mean(axis=0), atol=1e-4)
+
+
+def test_a_damaged_familiarity_is_named(tmp_path):
+    run_folder.familiarity_path(tmp_path).write_bytes(b"PK damaged")
+    with pytest.raises(ValueError, match=r"familiarity\.npz: damaged"):
+        run_folder.read_familiarity(tmp_path)
+    assert run_folder.read_familiarity(tmp_path / "absent") is None
