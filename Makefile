@@ -9,7 +9,7 @@ STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints/* .c
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo starter starter-data test test-quick test-slow exchange lint format types \
+.PHONY: help demo starter starter-data test test-quick test-slow test-scale exchange lint format types \
     wheel clean
 
 help: ## show this help
@@ -82,6 +82,10 @@ test-quick: $(STAMP) ## run the tests that depend most on versions of packages
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
+
+test-scale: $(STAMP) ## test large stores and Ray (24 GB of disk, about 15 minutes)
+	@$(BIN)/python -m pip install --quiet --constraint $$($(BIN)/python .ci/tested_set) 'ray>=2.40,<3'
+	@$(BIN)/python -m pytest -m scale
 
 lint: $(STAMP) ## check rules and format with ruff
 	@$(BIN)/python -m ruff check .

@@ -4,6 +4,7 @@ The data flows through the packages in this order; each imports only those above
 
   params      every number, with its unit; the presets
   files       atomic writes, locks
+  workers     units of work in this process or in several
   starter     finds the model that ships
   backend     refuses another Keras backend than TensorFlow
   data        folders and tables → paths, labels, splits

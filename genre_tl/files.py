@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -28,6 +29,8 @@ UNFINISHED = ".part"
 """Suffix of a file or folder that is being written, or whose writer was killed."""
 LOCK = ".lock"
 """Name of the lock file in a locked folder; suffix of the one beside a locked file."""
+
+_POLL_SECS = 0.02  # between attempts at a lock that another process holds
 
 
 @contextlib.contextmanager
@@ -141,13 +144,14 @@ def sha256_of(blocks: Iterable[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def lock(path: PathLike) -> Iterator[None]:
+def lock(path: PathLike, *, wait: bool = False) -> Iterator[None]:
     """Keeps other processes that lock the same path out while it is written.
 
     The operating system releases the lock when the process ends, also if killed.
 
     Args:
       path: an existing folder, or a file that need not exist.
+      wait: whether to wait while another process holds the lock.
 
     Raises:
       ValueError: if another process holds the lock.
@@ -158,7 +162,10 @@ def lock(path: PathLike) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
             file = stack.enter_context(open(name, "ab"))
-            if not _try_lock(file):
+            while not _try_lock(file):
+                if wait:
+                    time.sleep(_POLL_SECS)
+                    continue
                 raise ValueError(
                     f"{path}: another process is writing here; wait for it"
                 )
@@ -169,6 +176,21 @@ def lock(path: PathLike) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # Windows keeps files that are open.
                 name.unlink()
+
+
+@contextlib.contextmanager
+def leased(path: PathLike) -> Iterator[bool]:
+    """Reserves a unit of work; yields whether no other process has it.
+
+    `path` is a file that need not exist. The reservation ends with the process.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path))
+            is_mine = True
+        except ValueError:
+            is_mine = False
+        yield is_mine
 
 
 def _try_lock(file: BinaryIO) -> bool:

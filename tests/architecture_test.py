@@ -25,17 +25,17 @@ INSIDE = {
     "audio": "ffmpeg mp3 libsndfile tensorflow_io_decoder resampling decoding "
     "wav_graph",
     "scattering": "wavelets planning operations layers",
-    "features": "framing log_scattering augmentation feature_store extraction "
-    "pipeline waveforms",
+    "features": "framing log_scattering augmentation columns feature_store "
+    "shard_job extraction pipeline waveforms",
     "model": "gru networks transfer familiarity exported",
     "evaluation": "intervals metrics calibration text_chart plots",
-    "training": "run_folder heads fitting pretrain finetune cross_validation "
-    "confidence report",
+    "training": "run_folder heads fitting pretrain finetune fold_plan "
+    "cross_validation confidence report",
     "serving": "network_graph saved_model warmup model_card checks export "
     "tflite_and_keras predictor recording_analysis",
     "library": "genres tags delta journal changes playlists organizing",
 }
-TOP = {"params", "files", "starter", "backend"}
+TOP = {"params", "files", "workers", "starter", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation", "library")
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 45, 6
 HEAVY = {"tensorflow", "tensorflow_io", "keras", "kymatio", "sklearn", "matplotlib"}

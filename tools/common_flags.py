@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from absl import flags
+from absl import app, flags
 
 from genre_tl import starter
 
 from . import terminal
+
+if TYPE_CHECKING:
+    from genre_tl import workers
 
 FLAGS = flags.FLAGS
 
@@ -55,6 +59,43 @@ def define_start(default: str = "none") -> None:
     )
     serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
     flags.DEFINE(_StartParser(), "start", None, text, serializer=serializer)
+
+
+def define_features_in() -> None:
+    """Defines --features_in, for tools that train or evaluate."""
+    flags.DEFINE_enum(
+        "features_in",
+        "auto",
+        ["auto", "memory", "disk"],
+        "Where features are during training. The result is the same; auto: in memory "
+        "if they take at most half of what is free.",
+    )
+
+
+def define_workers() -> None:
+    """Defines --workers, for tools whose work can be divided."""
+    flags.DEFINE_integer(
+        "workers",
+        1,
+        "Processes that share the work; 1 works in the tool's own.",
+        lower_bound=1,
+    )
+    flags.DEFINE_string(
+        "ray",
+        None,
+        "Address of a Ray cluster that does the work; auto: that of this machine.",
+    )
+
+
+def executor() -> workers.Executor | None:
+    """Returns what runs units of work; None for this process."""
+    from genre_tl import workers
+
+    if FLAGS.ray and FLAGS.workers > 1:
+        raise app.UsageError("give --workers or --ray, not both")
+    if FLAGS.ray:
+        return workers.Ray(FLAGS.ray)
+    return workers.Pool(FLAGS.workers) if FLAGS.workers > 1 else None
 
 
 def define_model() -> None:

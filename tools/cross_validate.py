@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from genre_tl.data import datasets
-    from genre_tl.training import cross_validation
+    from genre_tl.training import fold_plan
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(run_flags)
+common_flags.define_workers()
 
 common_flags.define_path("output_dir", "runs/cross_validation", "Results folder.")
 flags.DEFINE_multi_enum(
@@ -65,28 +66,33 @@ common_flags.define_path(
 
 
 def main(argv: list[str]) -> None:
-    from genre_tl.training import cross_validation, finetune, report
+    from genre_tl.training import cross_validation, finetune, fold_plan, report
 
     del argv
     preset, plan, table = run_flags.preset("finetune"), _plan(), data_flags.table()
     if FLAGS.start:
         finetune.describe_start(FLAGS.start, preset)
-    cross_validation.divide(table, plan, _parts(table))
+    fold_plan.divide(table, plan, _parts(table))
     data = run_flags.load(table, preset.frontend, FLAGS.split, _parts)
     if FLAGS.start:
         _warn_of_leaks(data.features.digests)
     record = cross_validation.cross_validate(
-        FLAGS.output_dir, data, preset, plan, on_fold=_show()
+        FLAGS.output_dir,
+        data,
+        preset,
+        plan,
+        on_fold=_show(),
+        executor=common_flags.executor(),
     )
     print(report.write(record, start=FLAGS.start))
 
 
-def _plan() -> cross_validation.Plan:
-    from genre_tl.training import cross_validation
+def _plan() -> fold_plan.Plan:
+    from genre_tl.training import fold_plan
 
     names = "num_folds num_repeats seed protocol clips_per_genre curves start"
     values: dict[str, Any] = {name: FLAGS[name].value for name in names.split()}
-    return cross_validation.Plan(models=tuple(dict.fromkeys(FLAGS.model)), **values)
+    return fold_plan.Plan(models=tuple(dict.fromkeys(FLAGS.model)), **values)
 
 
 def _warn_of_leaks(digests: tuple[str, ...]) -> None:

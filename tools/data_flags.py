@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ from absl import app, flags
 from . import common_flags, terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
-    from genre_tl import params
+    from genre_tl import params, workers
     from genre_tl.data import datasets
     from genre_tl.features import extraction, pipeline
 
@@ -82,7 +85,11 @@ def _name(source: str) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Summary:
+def extract(
+    table: datasets.Dataset,
+    frontend: params.Frontend,
+    executor: workers.Executor | None = None,
+) -> extraction.Summary:
     """Brings the feature store up to date and prints a summary."""
     from genre_tl.features import extraction
 
@@ -90,14 +97,29 @@ def extract(table: datasets.Dataset, frontend: params.Frontend) -> extraction.Su
     secs, show = FLAGS.max_secs or None, terminal.meter("features")
     folder = store_dir()
     summary = extraction.extract(
-        table, folder, frontend, max_secs=secs, on_progress=show
+        table, folder, frontend, max_secs=secs, on_progress=show, executor=executor
     )
     terminal.say(f"{folder}: {summary}")
     _print_reasons("failed", summary.failures)
     _print_reasons("used, but", summary.notes)
-    if summary.failures or summary.notes:
-        print(f"All of them are listed in {folder / 'index.csv'}")
+    _write_problems(folder / "problems.csv", [*summary.failures, *summary.notes])
     return summary
+
+
+def _write_problems(path: pathlib.Path, problems: Sequence[tuple[str, str]]) -> None:
+    """Lists files and problems in a CSV, unless it does already."""
+    from genre_tl import files
+
+    if not problems:
+        return
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "problem"), *problems])
+    data = text.getvalue().encode("utf-8", "surrogateescape")
+    with contextlib.suppress(OSError):  # The store may be read-only.
+        if not path.exists() or path.read_bytes() != data:
+            with files.whole(path) as unfinished:
+                unfinished.write_bytes(data)
+        print(f"All of them are listed in {path}")
 
 
 def _print_reasons(outcome: str, files: Sequence[tuple[str, str]]) -> None:
@@ -121,5 +143,6 @@ def features(
     from genre_tl.features import pipeline
 
     extract(table, frontend)
-    found, table = pipeline.load(store_dir(), table, frontend)
+    in_memory = {"auto": None, "memory": True, "disk": False}[FLAGS.features_in]
+    found, table = pipeline.load(store_dir(), table, frontend, in_memory=in_memory)
     return found, table.merge_groups(found.digests)

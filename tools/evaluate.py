@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
+common_flags.define_features_in()
 
 common_flags.define_path("run_dir", "runs/finetune", "Finished fine-tuning run.")
 flags.DEFINE_enum(

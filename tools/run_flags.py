@@ -11,7 +11,7 @@ from absl import flags
 
 from genre_tl import params
 
-from . import data_flags, frontend_flags, terminal
+from . import common_flags, data_flags, frontend_flags, terminal
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
     import keras
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to load: not for --help.
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(frontend_flags)
+common_flags.define_features_in()
 
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("layers", None, "Recurrent layers.", lower_bound=1)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import pathlib
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 from absl import logging
@@ -128,15 +128,20 @@ def merged_groups(
     A merged group has the name of its first clip's. `groups` and `keys` are one each
     per clip.
     """
-    size = len(groups)
-    _, group = np.unique(groups, return_inverse=True)
-    _, key = np.unique(keys, return_inverse=True)
+    size, group, key = len(groups), _numbered(groups), _numbered(keys)
     # A graph of groups and keys, with an edge for each clip.
     edges = (np.ones(size), (group, size + key))
     graph = sparse.coo_matrix(edges, [2 * size, 2 * size])
     _, parts = csgraph.connected_components(graph, directed=False)
     first: dict[int, str] = {}
     return tuple(map(first.setdefault, parts[group], groups))
+
+
+def _numbered(names: Sequence[Hashable]) -> np.ndarray:
+    """Returns a number from 0 on for each different name: int64 `[names]`."""
+    numbers: dict[Hashable, int] = {}
+    found = (numbers.setdefault(name, len(numbers)) for name in names)
+    return np.fromiter(found, np.int64, len(names))
 
 
 def check_labels(source: object, labels: Collection[str], what: str) -> None:

@@ -33,7 +33,9 @@ def load(root: str | os.PathLike[str]) -> datasets.Dataset:
         name="folder",
         root=root,
         paths=tuple(paths),
-        labels=np.array([[g == x for x in vocabulary] for g in genres], np.uint8),
+        labels=np.eye(len(vocabulary), dtype=np.uint8)[
+            list(map(vocabulary.index, genres))
+        ],
         vocabulary=vocabulary,
         # genre/artist/album/clip.wav: the artist; genre/clip.wav: the clip.
         groups=tuple("/".join(path.split("/")[:2]) for path in paths),

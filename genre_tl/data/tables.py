@@ -164,9 +164,11 @@ def _names(
             where = f"{table}, line {line}"
             raise ValueError(f"{where}: empty label; add one or remove the line")
     vocabulary = sorted(set().union(*labels))
-    return vocabulary, np.array(
-        [[x in clip for x in vocabulary] for clip in labels], np.uint8
-    )
+    place = {name: column for column, name in enumerate(vocabulary)}
+    matrix = np.zeros([len(labels), len(vocabulary)], np.uint8)
+    for row, names in enumerate(labels):
+        matrix[row, [place[name] for name in names]] = 1
+    return vocabulary, matrix
 
 
 def _soft_tags(

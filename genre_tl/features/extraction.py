@@ -1,40 +1,33 @@
-"""Audio files to frames in a feature store; the unit of work is one shard.
+"""Extraction: brings a feature store up to date with a table.
 
-`extract` compares a table with a store, computes what is missing and returns a
-summary. `docs/features.md` shows how to use it.
+`extract` compares a table with a store, computes what is missing, shard by shard, and
+returns a summary. `docs/features.md` shows how to use it.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
-import operator
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from genre_tl import files, params
-from genre_tl.audio import decoding
+from genre_tl import params, workers
 from genre_tl.data import datasets
-from genre_tl.features import feature_store, framing, log_scattering
+from genre_tl.features import columns, feature_store, shard_job
 
 # A kill costs at most the work of one shard: so many files, or bytes of audio.
 _SHARD_FILES, _SHARD_BYTES = 64, 2**28
 
-# A long file is computed in pieces of so many segments, two pieces at a time.
-_PIECE_SEGMENTS, _NUM_THREADS = 8, 2
-
-# Computes the frames of the segments of a piece, and how many of them are valid.
-_Task = futures.Future[tuple[tf.Tensor, tf.Tensor]]
+_READING_THREADS = 8  # which compute checksums
+_POLL_SECS = 0.5  # between looks at shards that other processes compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,186 +67,197 @@ def extract(
     *,
     max_secs: float | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    executor: workers.Executor | None = None,
 ) -> Summary:
     """Brings a feature store up to date with the files of a table.
 
     Reads files that are new or changed, by size and modification time, or could not
     be read before; of each file at most `max_secs`, from its beginning. Rerun it to
     resume after an interruption; the result is identical to an uninterrupted run. A
-    store that is up to date is not written to, one that is missing is created.
+    store that is up to date is not written to, one that is missing is created. Several
+    processes may extract the same table at the same time: they share the work.
 
     `on_progress` is called with the numbers of files done and to do, if any are to do.
+    `executor` runs the units of work, by default in this process. The features do not
+    depend on it. A file that ends its process each time is a failure.
 
     Raises:
-      ValueError: if `max_secs` is out of range, or the store has other parameters, is
-        damaged or is being written by another process.
+      ValueError: if `max_secs` is out of range, or the store has other parameters or
+        is damaged.
       OSError: if the store cannot be read or written.
     """
     if max_secs is not None and not 0 < max_secs < math.inf:
         raise ValueError(f"max_secs is {max_secs}; give seconds above 0, or None")
-    folder, num_computed = pathlib.Path(store_dir), 0
+    root, folder = dataset.root, pathlib.Path(store_dir)
     feature_store.create(folder, frontend, max_secs)
-    opened = functools.partial(feature_store.Store, folder, frontend, max_secs=max_secs)
-    store = opened()
-    pending, touched, gone = store.changes(dataset.root, dataset.paths)
-    if pending:
-        with files.lock(folder):
-            store = opened()  # another process may have filled it
-            pending, touched, gone = store.changes(dataset.root, dataset.paths)
-            num_computed = _compute(dataset.root, pending, store, frontend, on_progress)
-            if touched:
-                store.update(touched)
-            store.remove_unused()
-    elif touched:
-        # It saves time later; a store that cannot be written to is usable.
-        with contextlib.suppress(OSError, ValueError), files.lock(folder):
-            store.update(touched)
-    return _summary(store, dataset.paths, pending, num_computed, gone)
+    store = feature_store.Store(folder, frontend, max_secs=max_secs)
+    known = store.known(dataset.paths)
+    found, is_missing = look(root, known, dataset.paths)
+    had = store.audio_of(found["sha256"]) >= 0
+    units = plan(found, ~had)
+    # A store that cannot be written to is usable if it is complete.
+    with contextlib.nullcontext() if units else contextlib.suppress(OSError):
+        store.save(_differing(found, known))
+        job = shard_job.Job(root, store.shards, frontend, max_secs)
+        disturbed = _compute(job, _Units(found, units), on_progress, executor)
+        _record(store, found, disturbed)
+    removed = set(store.files["path"]) - set(dataset.paths)
+    gone = [*sorted(removed), *found["path"][is_missing & had]]
+    return _summary(store, found, known, had, gone)
+
+
+def look(
+    root: pathlib.Path, known: columns.Table, paths: Sequence[str]
+) -> tuple[columns.Table, np.ndarray]:
+    """Compares files with what the store knows of them; reads new and changed ones.
+
+    Returns the table of the files as they are now, and which are missing. These are
+    as they were known: audio may be deleted.
+    """
+    found = feature_store.describe(root, paths)
+    is_missing = found["bytes"] < 0
+    for name in ("bytes", "mtime_ns"):
+        found[name] = np.where(is_missing, known[name], found[name])
+    same = np.all([found[x] == known[x] for x in ("bytes", "mtime_ns")], axis=0)
+    found["sha256"] = np.where(same, known["sha256"], b"").astype("S64")
+    unread = np.flatnonzero(found["sha256"] == b"")
+    with futures.ThreadPoolExecutor(_READING_THREADS) as pool:
+        files = (root / paths[row] for row in unread)
+        for row, result in zip(
+            unread, pool.map(feature_store.sha256, files), strict=True
+        ):
+            found["sha256"][row], found["error"][row] = result
+    return found, is_missing
+
+
+def plan(found: columns.Table, is_due: np.ndarray) -> list[np.ndarray]:
+    """Returns the rows of each unit: different audio, in the order of its SHA-256.
+
+    Whole units that are finished do not change the others.
+    """
+    rows = np.flatnonzero(is_due & (found["sha256"] != b""))
+    _, first = np.unique(found["sha256"][rows], return_index=True)
+    rows = rows[first]
+    units, begin, size = [], 0, 0
+    for end, num_bytes in enumerate(found["bytes"][rows].tolist(), start=1):
+        size += num_bytes
+        if end - begin == _SHARD_FILES or size >= _SHARD_BYTES or end == len(rows):
+            units.append(rows[begin:end])
+            begin, size = end, 0
+    return units
 
 
 def _compute(
-    root: pathlib.Path,
-    pending: Sequence[feature_store.Row],
-    store: feature_store.Store,
-    frontend: params.Frontend,
+    job: shard_job.Job,
+    units: _Units,
     on_progress: Callable[[int, int], None],
-) -> int:
-    """Computes the pending files, shard by shard; returns how many gave frames."""
-    pieces = decoding.read(
-        [str(root / row.path) for row in pending],
-        piece_samples=_PIECE_SEGMENTS * frontend.segment_samples,
-        max_secs=store.params["max_secs"],
-    )
-    decoded = itertools.groupby(pieces, key=operator.attrgetter("index"))
-    num_done = num_computed = 0
-    on_progress(num_done, len(pending))
-    for shard in _shards(pending):
-        opened = (_File(root, row, next(decoded)[1]) for row in shard)
-        started = []
-        for file in _started(opened, set(store.by_sha256), frontend):
-            started.append(file)
-            num_done += 1
-            on_progress(num_done, len(pending))
-        results = [(row, _valid_frames(row, tasks)) for row, tasks in started]
-        store.write_shard(results)
-        num_computed += sum(bool(frames) for _, frames in results)
-    return num_computed
+    executor: workers.Executor | None,
+) -> dict[bytes, str]:
+    """Runs the units; returns reasons by SHA-256 for files that could not be read."""
+    progress = _Progress(sum(map(len, units.rows)), on_progress)
+    function: workers.Function = job.run
+    if executor is None:
+        executor = workers.Here()
+        function = functools.partial(job.run, on_file=progress.count)
+    disturbed: dict[bytes, str] = {}
+    while units.rows:
+        held, parts = [], []
+        for place, result in executor.run(function, units):
+            rows = units.rows[place]
+            if result is None:
+                held.append(rows)  # by another process
+            elif isinstance(result, workers.Died) and len(rows) > 1:
+                parts += np.array_split(rows, 2)  # to find the file
+            else:
+                progress.finish(len(rows))
+                if isinstance(result, workers.Died):
+                    result = {units[place][0].sha256: result.reason}
+                disturbed |= {x.encode(): reason for x, reason in result.items()}
+        if len(held) == len(units):
+            time.sleep(_POLL_SECS)
+        units = _Units(units.files, [*held, *parts])
+    return disturbed
 
 
-def _shards(rows: Sequence[feature_store.Row]) -> Iterator[list[feature_store.Row]]:
-    shard: list[feature_store.Row] = []
-    for row in rows:
-        shard.append(row)
-        num_bytes = sum(row.bytes for row in shard)
-        if len(shard) == _SHARD_FILES or num_bytes >= _SHARD_BYTES or row is rows[-1]:
-            yield shard
-            shard = []
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Units(Sequence[list[shard_job.File]]):
+    """Units, whose files are listed only when they are asked for."""
+
+    files: columns.Table
+    rows: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        rows = columns.take(self.files, self.rows[place])
+        names = ("path", "bytes", "mtime_ns", "sha256")
+        values = (rows[name].tolist() for name in names)
+        return [
+            shard_job.File(path, size, time_ns, digest.decode())
+            for path, size, time_ns, digest in zip(*values, strict=True)
+        ]
 
 
-def _started(
-    opened: Iterable[_File], seen: set[str], frontend: params.Frontend
-) -> Iterator[tuple[feature_store.Row, list[_Task]]]:
-    """Yields each file's row and the tasks for its pieces; `seen` audio has none."""
-    transform = _transform(frontend)
-    tasks: list[_Task] = []
-    piece_samples = _PIECE_SEGMENTS * frontend.segment_samples
-    with futures.ThreadPoolExecutor(_NUM_THREADS) as pool:
-        for file in opened:
-            first = len(tasks)
-            if file.sha256 not in seen:
-                for piece in framing.pieces(file, piece_samples):
-                    waveform, padding = piece.waveform[np.newaxis], [piece.padding]
-                    tasks.append(pool.submit(transform, waveform, padding))
-                    futures.wait(tasks[-2 * _NUM_THREADS : 1 - 2 * _NUM_THREADS])
-            row = file.finish()
-            if not row.error:
-                seen.add(row.sha256)
-            yield row, tasks[first:]
+def _record(
+    store: feature_store.Store, found: columns.Table, disturbed: dict[bytes, str]
+) -> None:
+    """Puts new shards into the index, and reasons into `found` and the index."""
+    store.reload()
+    rows = [row for row, x in enumerate(found["sha256"].tolist()) if x in disturbed]
+    found["error"][rows] = [disturbed[x] for x in found["sha256"][rows].tolist()]
+    store.save(columns.take(found, np.array(rows, int)))
+    store.shards.remove_unfinished()
 
 
-def _valid_frames(row: feature_store.Row, tasks: Iterable[_Task]) -> list[np.ndarray]:
-    """Returns the valid frames of each segment; one frame if there is no sound."""
-    outputs = [(x.numpy() for x in task.result()) for task in tasks]
-    segments = [segment for output in outputs for segment in zip(*output, strict=True)]
-    sound = [frames[:count] for frames, count in segments if count]
-    return [] if row.error else sound or [frames[:1] for frames, _ in segments[:1]]
+class _Progress:
+    """Counts files: one by one, and whole units that others have computed."""
+
+    def __init__(self, total: int, show: Callable[[int, int], None]) -> None:
+        self._finished = self._shown = 0
+        self._total, self._show = total, show
+        if total:
+            show(0, total)
+
+    def count(self) -> None:
+        """Counts a file of a unit."""
+        self._shown += 1
+        self._show(self._shown, self._total)
+
+    def finish(self, num_files: int) -> None:
+        """Counts what was not yet counted of a finished unit."""
+        self._finished += num_files
+        if self._shown < self._finished:
+            self._shown = self._finished
+            self._show(self._shown, self._total)
 
 
-class _File:
-    """The waveforms of a file; then its row in the index."""
-
-    def __init__(
-        self,
-        root: pathlib.Path,
-        row: feature_store.Row,
-        pieces: Iterator[decoding.Clip],
-    ) -> None:
-        self._root, self._row, self._pieces = root, row, pieces
-        self._num_samples, self._is_too_loud = 0, False
-        self.sha256 = feature_store.sha256(root / row.path)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for piece in self._pieces:
-            self._last = piece
-            if piece.waveform is not None:
-                self._num_samples += len(piece.waveform)
-                peak = np.abs(piece.waveform).max(initial=0)
-                self._is_too_loud |= bool(peak > framing.LOUDEST)
-                yield piece.waveform
-
-    def finish(self) -> feature_store.Row:
-        """Reads the rest and returns the row of the whole file."""
-        collections.deque(self, maxlen=0)
-        error = self._last.error
-        values: dict[str, Any] = {}
-        # Checked last, so that the row describes what was decoded and hashed.
-        if feature_store.Row.of(self._root, self._row.path) != self._row:
-            error = "it changed while it was read; extract again"
-        elif self._last.is_system_error or not self.sha256:
-            # Without a checksum it is tried again, and is no duplicate.
-            error = error or "it could not be read to its end; extract again"
-        else:
-            num_samples = 0 if error else self._num_samples
-            secs = round(num_samples / params.SAMPLE_RATE_HZ, 3)
-            values = {"sha256": self.sha256, "secs": secs, "note": self._last.note}
-            if self._is_too_loud:
-                error = error or "its samples are too large to compute with"
-        return dataclasses.replace(self._row, error=error, **values)
-
-
-@functools.cache
-def _transform(frontend: params.Frontend) -> Any:
-    """Returns a traced function of a piece: frames and valid frames of its segments."""
-    layer = log_scattering.LogScattering.from_params(frontend)
-    layer.build((None, frontend.segment_samples))
-    piece = tf.TensorSpec([1, None], tf.float32), tf.TensorSpec([1], tf.float32)
-
-    @tf.function(input_signature=piece, autograph=False)
-    def transform(waveform: tf.Tensor, padding: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        starts = tf.zeros([1], tf.int32)
-        segments = framing.segments(waveform, frontend, starts, padding)
-        rows = framing.cut(waveform, segments, frontend)
-        counts = tf.where(segments.lengths > 0, segments.weights, 0.0)
-        return layer.of_mirrored(rows, segments.lengths), tf.cast(counts, tf.int32)
-
-    return transform
+def _differing(table: columns.Table, other: columns.Table) -> columns.Table:
+    """Returns the rows of a table that are not those of another."""
+    same = np.all([table[name] == other[name] for name in table], axis=0)
+    return columns.take(table, ~same)
 
 
 def _summary(
     store: feature_store.Store,
-    paths: Sequence[str],
-    pending: Sequence[feature_store.Row],
-    num_computed: int,
-    gone: Sequence[str],
+    found: columns.Table,
+    known: columns.Table,
+    had: np.ndarray,
+    removed: Sequence[str],
 ) -> Summary:
-    rows = [store.index[path] for path in paths]
-    usable = {row.path for row in rows if not row.error}
-    num_new = len(usable & {row.path for row in pending})
+    """Returns what became of files; `had` says whose audio the store had before."""
+    audio, paths = store.known_audio(found["sha256"]), found["path"]
+    errors = np.where(found["error"] == "", audio["error"], found["error"])
+    usable = errors == ""
+    num_computed = len(np.unique(found["sha256"][usable & ~had]))
+    unchanged = usable & had & (found["sha256"] == known["sha256"])
+    num_unchanged = int(np.sum(unchanged))
+    noted = usable & (audio["note"] != "")
     return Summary(
         num_computed=num_computed,
-        num_repeated=num_new - num_computed,
-        num_unchanged=len(usable) - num_new,
-        failures=tuple((row.path, row.error) for row in rows if row.error),
-        notes=tuple((row.path, row.note) for row in rows if row.note),
-        removed=tuple(gone),
+        num_repeated=int(np.sum(usable)) - num_unchanged - num_computed,
+        num_unchanged=num_unchanged,
+        failures=tuple(zip(paths[~usable], errors[~usable], strict=True)),
+        notes=tuple(zip(paths[noted], audio["note"][noted], strict=True)),
+        removed=tuple(removed),
     )

@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,12 @@ from absl import logging
 
 from genre_tl import params
 from genre_tl.data import datasets
-from genre_tl.features import feature_store, framing
+from genre_tl.features import columns, feature_store, framing
 
 _AUTOTUNE = tf.data.AUTOTUNE
+_READING_THREADS, _CLIPS_AHEAD = 8, 64
+_NOT_EXTRACTED = "its features were not extracted yet"
+_CHANGED = "it changed after its features were extracted"
 
 Augment = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """Function of frames, targets and a seed, such as `augmentation.Augmentation`."""
@@ -35,7 +39,8 @@ class Features:
     """The valid frames of clips, in memory or on disk."""
 
     num_paths: int  # coefficients of a frame
-    segments: tuple[tuple[int, ...], ...]  # frames of each segment of each clip
+    segments: np.ndarray  # frames of all segments of all clips: int64 `[segments]`
+    num_segments: np.ndarray  # of each clip: int64 `[clips]`
     digests: tuple[str, ...]  # SHA-256 of each audio file; empty if unknown
     max_secs: float | None  # how much of each file was used at most; None for all
     read: Callable[[int, int, int], np.ndarray]
@@ -44,7 +49,16 @@ class Features:
     @functools.cached_property
     def counts(self) -> np.ndarray:
         """Frames of each clip: int64 `[clips]`."""
-        return np.array([sum(clip) for clip in self.segments], np.int64)
+        return np.add.reduceat(self.segments, self._first)
+
+    @functools.cached_property
+    def _first(self) -> np.ndarray:
+        return np.cumsum(self.num_segments) - self.num_segments
+
+    def segments_of(self, clip: int) -> np.ndarray:
+        """Returns the frames of each segment of a clip."""
+        first = self._first[clip]
+        return self.segments[first : first + self.num_segments[clip]]
 
 
 class Segments(NamedTuple):
@@ -98,16 +112,20 @@ def load(
     """
     store = feature_store.Store(pathlib.Path(store_dir), frontend)
     kept = _with_features(dataset, store)
-    rows = [store.index[path] for path in kept.paths]
+    digests = store.known(kept.paths)["sha256"]
+    rows = store.audio_of(digests)
+    segments, num_segments = columns.numbers(store.audio["segments"][rows])
     features = Features(
         store.params["num_paths"],
-        tuple(row.num_frames for row in rows),
-        tuple(row.sha256 for row in rows),
+        segments,
+        num_segments,
+        tuple(digest.decode() for digest in digests.tolist()),
         store.params["max_secs"],
-        lambda clip, start, count: store.read(rows[clip], start, count),
+        _OnDisk(store, rows),
     )
     if in_memory is None:
-        size = 4 * int(features.counts.sum()) * features.num_paths
+        _, first = np.unique(rows, return_index=True)
+        size = 4 * int(features.counts[first].sum()) * features.num_paths
         in_memory = size <= _free_bytes() / 2
     return (_in_memory(features) if in_memory else features), kept
 
@@ -174,19 +192,30 @@ def evaluation_batches(
       the length of the longest segment if that is less; and the `Segments` that
       `mean_scores` needs.
     """
-    pieces = [
-        (position, row, end - count + cut, min(segment_frames, count - cut))
-        for position, row in enumerate(_non_empty(rows))
-        for end, count in zip(
-            np.cumsum(features.segments[row]), features.segments[row], strict=True
-        )
-        for cut in range(0, count, segment_frames)
-    ]
-    positions, *places = np.array(pieces, np.int64).T
-    length = min(segment_frames, max(map(max, features.segments)))
+    positions, *places = _evaluation_places(features, _non_empty(rows), segment_frames)
+    length = min(segment_frames, int(features.segments.max()))
     batches = tf.data.Dataset.from_tensor_slices(tuple(places)).batch(batch_size)
     batches = batches.map(lambda *place: _frames(features, length, place), _AUTOTUNE)
     return batches.prefetch(_AUTOTUNE), Segments(positions, places[-1])
+
+
+def _evaluation_places(
+    features: Features, rows: np.ndarray, segment_frames: int
+) -> tuple[np.ndarray, ...]:
+    """Returns position, clip, first frame and number of frames of each piece."""
+    parts = [features.segments_of(row) for row in rows]
+    sizes = np.fromiter(map(len, parts), np.int64, len(parts))
+    counts = np.concatenate(parts)
+    positions = np.repeat(np.arange(len(rows)), sizes)
+    totals = features.counts[rows]
+    starts = np.cumsum(counts) - counts - np.repeat(np.cumsum(totals) - totals, sizes)
+    # Segments that are longer than the input of the model are cut.
+    cuts = -(-counts // segment_frames)
+    number = np.arange(cuts.sum()) - np.repeat(np.cumsum(cuts) - cuts, cuts)
+    offsets = number * segment_frames
+    lengths = np.minimum(segment_frames, np.repeat(counts, cuts) - offsets)
+    positions = np.repeat(positions, cuts)
+    return positions, rows[positions], np.repeat(starts, cuts) + offsets, lengths
 
 
 def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
@@ -209,17 +238,29 @@ def mean_scores(segment_scores: np.ndarray, segments: Segments) -> np.ndarray:
 def frame_statistics(
     features: Features, rows: Sequence[int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and variance of each path over all frames: float64 `[paths]`."""
-    rows = _non_empty(rows)
-    total = int(features.counts[rows].sum())
+    """Returns mean and variance of each path over all frames: float64 `[paths]`.
 
-    def mean_of(power: int, centre: np.ndarray) -> np.ndarray:
-        # A clip at a time: a double-precision copy of everything would not fit.
-        clips = (features.read(row, 0, features.counts[row]) for row in rows)
-        return sum(((clip - centre) ** power).sum(axis=0) for clip in clips) / total
+    Reads a clip at a time, once (Chan, Golub and LeVeque, 1983).
+    """
+    total, mean = 0, np.zeros(features.num_paths)
+    squares = np.zeros(features.num_paths)  # of the differences from the mean
+    for clip in _clips(features, _non_empty(rows)):
+        frames = clip.astype(np.float64)
+        of_clip = frames.mean(axis=0)
+        share = len(frames) / (total + len(frames))
+        distance = of_clip - mean
+        squares += ((frames - of_clip) ** 2).sum(axis=0) + distance**2 * total * share
+        mean += distance * share
+        total += len(frames)
+    return mean, squares / total
 
-    mean = mean_of(1, np.zeros(features.num_paths))
-    return mean, mean_of(2, mean)
+
+def _clips(features: Features, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields all frames of clips, a few of which are read ahead."""
+    with futures.ThreadPoolExecutor(_READING_THREADS) as pool:
+        for some in np.array_split(rows, -(-len(rows) // _CLIPS_AHEAD)):
+            places = some, np.zeros_like(some), features.counts[some]
+            yield from pool.map(features.read, *places)
 
 
 def _in_memory(features: Features) -> Features:
@@ -229,9 +270,27 @@ def _in_memory(features: Features) -> Features:
         if digest not in audio:
             audio[digest] = features.read(clip, 0, features.counts[clip])
     clips = [audio[digest] for digest in features.digests]
-    return dataclasses.replace(
-        features, read=lambda clip, start, count: clips[clip][start : start + count]
-    )
+    return dataclasses.replace(features, read=_InMemory(clips))
+
+
+# Classes and not closures, so that other processes can be given features.
+
+
+@dataclasses.dataclass(frozen=True)
+class _OnDisk:
+    store: feature_store.Store
+    rows: np.ndarray
+
+    def __call__(self, clip: int, start: int, count: int) -> np.ndarray:
+        return self.store.read(self.rows[clip], start, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class _InMemory:
+    clips: Sequence[np.ndarray]
+
+    def __call__(self, clip: int, start: int, count: int) -> np.ndarray:
+        return self.clips[clip][start : start + count]
 
 
 def _free_bytes() -> int:
@@ -299,8 +358,16 @@ def _with_features(
     dataset: datasets.Dataset, store: feature_store.Store
 ) -> datasets.Dataset:
     """Returns the clips that have features; the others are in its `skipped`."""
-    reasons = {path: _missing(dataset.root, path, store) for path in dataset.paths}
-    skipped = [(path, reason) for path, reason in reasons.items() if reason]
+    known = store.known(dataset.paths)
+    now = feature_store.describe(dataset.root, dataset.paths)["bytes"]
+    audio = store.known_audio(known["sha256"])
+    # The audio may be deleted; its modification time changes when it is copied.
+    has_changed = (now >= 0) & (now != known["bytes"]) & (known["path"] != "")
+    reasons = np.where(known["error"] == "", audio["error"], known["error"])
+    reasons[(audio["shard"] == b"") & (reasons == "")] = _NOT_EXTRACTED
+    reasons[has_changed] = _CHANGED
+    rows = np.flatnonzero(reasons != "")
+    skipped = tuple((dataset.paths[row], str(reasons[row])) for row in rows)
     if skipped:
         few = "; ".join(f"{path}: {why}" for path, why in skipped[:3])
         count = f"{len(skipped)} of {len(dataset)}"
@@ -308,18 +375,5 @@ def _with_features(
         if len(skipped) == len(dataset):
             raise ValueError(f"{message}, such as {few}")
         logging.warning("%s; they are skipped, such as %s", message, few)
-    rows = [row for row, path in enumerate(dataset.paths) if not reasons[path]]
-    kept = dataset.select(rows)
+    kept = dataset.select(np.flatnonzero(reasons == "")) if skipped else dataset
     return dataclasses.replace(kept, skipped=(*kept.skipped, *skipped))
-
-
-def _missing(root: pathlib.Path, path: str, store: feature_store.Store) -> str:
-    """Returns why a clip has no usable features, or ""."""
-    row = store.index.get(path)
-    if row is None:
-        return "its features were not extracted yet"
-    # The audio may be deleted; its modification time changes when it is copied.
-    with contextlib.suppress(OSError):
-        if os.stat(root / path).st_size != row.bytes:
-            return "it changed after its features were extracted"
-    return row.error

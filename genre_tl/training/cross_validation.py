@@ -1,21 +1,19 @@
 """Cross-validation: transfer, random initialisation and an SVM on the same folds.
 
 settings.json  collection, folds, preset, start, versions
-folds.jsonl    a line for each finished fold
+folds/         a file for each finished fold of a model
 
-The result of a fold depends only on the settings, its repeat and its number, so a
-killed run resumes with the folds that have no line.
+The result of a fold depends only on the settings, its repeat and its number. So a
+killed run resumes with the folds that have no file, and several processes share them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,119 +21,19 @@ import numpy as np
 from sklearn import preprocessing, svm
 from sklearn.pipeline import make_pipeline
 
-from genre_tl import files, params
-from genre_tl.data import datasets, splits
+from genre_tl import files, params, workers
 from genre_tl.evaluation import calibration
 from genre_tl.features import pipeline
 from genre_tl.model import transfer
-from genre_tl.training import finetune, fitting, run_folder
+from genre_tl.training import finetune, fitting, fold_plan, run_folder
 
-MODELS = ("transfer", *params.METHODS, "random", "svm")
-"""`transfer` trains as the preset says; `kernel`, `probe` and `finetune` by the method
-of this name; `random` a network from random weights; `svm` is on mean frames."""
-
-_NEED_START = {"transfer", *params.METHODS}
-_INNER_FOLDS = 5
 _OPEN = ("num_repeats", "models", "start")  # may change on resuming
 _LEAST_SCORE = 1e-30  # has a logarithm
 
 # Scores of the segments of test clips, the segments, and what else is to be kept.
 _Scored = tuple[np.ndarray, pipeline.Segments, dict[str, Any]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Folds, and the models that are compared on them."""
-
-    num_folds: int = 10  # of a repeat; each clip is tested in one
-    num_repeats: int = 10  # divisions into folds; may grow later
-    seed: int = 0  # of folds, weights and excerpts
-    protocol: str = "paper"
-    """`paper` trains for a fixed number of epochs. `strict` keeps the best epoch on a
-    fifth of the training clips, held out for that (more where a genre has fewer than
-    five groups). Test clips are scored once, at the end."""
-    clips_per_genre: int = 0  # most training clips of a genre; 0 takes all
-    curves: bool = False  # also score test clips after each epoch, only to plot them
-    models: tuple[str, ...] = ("random",)  # of `MODELS`; they take turns, fold by fold
-    start: files.PathLike | None = None  # tagger, for all models but `random` and `svm`
-
-    def __post_init__(self) -> None:
-        if self.protocol not in ("paper", "strict"):
-            raise ValueError(f"protocol={self.protocol!r}: choose 'paper' or 'strict'")
-        if set(self.models) - set(MODELS) or not self.models:
-            raise ValueError(f"models={self.models}: choose from {', '.join(MODELS)}")
-        if _NEED_START.isdisjoint(self.models) != (self.start is None):
-            raise ValueError(
-                "--model=random and --model=svm have no use for --start, a pre-trained "
-                "tagger; the others need it"
-            )
-        for name, least in (("num_repeats", 1), ("clips_per_genre", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be >= {least}")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Fold:
-    """Rows to train on, to choose the epoch by (or none), and to test on."""
-
-    repeat: int
-    number: int
-    seed: int
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
-
-
-def divide(
-    table: datasets.Dataset, plan: Plan, parts: run_folder.Parts | None = None
-) -> list[Fold]:
-    """Returns all folds of all repeats; groups of clips stay together.
-
-    With `parts`, a published split, there is one fold, and repeats differ in the seed.
-    Raises a ValueError if the table does not have enough clips.
-    """
-    folds = []
-    for repeat in range(plan.num_repeats):
-        seed = _mix(plan.seed, repeat)
-        tests = [parts["test"]] if parts else splits.folds(table, plan.num_folds, seed)
-        for number, test in enumerate(tests):
-            seed = _mix(plan.seed, repeat, number)
-            train, valid = _training_rows(table, plan, test, seed, parts)
-            folds.append(Fold(repeat, number, seed, train, valid, test))
-    return folds
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _training_rows(
-    table: datasets.Dataset,
-    plan: Plan,
-    test: np.ndarray,
-    seed: int,
-    parts: run_folder.Parts | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    train = parts["train"] if parts else np.setdiff1d(np.arange(len(table)), test)
-    valid = test[:0]
-    if parts and plan.protocol == "strict":
-        valid = parts["valid"]
-    elif plan.protocol == "strict":
-        fewest = min(splits.groups_by_genre(inner := table.select(train)))
-        if fewest < 2:
-            raise ValueError(
-                f"{table.root}: --protocol=strict needs two groups of training clips "
-                "of each genre, and one has a single one: use more folds or "
-                "--protocol=paper"
-            )
-        held = splits.folds(inner, min(_INNER_FOLDS, fewest), seed)[0]
-        valid, train = train[held], np.delete(train, held)
-    if plan.clips_per_genre:
-        shuffled = np.random.default_rng(seed).permutation(train)
-        classes = table.classes[shuffled]
-        some = [shuffled[classes == c][: plan.clips_per_genre] for c in set(classes)]
-        train = np.sort(np.concatenate(some))
-    return train, valid
+_FOLDS = "folds"
+_POLL_SECS = 1.0  # between looks at folds that other processes train
 
 
 class Record:
@@ -163,20 +61,15 @@ class Record:
         else:
             self.settings = {**settings, **run_folder.provenance()}
         files.write_json(path, self.settings)
-        self.lines = self._read()
+        (self.folder / _FOLDS).mkdir(exist_ok=True)
+        self.reload()
 
-    def _read(self) -> list[dict[str, Any]]:
-        path = self.folder / "folds.jsonl"
-        if not path.is_file():
-            return []
-        with run_folder.intact(path):
-            whole, newline, torn = path.read_text("utf-8").rpartition("\n")
-        if torn:  # The writer was killed.
-            os.truncate(path, len((whole + newline).encode()))
-        with run_folder.intact(path):
-            return [dict(json.loads(line)) for line in whole.splitlines()]
+    def reload(self) -> None:
+        """Reads the folds that have finished."""
+        paths = sorted((self.folder / _FOLDS).glob("*.json"))
+        self.lines = [_read_line(path) for path in paths]
 
-    def has(self, model: str, fold: Fold) -> bool:
+    def has(self, model: str, fold: fold_plan.Fold) -> bool:
         """Whether a fold has finished; ValueError if so, but with other test clips."""
         place = fold.repeat, fold.number
         lines = [x for x in self.lines if (x["repeat"], x["fold"]) == place]
@@ -189,50 +82,76 @@ class Record:
             )
         return any(line["model"] == model for line in lines)
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Appends a finished fold, flushed to the disk."""
-        with (self.folder / "folds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.lines.append(line)
+
+def _read_line(path: pathlib.Path) -> dict[str, Any]:
+    line = run_folder.read_json(path)
+    with run_folder.intact(path, path):
+        for name in ("model", "repeat", "fold", "test", "predicted"):
+            line[name]
+    return line
 
 
 def cross_validate(
     folder: files.PathLike,
     data: run_folder.Data,
     preset: params.Preset,
-    plan: Plan,
+    plan: fold_plan.Plan,
     *,
     on_fold: Callable[[Mapping[str, Any], int, int], None] = lambda *_: None,
+    executor: workers.Executor | None = None,
 ) -> Record:
     """Runs all folds of all models that have not been run.
 
     Settings and results are written to `folder`, made if absent. The data's parts, if
     any, are used instead of folds. `on_fold` is called with the line of a fold and the
-    numbers of finished folds and of all.
+    numbers of finished folds and of all. `executor` trains the folds, by default in
+    this process. Several processes may share a folder.
 
     Raises:
-      ValueError: if the folder holds another cross-validation or the data does not
-        suit.
+      ValueError: if the folder holds another cross-validation, the data does not suit,
+        or a fold ended its process each time.
       FileNotFoundError: if the pre-training run has not finished.
     """
-    folds = divide(data.table, plan, data.parts)
+    folds = fold_plan.divide(data.table, plan, data.parts)
     settings = _settings(data, preset, plan)
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    with files.lock(folder):
+    with files.lock(folder, wait=True):
         record = Record(folder, settings)
-        work = [(model, fold) for fold in folds for model in plan.models]
-        due = [(model, fold) for model, fold in work if not record.has(model, fold)]
-        trainer = _Trainer(data, preset, plan)
-        for done, (model, fold) in enumerate(due, start=len(work) - len(due) + 1):
-            record.add(trainer.run(model, fold))
-            on_fold(record.lines[-1], done, len(work))
+    work = [Unit(model, fold) for fold in folds for model in plan.models]
+    due = [unit for unit in work if not record.has(unit.model, unit.fold)]
+    runner = _Runner(record.folder / _FOLDS, data, preset, plan)
+    died = []
+    for done, (name, line) in enumerate(
+        _results(runner, due, executor or workers.Here()), len(work) - len(due) + 1
+    ):
+        if isinstance(line, workers.Died):
+            died.append(f"{name}: {line.reason}")
+        else:
+            on_fold(line, done, len(work))
+    if died:
+        raise ValueError(f"{record.folder}: folds failed: {'; '.join(died)}")
+    record.reload()
     return record
 
 
+def _results(
+    runner: _Runner, due: Sequence[Unit], executor: workers.Executor
+) -> Iterator[tuple[str, Any]]:
+    """Yields name and line of each unit as it ends, whoever has run it."""
+    while due:
+        held = []  # by other processes
+        for place, line in executor.run(runner.run, due):
+            if line is None:
+                held.append(due[place])
+            else:
+                yield due[place].name, line
+        if len(held) == len(due):
+            time.sleep(_POLL_SECS)
+        due = held
+
+
 def _settings(
-    data: run_folder.Data, preset: params.Preset, plan: Plan
+    data: run_folder.Data, preset: params.Preset, plan: fold_plan.Plan
 ) -> dict[str, Any]:
     table, parts, start = data.table, preset.to_dict(), None
     if plan.start is not None:
@@ -255,18 +174,59 @@ def num_seen(start: files.PathLike, digests: Sequence[str]) -> int:
     return sum(digest in seen for digest in digests)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """One fold of one model."""
+
+    model: str
+    fold: fold_plan.Fold
+
+    @property
+    def name(self) -> str:
+        """Name of its file; in the order of repeats, folds and models."""
+        fold, model = self.fold, fold_plan.MODELS.index(self.model)
+        return f"{fold.repeat:04d}-{fold.number:04d}-{model}-{self.model}"
+
+
+class _Runner:
+    """Runs folds and writes their lines; may be sent to another process."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        data: run_folder.Data,
+        preset: params.Preset,
+        plan: fold_plan.Plan,
+    ) -> None:
+        self._folder, self._arguments = folder, (data, preset, plan)
+
+    @functools.cached_property
+    def _trainer(self) -> _Trainer:
+        return _Trainer(*self._arguments)
+
+    def run(self, unit: Unit) -> dict[str, Any] | None:
+        """Returns the line of a fold; None if another process is running it."""
+        path = self._folder / f"{unit.name}.json"
+        with files.leased(path) as is_mine:
+            if not is_mine:
+                return None
+            if not path.exists():
+                files.write_json(path, self._trainer.run(unit.model, unit.fold))
+        return run_folder.read_json(path)
+
+
 class _Trainer:
     """Trains and tests one fold after another, with graphs that are traced once."""
 
     def __init__(
-        self, data: run_folder.Data, preset: params.Preset, plan: Plan
+        self, data: run_folder.Data, preset: params.Preset, plan: fold_plan.Plan
     ) -> None:
         self._data, self._curves = data, plan.curves
         self._source = run_folder.read_start(plan.start) if plan.start else None
         self._presets = {model: _preset(preset, model) for model in plan.models}
         self._networks: dict[str, fitting.WholeNetwork] = {}
 
-    def run(self, model: str, fold: Fold) -> dict[str, Any]:
+    def run(self, model: str, fold: fold_plan.Fold) -> dict[str, Any]:
         """Returns the line of a fold."""
         begin = time.monotonic()
         if model == "svm":
@@ -288,7 +248,7 @@ class _Trainer:
             "secs": round(time.monotonic() - begin, 3),
         }
 
-    def _svm(self, fold: Fold) -> np.ndarray:
+    def _svm(self, fold: fold_plan.Fold) -> np.ndarray:
         # Usual parameters, not chosen by any fold.
         machine = make_pipeline(preprocessing.StandardScaler(), svm.SVC(C=10))
         means = self._clip_means
@@ -304,7 +264,7 @@ class _Trainer:
     def _frozen(self) -> fitting.FrozenBackbone:
         return fitting.FrozenBackbone(transfer.backbone(self._source), self._data)
 
-    def _train(self, model: str, fold: Fold) -> _Scored:
+    def _train(self, model: str, fold: fold_plan.Fold) -> _Scored:
         preset = self._presets[model]
         recipe, head = preset.finetune, None
         if model != "random" and (recipe.method != "finetune" or recipe.fit_head):
@@ -323,7 +283,7 @@ class _Trainer:
             )
         return self._fit(model, fold, network)
 
-    def _fit(self, model: str, fold: Fold, network: keras.Model) -> _Scored:
+    def _fit(self, model: str, fold: fold_plan.Fold, network: keras.Model) -> _Scored:
         """Trains the whole network; folds of a model share a graph."""
         recipe = self._presets[model].finetune
         if model not in self._networks:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 Callbacks = Sequence[keras.callbacks.Callback]
 
 _BATCH_SIZE = 96  # segments scored at once; a CPU reads the weights for each batch
+_BLOCK = 1024  # clips whose features are in memory at a time
 _WARMUP_EPOCHS = 2
 _EPSILON = 1e-7  # probabilities are at least this far from 0 and 1
 _VECTOR_WEIGHT = 0.2  # of target vectors in the loss, where tags have 1
@@ -102,19 +104,26 @@ class WholeNetwork:
 class FrozenBackbone:
     """Fits heads to the features of clips, which are computed once.
 
+    The features are in temporary files, so that a collection need not fit in memory.
+
     `network` gives the features: frames to `[clips, features]`.
     """
 
     def __init__(self, network: keras.Model, data: run_folder.Data) -> None:
         self.network, self.data = network, data
-        self._segments = segment_outputs(network, data, np.arange(len(data.table)))
-        self._clips = pipeline.mean_scores(*self._segments)
+        batches, segments = _batches(data, np.arange(len(data.table)))
+        self._frames, size = segments.frames, network.output_shape[-1]
+        starts = np.arange(len(data.table) + 1)
+        self._starts = np.searchsorted(segments.clips, starts)  # of each clip
+        found = (network.predict_on_batch(batch) for batch in batches)
+        self._vectors = _on_disk(found, size)
+        self._clips = _on_disk(self._means(starts[:-1], np.asarray), size)
 
     def fit(self, rows: np.ndarray, *, kernel: bool) -> transfer.Head:
         """Returns a head for the clips `rows`, with a Gaussian kernel or linear."""
         table = self.data.table
         return heads.fit(
-            self._clips[rows].astype(np.float64),
+            heads.Derived(self._clips, rows, lambda x: x.astype(np.float64)),
             table.classes[rows],
             [table.groups[row] for row in rows],
             num_genres=len(table.vocabulary),
@@ -123,18 +132,51 @@ class FrozenBackbone:
         )
 
     def scores(self, head: transfer.Head, rows: np.ndarray) -> np.ndarray:
-        """Returns the scores of clips of sorted rows, `[rows, labels]`."""
-        return pipeline.mean_scores(*self.segment_scores(head, rows))
+        """Returns the scores of clips, `[rows, labels]`."""
+        return np.concatenate([*self._means(rows, head.scores)])
 
     def segment_scores(
         self, head: transfer.Head, rows: np.ndarray
     ) -> tuple[np.ndarray, pipeline.Segments]:
-        """Returns scores of the segments of sorted rows, `[segments, labels]`."""
-        vectors, segments = self._segments
-        kept = np.isin(segments.clips, rows)
-        clips = np.searchsorted(rows, segments.clips[kept])
-        scores = head.scores(vectors[kept])
-        return scores, pipeline.Segments(clips, segments.frames[kept])
+        """Returns scores of the segments of rows, `[segments, labels]`."""
+        found, clips, frames, begin = [], [], [], 0
+        for vectors, segments in self._segments(rows):
+            found.append(head.scores(vectors))
+            clips.append(segments.clips + begin)
+            frames.append(segments.frames)
+            begin += int(segments.clips[-1]) + 1
+        segments = pipeline.Segments(np.concatenate(clips), np.concatenate(frames))
+        return np.concatenate(found), segments
+
+    def _segments(
+        self, rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, pipeline.Segments]]:
+        """Yields the features of the segments of clips, for some of them at a time."""
+        for some in np.array_split(rows, -(-len(rows) // _BLOCK)):
+            begins = self._starts[some]
+            sizes = self._starts[some + 1] - begins
+            clips = np.repeat(np.arange(len(some)), sizes)
+            places = np.arange(len(clips)) + (begins - np.cumsum(sizes) + sizes)[clips]
+            yield self._vectors[places], pipeline.Segments(clips, self._frames[places])
+
+    def _means(
+        self, rows: np.ndarray, function: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Yields the means of a function over the segments of each clip of `rows`."""
+        for vectors, segments in self._segments(rows):
+            yield pipeline.mean_scores(function(vectors), segments)
+
+
+def _on_disk(parts: Iterable[np.ndarray], size: int) -> np.ndarray:
+    """Returns float32 rows of `size` values in a file that is deleted with the array.
+
+    They are written, not mapped, so that a full disk is an error and not a crash.
+    """
+    with tempfile.TemporaryFile() as file:
+        for part in parts:
+            file.write(np.ascontiguousarray(part, np.float32).tobytes())
+        file.flush()
+        return np.memmap(file, np.float32, "r").reshape(-1, size)
 
 
 def validation(
@@ -207,10 +249,16 @@ def segment_outputs(
     network: keras.Model, data: run_folder.Data, rows: np.ndarray
 ) -> tuple[np.ndarray, pipeline.Segments]:
     """Returns outputs of all segments of clips, `[segments, outputs]`."""
-    sizes = {"batch_size": _BATCH_SIZE, "segment_frames": data.frontend.segment_frames}
-    batches, segments = pipeline.evaluation_batches(data.features, rows, **sizes)
+    batches, segments = _batches(data, rows)
     steps = -(-len(segments.clips) // _BATCH_SIZE)
     return network.predict(batches, steps=steps, verbose=0), segments
+
+
+def _batches(
+    data: run_folder.Data, rows: np.ndarray
+) -> tuple[tf.data.Dataset, pipeline.Segments]:
+    sizes = {"batch_size": _BATCH_SIZE, "segment_frames": data.frontend.segment_frames}
+    return pipeline.evaluation_batches(data.features, rows, **sizes)
 
 
 def _compile(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genre_tl import features, params
-from genre_tl.features import extraction, feature_store, framing
+from genre_tl.features import framing, shard_job
 from genre_tl.serving import network_graph, saved_model
 
 FRONTEND = params.Frontend(J=6, Q=1, max_order=1, segment_frames=16)
@@ -87,15 +87,14 @@ def served(waveform):
 def stored(waveform, size=10**9):
     """Returns the frames that training would store; the file is read in pieces."""
     parts = [waveform[at : at + size] for at in range(0, len(waveform), size)]
-    pieces = framing.pieces(parts, extraction._PIECE_SEGMENTS * SEGMENT)
-    transform = extraction._transform(FRONTEND)
+    pieces = framing.pieces(parts, shard_job._PIECE_SEGMENTS * SEGMENT)
+    transform = shard_job._transform(FRONTEND)
     with futures.ThreadPoolExecutor(1) as pool:
         tasks = [
             pool.submit(transform, piece.waveform[np.newaxis], [piece.padding])
             for piece in pieces
         ]
-    row = feature_store.Row("a.wav")
-    return np.concatenate(extraction._valid_frames(row, tasks))
+    return np.concatenate(shard_job._valid_frames(tasks))
 
 
 def check_alike(waveform, frames):
@@ -124,7 +123,7 @@ def test_padding_of_a_batch_changes_nothing(waveform, num_first, num_zeros):
 @given(WAVEFORMS, st.sampled_from([SEGMENT, 2 * SEGMENT]))
 def test_a_file_in_pieces_has_the_frames_of_the_whole(waveform, size):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extraction, "_PIECE_SEGMENTS", size // SEGMENT)
+        patch.setattr(shard_job, "_PIECE_SEGMENTS", size // SEGMENT)
         in_pieces = stored(waveform, size)
     np.testing.assert_allclose(in_pieces, stored(waveform), rtol=1e-4, atol=1e-4)
 

@@ -43,7 +43,7 @@ def test_load_skips_clips_without_features_and_says_why(music, tmp_path):
     assert "changed" in skipped["b/1.wav"]
     assert "not extracted" in skipped["b/new.wav"]
     assert dataset.paths == tuple(p for p in everything.paths if p not in skipped)
-    assert len(features.digests) == len(features.segments) == len(dataset.labels) == 5
+    assert len(features.digests) == len(features.counts) == len(dataset.labels) == 5
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

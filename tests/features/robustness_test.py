@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -116,6 +117,36 @@ def test_after_kill_9_extraction_ends_with_the_same_bytes(
     assert contents(store) == uninterrupted
 
 
+def test_two_processes_share_the_work(music, uninterrupted, tmp_path):
+    store = tmp_path / "store"
+    first, second = start(music, store), start(music, store)
+    assert run_until(first, 1) and run_until(second, 1)  # each in a shard of its own
+    results = {}
+
+    def end(process):
+        results[process] = finish(process)
+
+    threads = [threading.Thread(target=end, args=[x]) for x in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [code for code, *_ in results.values()] == [0, 0], results
+    assert contents(store) == uninterrupted
+
+
+def test_the_work_of_a_killed_process_is_done_by_another(
+    music, uninterrupted, tmp_path
+):
+    store = tmp_path / "store"
+    first, second = start(music, store), start(music, store)
+    assert run_until(first, 1) and run_until(second, NUM_FILES - 2)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert finish(second)[0] == 0
+    assert contents(store) == uninterrupted
+
+
 def test_a_full_disk_is_reported_and_finished_work_is_kept(
     music, uninterrupted, small_disk
 ):
@@ -152,6 +183,6 @@ def test_unreadable_and_vanished_files_have_a_reason_and_stop_no_other(music, tm
     code, out, err = finish(process)
     assert (code, err) == (0, "")
     assert f"{NUM_FILES - 2} files ready" in out and "failed" in out
-    index = (tmp_path / "store" / "index.csv").read_text().splitlines()
-    (vanished,) = (line for line in index if line.startswith("b/11.wav"))
-    assert "No such file" in vanished or "changed while it was read" in vanished
+    with np.load(tmp_path / "store" / "index.npz") as index:
+        errors = index["files.error.text"].tobytes().decode()
+    assert "No such file" in errors or "changed while it was read" in errors

@@ -14,7 +14,13 @@ from genre_tl import params
 from genre_tl.data import datasets
 from genre_tl.model import networks
 from genre_tl.serving import model_card, saved_model
-from genre_tl.training import cross_validation, finetune, pretrain, run_folder
+from genre_tl.training import (
+    cross_validation,
+    finetune,
+    fold_plan,
+    pretrain,
+    run_folder,
+)
 from support import small_features
 
 # A single layer: most of the time of these tests is tracing.
@@ -26,7 +32,7 @@ TINY = dataclasses.replace(
     finetune=dataclasses.replace(TINY.finetune, max_epochs=3),
 )
 NUM_PATHS, NUM_CLIPS, GENRES = 7, 24, tuple("abc")
-PLAN = cross_validation.Plan(num_folds=3, num_repeats=2, seed=4, curves=True)
+PLAN = fold_plan.Plan(num_folds=3, num_repeats=2, seed=4, curves=True)
 
 
 def tuned(**changes):

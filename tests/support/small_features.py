@@ -1,5 +1,6 @@
 """A small collection of synthetic WAV files, and features traced in a moment."""
 
+import dataclasses
 import hashlib
 import pathlib
 import shutil
@@ -55,13 +56,21 @@ def frames_of(features: pipeline.Features, clip: int) -> np.ndarray:
     return features.read(clip, 0, features.counts[clip])
 
 
+@dataclasses.dataclass
+class InMemory:
+    arrays: list[np.ndarray]
+
+    def __call__(self, clip: int, start: int, count: int) -> np.ndarray:
+        return self.arrays[clip][start : start + count]
+
+
 def in_memory(frames: np.ndarray, segments) -> pipeline.Features:
     """Returns features of frames `[total_frames, paths]` and the segments' lengths."""
     clips = tuple(map(tuple, segments))
     arrays = np.split(frames, np.cumsum([sum(clip) for clip in clips])[:-1])
     digests = tuple(hashlib.sha256(clip.tobytes()).hexdigest() for clip in arrays)
 
-    def read(clip: int, start: int, count: int) -> np.ndarray:
-        return arrays[clip][start : start + count]
-
-    return pipeline.Features(frames.shape[1], clips, digests, None, read)
+    flat = np.concatenate(clips)
+    sizes = np.array([len(clip) for clip in clips])
+    read = InMemory(arrays)
+    return pipeline.Features(frames.shape[1], flat, sizes, digests, None, read)

@@ -55,7 +55,7 @@ def test_joined_tables_are_learned_with_their_soft_tags_and_vectors(folder, root
     assert "2 soft tags: AUC-ROC" in done.stdout
     assert "correlation with the soft tags" in done.stdout
     assert "correlation with the target vectors" in done.stdout
-    assert (folder / "features/tags+soft/index.csv").is_file()
+    assert (folder / "features/tags+soft/index.npz").is_file()
     record = json.loads((folder / "runs/pretrain/run.json").read_text())
     assert record["vocabulary"] == ["loud", "soft", "msd:loud", "msd:soft"]
     header = (folder / "runs/pretrain/history.csv").read_text().split("\n")[0]

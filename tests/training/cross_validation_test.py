@@ -1,5 +1,6 @@
 """Folds of a tiny network on made-up features."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -9,14 +10,20 @@ import numpy as np
 import pytest
 from support import runs
 
-from genre_tl import files, params
+from genre_tl import files, params, workers
 from genre_tl.evaluation import calibration
-from genre_tl.training import cross_validation, finetune, fitting, run_folder
+from genre_tl.training import (
+    cross_validation,
+    finetune,
+    fitting,
+    fold_plan,
+    run_folder,
+)
 
 PRESET = runs.tuned(max_epochs=3)
 PLAN = runs.PLAN
 ONCE = dataclasses.replace(PLAN, num_repeats=1)
-MODELS = cross_validation.MODELS
+MODELS = fold_plan.MODELS
 TABLE = runs.data().table
 
 
@@ -66,8 +73,8 @@ def test_lines_agree_with_the_settings_and_the_clips(whole):
         if has_epochs:
             assert line["epoch"] == len(line["history"]["test_accuracy"]) == 3
             assert line["history"]["test_accuracy"][-1] == line["accuracy"]
-    path = whole.folder / "folds.jsonl"
-    assert [json.loads(x) for x in path.read_text().splitlines()] == whole.lines
+    paths = sorted((whole.folder / "folds").iterdir())
+    assert [json.loads(path.read_text()) for path in paths] == whole.lines
 
 
 @pytest.mark.parametrize("method", params.METHODS)
@@ -94,7 +101,7 @@ def test_a_fold_is_what_fine_tuning_on_its_training_clips_gives(
     tmp_path, start, whole, method
 ):
     data = runs.data()
-    fold = cross_validation.divide(data.table, PLAN)[1]
+    fold = fold_plan.divide(data.table, PLAN)[1]
     parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
     made = dataclasses.replace(data, parts=parts)
     preset = runs.tuned(max_epochs=3, method=method)
@@ -119,14 +126,13 @@ def test_folds_depend_neither_on_order_nor_on_earlier_folds(tmp_path, whole, sta
     theirs = _results(whole)
     for key, line in _results(_run(tmp_path / "random", "random")).items():
         assert line == theirs[key]
-    # The lines that are missing are those that came first, and models in turn.
+    # The folds that are missing are those that came first, and models in turn.
     shutil.copytree(whole.folder, tmp_path / "back")
-    path = tmp_path / "back" / "folds.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[7:]))
+    for path in sorted((tmp_path / "back" / "folds").iterdir())[:7]:
+        path.unlink()
     again = _run(tmp_path / "back", *reversed(MODELS), start=start)
     assert _results(again) == theirs
-    assert len(again.lines) == len(lines)
+    assert len(again.lines) == len(whole.lines)
 
 
 def test_folds_share_one_graph_for_each_stage(tmp_path, start, monkeypatch):
@@ -150,14 +156,6 @@ def test_features_of_the_frozen_backbone_are_computed_once(
     )
     _run(tmp_path, "kernel", "probe", "transfer", start=start, plan=ONCE)
     assert len(made) == 1
-
-
-def test_a_torn_line_is_run_again(tmp_path):
-    record = _run(tmp_path, "svm", plan=ONCE)
-    path = tmp_path / "folds.jsonl"
-    path.write_text(path.read_text()[:-9])
-    assert _results(_run(tmp_path, "svm", plan=ONCE)) == _results(record)
-    assert path.read_text().count("\n") == 3
 
 
 def test_more_repeats_keep_those_that_are_there(tmp_path):
@@ -221,10 +219,10 @@ def test_an_export_gives_the_folds_of_its_run_but_does_not_know_what_it_saw(
 
 def test_folds_with_other_test_clips_are_not_continued(tmp_path):
     _run(tmp_path, "svm", plan=ONCE)
-    path = tmp_path / "folds.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[1]["test"], lines[2]["test"] = lines[2]["test"], lines[1]["test"]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, one, other = sorted((tmp_path / "folds").iterdir())
+    lines = [json.loads(path.read_text()) for path in (one, other)]
+    for path, line, test in zip((one, other), lines, lines[::-1], strict=True):
+        path.write_text(json.dumps(line | {"test": test["test"]}))
     with pytest.raises(ValueError, match=r"fold 1 of repeat 0 .*scikit-learn"):
         _run(tmp_path, "random", plan=ONCE)
 
@@ -234,8 +232,8 @@ def test_folds_with_other_test_clips_are_not_continued(tmp_path):
     [
         ("settings.json", b"[1\n"),
         ("settings.json", b"{}"),
-        ("folds.jsonl", b"[1\n"),
-        ("folds.jsonl", b"\xff\n"),
+        ("folds/0000-0001-5-svm.json", b"[1\n"),
+        ("folds/0000-0001-5-svm.json", b"{}"),
     ],
 )
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path, name, content):
@@ -245,9 +243,31 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, name, content):
         _run(tmp_path, "svm", plan=ONCE)
 
 
-def test_two_processes_cannot_write_one_folder(tmp_path):
-    with files.lock(tmp_path), pytest.raises(ValueError, match="another process"):
-        _run(tmp_path, "svm")
+def test_processes_share_the_folds_and_give_the_same_lines(tmp_path, start, whole):
+    models = ("kernel", "random", "svm")
+    executor = workers.Pool(2)
+    record = _run(tmp_path, *models, start=start, executor=executor)
+    assert len(record.lines) == 18
+    assert _results(record).items() <= _results(whole).items()
+
+
+def test_a_fold_that_another_process_runs_is_waited_for(tmp_path, whole, monkeypatch):
+    names, finish = [], contextlib.ExitStack()
+    shutil.copytree(whole.folder, tmp_path / "same")
+    taken = sorted((tmp_path / "same/folds").glob("*svm.json"))[1]
+    content = taken.read_bytes()
+    taken.unlink()
+    finish.enter_context(files.leased(taken))
+
+    def sleep(secs):
+        if not names:
+            taken.write_bytes(content)
+            finish.close()
+        names.append(secs)
+
+    monkeypatch.setattr(cross_validation.time, "sleep", sleep)
+    record = _run(tmp_path / "same", "svm")
+    assert names and record.lines == whole.lines
 
 
 @pytest.mark.parametrize(
@@ -270,7 +290,7 @@ def test_a_plan_that_cannot_be_run_is_refused(change, message):
 
 def test_the_strict_protocol_keeps_the_best_epoch_of_inner_clips(tmp_path):
     plan = dataclasses.replace(ONCE, protocol="strict", curves=False)
-    for fold in cross_validation.divide(TABLE, plan):
+    for fold in fold_plan.divide(TABLE, plan):
         parts = (fold.train, fold.valid, fold.test)
         assert sorted(np.concatenate(parts)) == list(range(24))
         assert len(fold.valid) >= 3
@@ -284,16 +304,16 @@ def test_the_strict_protocol_takes_fewer_inner_folds_of_few_groups():
     plan = dataclasses.replace(PLAN, protocol="strict", num_folds=2)
     rows = np.concatenate([np.flatnonzero(TABLE.classes == c)[:4] for c in range(3)])
     few = TABLE.select(rows)
-    for fold in cross_validation.divide(few, plan):
+    for fold in fold_plan.divide(few, plan):
         assert len(fold.train) == len(fold.valid) == 3
     fewest = few.select(np.arange(len(few))[::2])
     with pytest.raises(ValueError, match="two groups of training clips of each"):
-        cross_validation.divide(fewest, plan)
+        fold_plan.divide(fewest, plan)
 
 
 def test_training_clips_of_a_genre_are_capped():
     plan = dataclasses.replace(PLAN, clips_per_genre=2)
-    for fold in cross_validation.divide(TABLE, plan):
+    for fold in fold_plan.divide(TABLE, plan):
         assert np.bincount(TABLE.classes[fold.train]).tolist() == [2, 2, 2]
         assert not set(fold.train) & set(fold.test)
 
@@ -306,13 +326,13 @@ def test_a_published_split_is_taken_as_it_is():
     }
     for protocol, num_valid in (("paper", 0), ("strict", 6)):
         plan = dataclasses.replace(PLAN, protocol=protocol)
-        folds = cross_validation.divide(TABLE, plan, parts)
+        folds = fold_plan.divide(TABLE, plan, parts)
         assert [fold.test.tolist() for fold in folds] == [list(range(18, 24))] * 2
         assert [len(fold.valid) for fold in folds] == [num_valid] * 2
         assert folds[0].seed != folds[1].seed
 
 
-# settings.json takes two flushes, each line one.
+# Each file takes two flushes.
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_a_killed_run_resumes_with_an_identical_result(tmp_path, root, whole, number):
     call = "validated(folder, preset=runs.tuned(max_epochs=3))"

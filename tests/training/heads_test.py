@@ -33,7 +33,7 @@ def test_held_out_predictions_are_those_of_fitting_without_each_group(
 ):
     inputs, classes, groups = clips(30, num_inputs)
     targets = np.eye(NUM_GENRES)[classes] - 1 / NUM_GENRES
-    found = heads._Ridge(inputs, targets).held_out(penalty, groups)
+    found = heads._Ridge(inputs, targets).held_out([penalty], groups)[0]
     for group in set(groups):
         out = np.array(groups) == group
         again = linear_model.Ridge(alpha=penalty, fit_intercept=False)
@@ -58,7 +58,7 @@ def test_a_clip_whose_copy_is_held_out_with_it_does_not_predict_itself():
     targets = np.repeat(rng.permutation(np.eye(2)[np.arange(20) % 2] - 0.5), 2, axis=0)
 
     def accuracy(groups):
-        found = heads._Ridge(inputs, targets).held_out(0.03, groups)
+        found = heads._Ridge(inputs, targets).held_out([0.03], groups)[0]
         return np.mean(found.argmax(axis=1) == targets.argmax(axis=1))
 
     assert accuracy([str(row) for row in range(40)]) == 1
@@ -113,6 +113,18 @@ def test_more_clips_than_centres_are_all_learned_from():
     assert np.mean(head.scores(new).argmax(axis=1) == truth) > 0.95
 
 
+@pytest.mark.parametrize("kernel", [False, True])
+def test_blocks_of_clips_give_the_head_of_all_at_once(kernel, monkeypatch):
+    features, classes, groups = clips(200)
+    expected = fit(features, classes, groups, kernel=kernel)
+    monkeypatch.setattr(heads, "_BLOCK", 7)
+    head = fit(features, classes, groups, kernel=kernel)
+    for name in ("mean", "stddev", "bias"):
+        np.testing.assert_allclose(getattr(head, name), getattr(expected, name))
+    scores = head.scores(features)
+    np.testing.assert_allclose(scores, expected.scores(features), atol=1e-8)
+
+
 def test_all_clips_are_centres_while_they_are_few():
     head = fit(*clips(), kernel=True)
     points = np.sort((clips()[0] - head.mean) / head.stddev, axis=0)
@@ -140,7 +152,7 @@ def test_the_first_block_weighs_as_much_as_all_others_together():
     rng = np.random.default_rng(0)
     sizes = [4, 10, 2]
     features = rng.normal(size=[500, 16]) * rng.uniform(1, 2, 16)
-    points = features / heads._scales(features, sizes)
+    points = features / heads._scales(features.std(axis=0), sizes)
     blocks = np.split(points.var(axis=0), np.cumsum(sizes)[:-1])
     weights = [block.sum() for block in blocks]
     np.testing.assert_allclose(weights, [0.5, 0.25, 0.25], rtol=0.01)

@@ -1,0 +1,117 @@
+"""Units of work in several processes: each result once, whatever dies."""
+
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import pytest
+
+from genre_tl import workers
+
+
+def square(number):
+    return number, number**2, os.getpid()
+
+
+def test_every_unit_has_its_result_in_either_executor():
+    for executor in (workers.Here(), workers.Pool(2)):
+        found = dict(executor.run(square, range(7)))
+        assert {place: x[:2] for place, x in found.items()} == {
+            n: (n, n**2) for n in range(7)
+        }
+
+
+def test_a_pool_is_other_processes():
+    processes = {pid for _, (*_, pid) in workers.Pool(2).run(square, range(4))}
+    assert os.getpid() not in processes
+    for pid in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def die_sometimes(unit):
+    """Dies by SIGKILL in the first attempts, as many as the unit says."""
+    folder, name, deaths = unit
+    attempts = sorted(folder.glob(f"{name}-*"))
+    (folder / f"{name}-{len(attempts)}").touch()
+    if len(attempts) < deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def test_a_unit_whose_process_dies_is_tried_three_times(tmp_path):
+    deaths = {"a": 0, "b": 2, "c": 9, "d": 0}
+    units = [(tmp_path, name, number) for name, number in deaths.items()]
+    found = dict(workers.Pool(2).run(die_sometimes, units))
+    reason = "the process that ran it died of SIGKILL, 3 times"
+    assert found == {0: "a", 1: "b", 2: workers.Died(reason), 3: "d"}
+    assert len(list(tmp_path.glob("c-*"))) == 3
+
+
+def fail(unit):
+    raise ValueError(f"{unit} cannot be done")
+
+
+def test_an_error_is_raised_as_it_is_and_ends_the_work():
+    for executor in (workers.Here(), workers.Pool(2)):
+        with pytest.raises(ValueError, match="7 cannot be done"):
+            list(executor.run(fail, [7]))
+
+
+def wait_and_clean_up(paths: list[pathlib.Path]):
+    if len(paths) > 1:  # Fails once the others are at work.
+        while not all(path.exists() for path in paths):
+            time.sleep(0.05)
+        raise ValueError("given up")
+    paths[0].touch()
+    try:
+        time.sleep(60)
+    finally:
+        paths[0].unlink()
+
+
+def test_processes_end_when_the_work_is_given_up(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    results = workers.Pool(3).run(wait_and_clean_up, [[one], [two], [one, two]])
+    with pytest.raises(ValueError, match="given up"):
+        next(results)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(root):
+    pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
+    import ray
+
+    paths = os.pathsep.join([str(root), str(pathlib.Path(__file__).parent)])
+    environment = {"env_vars": {"PYTHONPATH": paths}}
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env=environment,
+    )
+    yield workers.Ray("auto")
+    ray.shutdown()
+
+
+@pytest.mark.scale
+def test_a_ray_cluster_gives_the_same_results(ray_cluster, tmp_path):
+    found = dict(ray_cluster.run(square, range(7)))
+    assert {place: x[:2] for place, x in found.items()} == {
+        n: (n, n**2) for n in range(7)
+    }
+    units = [(tmp_path, name, number) for name, number in (("b", 2), ("c", 9))]
+    found = dict(ray_cluster.run(die_sometimes, units))
+    assert found[0] == "b" and found[1].reason.endswith("3 times")
+    with pytest.raises(ValueError, match="7 cannot be done"):
+        list(ray_cluster.run(fail, [7]))
+
+
+def test_without_a_ray_cluster_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"--ray needs Ray: pip install"):
+        workers.Ray("auto")
