@@ -22,8 +22,8 @@ ORDER = re.findall(r"^  (\w+)  +\w", genre_tl.__doc__, re.MULTILINE)
 INSIDE = {
     "data": "audio_files datasets joining tables genre_folders gtzan magnatagatune "
     "collection splits",
-    "audio": "ffmpeg mp3 libsndfile tensorflow_io_decoder resampling decoding "
-    "wav_graph",
+    "audio": "sound ffmpeg mp3 libsndfile tensorflow_io_decoder streaming decoding "
+    "resampling wav_graph",
     "scattering": "wavelets planning operations layers",
     "features": "framing log_scattering augmentation columns feature_store "
     "shard_job extraction pipeline waveforms",
@@ -31,8 +31,9 @@ INSIDE = {
     "evaluation": "intervals metrics calibration text_chart plots",
     "training": "run_folder heads fitting pretrain finetune fold_plan "
     "cross_validation confidence report",
-    "serving": "network_graph saved_model warmup model_card checks export "
-    "tflite_and_keras predictor recording_analysis",
+    "serving": "model_card versions runtimes predictor network_graph saved_model "
+    "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
+    "onnx_network onnx_model onnx_export recording_analysis",
     "library": "genres tags delta journal changes playlists organizing",
 }
 TOP = {"params", "files", "workers", "starter", "backend"}
@@ -214,6 +215,10 @@ def loaded_by(module: str) -> set[str]:
 
 def test_importing_the_package_loads_nothing_heavy():
     assert not HEAVY & loaded_by("genre_tl")
+
+
+def test_predictions_load_nothing_heavy_until_an_export_needs_it():
+    assert not HEAVY & loaded_by("genre_tl.serving")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -132,5 +132,5 @@ def test_the_command_sets_genres_where_imports_do_not(beet, music, tmp_path):
 
 def test_a_missing_model_is_an_error_in_one_line(beet, music, tmp_path):
     beet("import", "-A", "-q", str(music), options="auto: no")
-    with pytest.raises(AssertionError, match="error: genre_tl: .*no SavedModel here"):
+    with pytest.raises(AssertionError, match="error: genre_tl: .*model.onnx here"):
         beet("genre_tl", model=tmp_path / "absent")

@@ -29,7 +29,8 @@ assert "site-packages" in genre_tl.__file__, genre_tl.__file__
 MODULES = """
 import importlib, pkgutil, genre_tl
 for module in pkgutil.walk_packages(genre_tl.__path__, "genre_tl."):
-    if not module.name.startswith("genre_tl.tools."):  # --help imports these.
+    # --help imports the tools; ONNX exports need an extra.
+    if not module.name.startswith(("genre_tl.tools.", "genre_tl.serving.onnx_")):
         importlib.import_module(module.name)
 """
 

@@ -13,7 +13,8 @@ import pytest
 # their authors.
 LIBRARIES = (
     "absl.app av keras kymatio.scattering1d.frontend.tensorflow_frontend "
-    "matplotlib.backends.backend_agg numpy scipy.signal sklearn.svm soundfile "
+    "matplotlib.backends.backend_agg numpy onnx onnxruntime scipy.signal sklearn.svm "
+    "soundfile "
     "tensorflow tensorflow.lite.python.interpreter"
 )
 PREPARE = f"""

@@ -3,12 +3,14 @@
     python -m tools.benchmark --what=scattering
     python -m tools.benchmark --what=training
     python -m tools.benchmark --what=serving --model=saved_models/genres
+    python -m tools.benchmark --what=runtimes EXPORT OTHER_EXPORT
     python -m tools.benchmark --what=requests --model=saved_models/genres
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
     python -m tools.benchmark --what=accuracy song.mp3
 
-Prints Markdown tables; docs/benchmarks.md has those of one machine. `requests` measures
-those that cost a server most, up to 1 MB. `accuracy` compares with kymatio in double
+Prints Markdown tables; docs/benchmarks.md has those of one machine. `runtimes` compares
+exports of one model by what runs them, `requests` measures those that cost a server
+most, up to 1 MB. `accuracy` compares with kymatio in double
 precision and draws the error. Run nothing else meanwhile.
 """
 
@@ -20,7 +22,7 @@ from . import command
 
 FLAGS = flags.FLAGS
 
-_WHAT = ["scattering", "training", "serving", "requests", "predict", "accuracy"]
+_WHAT = "scattering training serving runtimes requests predict accuracy".split()
 flags.DEFINE_enum("what", None, _WHAT, "What to measure.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
@@ -29,12 +31,22 @@ flags.DEFINE_string("output_dir", ".", "Folder for the picture of `accuracy`.")
 
 def main(argv: list[str]) -> None:
     what, inputs = FLAGS.what, argv[1:]
-    if inputs and what not in ("predict", "accuracy"):
+    if inputs and what not in ("predict", "accuracy", "runtimes"):
         raise app.UsageError(f"--what={what} takes no files, got {inputs[0]!r}")
+    if what == "runtimes" and not inputs:
+        raise app.UsageError("--what=runtimes takes exports, one for each runtime")
     if what == "accuracy" and len(inputs) != 1:
         raise app.UsageError("--what=accuracy takes one recording")
     # Everything below loads TensorFlow; --help does not.
-    from .benchmarks import files, requests, scattering, serving, timing, training
+    from .benchmarks import (
+        files,
+        requests,
+        runtimes,
+        scattering,
+        serving,
+        timing,
+        training,
+    )
 
     if what == "accuracy":
         return scattering.accuracy(inputs[0], FLAGS.output_dir)
@@ -45,6 +57,8 @@ def main(argv: list[str]) -> None:
         training.speed(FLAGS.repeats)
     elif what == "serving":
         serving.speed(FLAGS.model, FLAGS.repeats)
+    elif what == "runtimes":
+        runtimes.compare(inputs, FLAGS.repeats)
     elif what == "requests":
         requests.worst(FLAGS.model)
     else:

@@ -5,12 +5,14 @@
 writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
 card. Versions count from 1. A new one appears only after it has been reloaded and has
 reproduced the trained scores; none is written if the newest has this model already.
---format=tflite writes saved_models/genres-tflite/<version>/ for mobile devices,
---format=keras files for other Keras programs. docs/serving.md describes all of them.
+--format=onnx writes saved_models/genres-onnx/<version>/ for ONNX Runtime, with which
+`predict` needs no TensorFlow; --format=tflite is for mobile devices and --format=keras
+for other Keras programs. docs/serving.md describes all of them.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -22,7 +24,7 @@ from absl import app, flags, logging
 from . import command, common_flags
 
 if TYPE_CHECKING:
-    from genre_tl.serving import saved_model
+    from genre_tl.serving import export, saved_model
 
 FLAGS = flags.FLAGS
 
@@ -30,10 +32,15 @@ common_flags.define_path("run_dir", "runs/finetune", "Finished run to export.")
 flags.DEFINE_string("name", "genres", "Name of the export.")
 common_flags.define_path("saved_models_dir", "saved_models", "Folder of all exports.")
 flags.DEFINE_enum(
-    "format", "saved_model", ["saved_model", "tflite", "keras"], "Described above."
+    "format",
+    "saved_model",
+    ["saved_model", "onnx", "tflite", "keras"],
+    "Described above.",
 )
 flags.DEFINE_boolean(
-    "half", False, "Store the weights of a SavedModel in half precision: half the size."
+    "half",
+    False,
+    "Store the weights in half precision: half the size. SavedModel and ONNX.",
 )
 common_flags.define_path(
     "facts", None, "JSON of facts for the model card, such as sources and licences."
@@ -49,9 +56,9 @@ flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 def main(argv: list[str]) -> None:
     del argv
     command.check_name(FLAGS.name)
-    if FLAGS.half and FLAGS.format != "saved_model":
-        raise app.UsageError("--half is for --format=saved_model; leave it out")
-    from genre_tl.serving import export, model_card, tflite_and_keras
+    if FLAGS.half and FLAGS.format not in ("saved_model", "onnx"):
+        raise app.UsageError("--half is for saved_model and onnx; leave it out")
+    from genre_tl.serving import export, model_card, versions
     from genre_tl.training import run_folder
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
@@ -60,28 +67,23 @@ def main(argv: list[str]) -> None:
     base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}")
     record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
     digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
-    newest = export.newest(base)
+    newest = versions.newest(base)
     validation = _validation()
     if not FLAGS.force and newest and _holds(newest, digest, validation):
         print(f"{model_file}: already exported as {newest}; --force exports again")
         return
     card = model_card.from_run(record, FLAGS.name, digest) | validation | _facts()
     print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
-    writers = {
-        "saved_model": export.write_saved_model,
-        "tflite": tflite_and_keras.write_tflite,
-        "keras": tflite_and_keras.write_keras,
-    }
     folder = export.export(
         _trained(run_dir, record, validation),
         base,
         card=card,
-        write=writers[FLAGS.format],
+        write=_writer(card),
         on_check=lambda text: print(f"  ok: {text}", flush=True),
     )
     num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
-    if FLAGS.format == "saved_model":
+    if FLAGS.format in ("saved_model", "onnx"):
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
@@ -104,6 +106,29 @@ def _trained(
         FLAGS.half,
         run_folder.read_familiarity(run_dir),
     )
+
+
+def _writer(card: dict[str, Any]) -> export.Write:
+    """Returns what writes --format."""
+    if FLAGS.format == "saved_model":
+        from genre_tl.serving import export
+
+        return export.write_saved_model
+    if FLAGS.format == "onnx":
+        try:
+            from genre_tl.serving import onnx_export
+        except ImportError as error:
+            raise ValueError(
+                f"--format=onnx needs {error.name}; `pip install 'genre_tl[onnx]'`"
+            ) from error
+        return functools.partial(onnx_export.write_onnx, card=card)
+    from genre_tl.serving import tflite_and_keras
+
+    writers = {
+        "tflite": tflite_and_keras.write_tflite,
+        "keras": tflite_and_keras.write_keras,
+    }
+    return writers[FLAGS.format]
 
 
 def _holds(version: pathlib.Path, digest: str, validation: dict[str, Any]) -> bool:

@@ -28,6 +28,7 @@ import codecs
 import dataclasses
 import errno
 import hashlib
+import importlib.util
 import os
 import pathlib
 import sys
@@ -87,10 +88,11 @@ def main(argv: list[str]) -> int:
         raise app.UsageError("name the files or folders to predict")
     _check_flags()
     paths = inputs.files(argv[1:], null=FLAGS.null)
-    from genre_tl.serving import predictor
+    from genre_tl.serving import predictor, runtimes
 
-    command.skip_graph_rewriting()
     model = predictor.Predictor(common_flags.model())
+    if isinstance(model.runtime, runtimes.TensorFlowRuntime):
+        command.skip_graph_rewriting()
     is_unicode = FLAGS.output or "utf" in (sys.stdout.encoding or "").lower()
     kind = "chart" if FLAGS.chart else FLAGS.format
     writer = outputs.Writer(
@@ -130,6 +132,8 @@ def _check_flags() -> None:
         FLAGS["format"].value = kind
     if FLAGS.bom and not FLAGS.output:
         raise app.UsageError("--bom is for --output")
+    if FLAGS.taggram and not importlib.util.find_spec("matplotlib"):
+        raise ValueError("--taggram draws with matplotlib; `pip install matplotlib`")
     if FLAGS.chart and FLAGS.format != "text":
         raise app.UsageError(f"--chart needs text, not {FLAGS.format}")
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 
 from genre_tl import params
-from genre_tl.audio import ffmpeg, libsndfile, mp3, resampling, tensorflow_io_decoder
+from genre_tl.audio import ffmpeg, libsndfile, mp3, streaming, tensorflow_io_decoder
 
 _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
 
@@ -116,7 +116,7 @@ def _pieces(
             decoded = use_tfio and tensorflow_io_decoder.blocks(path, source, max_secs)
             blocks = map(_mono, decoded or source.blocks())
             rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
-            for piece in resampling.stream(blocks, *rates_hz, piece_samples, most):
+            for piece in streaming.stream(blocks, *rates_hz, piece_samples, most):
                 peak = max(peak, _peak(piece))
                 if held is not None:
                     yield Clip(index, path, held, rate_hz, is_last=False)
@@ -151,7 +151,7 @@ def _open(path: str) -> Iterator[_Source]:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")
     with open(path, "rb") as file, contextlib.closing(_source(file)) as source:
-        if not resampling.MIN_RATE_HZ <= source.rate_hz <= resampling.MAX_RATE_HZ:
+        if not streaming.MIN_RATE_HZ <= source.rate_hz <= streaming.MAX_RATE_HZ:
             raise ValueError(f"sample rate {source.rate_hz} Hz is outside 1-768 kHz")
         yield source
 

@@ -6,9 +6,9 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from genre_tl.audio import ffmpeg, libsndfile
 
@@ -23,6 +23,8 @@ def blocks(
     Returns nothing if tensorflow-io cannot decode the file, or if not all of it is
     wanted. It returns no sample rate and no dependable length: `source` has both.
     """
+    import tensorflow as tf  # Late: without it, other decoders do.
+
     decoder, num_samples = _decoders().get(source.codec), source.num_samples
     is_sane = 0 < num_samples < _MAX_SAMPLES_PER_BYTE * os.path.getsize(path)
     if not decoder or not is_sane or num_samples > max_secs * source.rate_hz:
@@ -35,8 +37,10 @@ def blocks(
 
 
 @functools.cache
-def _decoders() -> Mapping[str, Callable[[tf.Tensor], tf.Tensor]]:
+def _decoders() -> Mapping[str, Callable[[Any], Any]]:
     """Returns the ops from encoded bytes to float32 `[samples, channels]`, if any."""
+    import tensorflow as tf
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from genre_tl import params
-from genre_tl.audio import resampling
+from genre_tl.audio import resampling, streaming
 
 MAX_CLIPS = 32  # of a batch; each costs a segment at least
 MAX_BATCH_SAMPLES = 2**26  # with padding, at the model's rate: 70 minutes
@@ -142,7 +142,7 @@ def _parse(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     code = tf.where(is_pcm, bits // 8 - 1, 3 + bits // 32)
     num_frames = data_size // tf.maximum(align, 1)
     is_riff = _is(data, 0, b"RIFF") | _is(data, 0, b"RF64")
-    is_rate = (rate >= resampling.MIN_RATE_HZ) & (rate <= resampling.MAX_RATE_HZ)
+    is_rate = (rate >= streaming.MIN_RATE_HZ) & (rate <= streaming.MAX_RATE_HZ)
     problem = _first_problem(
         (length > 0, "empty file"),
         (is_riff & _is(data, 8, b"WAVE"), "no RIFF/WAVE header: send a WAV file"),

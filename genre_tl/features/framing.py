@@ -3,39 +3,31 @@
 Extraction, exported graphs, prediction and `LogScattering` all cut waveforms with
 these functions, so that training and serving see the same segments:
 
-* A sample is sound if it is louder than `SILENCE`, at most `LOUDEST`, and differs
-  from the first sample of its clip: TensorFlow Serving pads the clips of a batch with
-  their first sample, others pad with zeros. Neither changes a segment.
+* A sample is sound if it is louder than `sound.SILENCE`, at most `sound.LOUDEST`, and
+  differs from the first sample of its clip: TensorFlow Serving pads the clips of a
+  batch with their first sample, others pad with zeros. Neither changes a segment.
 * A clip begins at its first sound. A head of 64 equal samples or more is skipped like
   silence.
 * Segments tile the clip from there. A segment is valid up to its last sound and
   extended by reflection; segments without sound are dropped.
 * A clip without any sound is one segment of one zero sample.
-* Samples that are not finite or louder than `LOUDEST` count as zero.
+* Samples that are not finite or louder than `sound.LOUDEST` count as zero.
 
 Waveforms are float32 `[batch, samples]`. Only core operations of TensorFlow are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from genre_tl import params
+from genre_tl.audio import sound
 
 PAD_VALUE = -1000.0
 """Value of every path of a frame beyond the end of a clip."""
 
-SILENCE = 2 / 2**15
-"""Samples up to this, two steps of 16-bit audio, are silence: dither too."""
-
-LOUDEST = 2.0**31
-"""Louder samples are broken; 32-bit integers taken for fractions are not."""
-
-_MIN_HEAD = 64  # equal samples
 _SEARCH_SAMPLES = 2**16  # searched for the first sound at a time
 
 
@@ -55,14 +47,6 @@ class Segments(NamedTuple):
         """Returns the valid frames of each clip, float32; 0 without sound."""
         frames = tf.where(self.lengths > 0, self.weights, 0.0)
         return tf.math.unsorted_segment_sum(frames, self.clips, num_clips)
-
-
-class Piece(NamedTuple):
-    """A part of a recording."""
-
-    waveform: np.ndarray  # float32 [samples]
-    start: int  # its first sample in the recording
-    padding: np.float32  # the first sample of the recording; see `segments`
 
 
 def padding(waveform: tf.Tensor) -> tf.Tensor:
@@ -152,36 +136,11 @@ def mirrored(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     return tf.where(lengths[:, tf.newaxis] > 0, rows, 0.0)
 
 
-def pieces(waveforms: Iterable[np.ndarray], piece_samples: int) -> Iterator[Piece]:
-    """Cuts a recording, read part by part, into pieces of whole segments.
-
-    The pieces begin at the first sound; one without samples if there is none. Their
-    segments, with `starts` of 0, are those of the recording.
-
-    `waveforms` are consecutive parts, float32 `[samples]`; the first has 64 samples or
-    more unless it is the only one. `piece_samples` is a multiple of a segment's.
-    """
-    held, start, value, has_begun = np.zeros(0, np.float32), 0, None, False
-    for waveform in waveforms:
-        if value is None:
-            first, value = waveform[0], _head_value(waveform[np.newaxis])
-        if not has_begun:
-            skipped = int(_first_sound(waveform[np.newaxis], value)[0])
-            has_begun = skipped < len(waveform)
-            waveform, start = waveform[skipped:], start + skipped
-        held = np.concatenate([held, waveform]) if len(held) else waveform
-        while len(held) > piece_samples:
-            yield Piece(held[:piece_samples], start, first)
-            held, start = held[piece_samples:], start + piece_samples
-    if value is not None:
-        yield Piece(held, start if has_begun else 0, first)
-
-
 def _head_value(waveform: tf.Tensor) -> tf.Tensor:
     """Returns the value that the head of each clip repeats, 0 if none."""
-    head = waveform[:, :_MIN_HEAD]
+    head = waveform[:, : sound.MIN_HEAD]
     is_constant = tf.reduce_all(tf.equal(head, head[:, :1]), 1)
-    is_constant &= tf.equal(tf.shape(head)[1], _MIN_HEAD)
+    is_constant &= tf.equal(tf.shape(head)[1], sound.MIN_HEAD)
     return tf.where(is_constant, padding(waveform), 0.0)
 
 
@@ -211,8 +170,12 @@ def _last_sound(samples: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
 
 def _is_sound(samples: tf.Tensor, padding: tf.Tensor) -> tf.Tensor:
     level = tf.abs(samples)
-    return (level > SILENCE) & (level <= LOUDEST) & tf.not_equal(samples, padding)
+    return (
+        (level > sound.SILENCE)
+        & (level <= sound.LOUDEST)
+        & tf.not_equal(samples, padding)
+    )
 
 
 def _usable(samples: tf.Tensor) -> tf.Tensor:
-    return tf.where(tf.abs(samples) <= LOUDEST, samples, 0.0)
+    return tf.where(tf.abs(samples) <= sound.LOUDEST, samples, 0.0)

@@ -12,7 +12,7 @@ from genre_tl import params, scattering
 from genre_tl.features import framing
 
 # A lower level is silence.
-_MIN_LEVEL = 1e-7
+MIN_LEVEL = 1e-7
 
 _ARGUMENTS = ("J", "Q", "T", "max_order", "log_floor", "remove_level")
 
@@ -91,8 +91,8 @@ class LogScattering(keras.layers.Layer):
         self.scattering = scattering.Scattering1D(J, Q, T, max_order, dtype="float32")
         self._hop = params.Frontend(J, T=T).hop_samples
         meta = self.scattering.meta()
-        self._num_first = int(np.sum(meta["order"] == 1))
-        self._parents = meta["n"][meta["order"] == 2, 0].astype(int)
+        self.num_first = int(np.sum(meta["order"] == 1))
+        self.parents = meta["n"][meta["order"] == 2, 0].astype(int)
 
     @classmethod
     def from_params(cls, frontend: params.Frontend) -> LogScattering:
@@ -116,17 +116,17 @@ class LogScattering(keras.layers.Layer):
         is_valid = starts[:, tf.newaxis] < tf.maximum(lengths, 1)[:, None, None]
         if self.remove_level:
             coefficients /= self._level(coefficients, is_valid)
-        logs = logarithms(coefficients, self._parents, self.log_floor, axis=1)
+        logs = logarithms(coefficients, self.parents, self.log_floor, axis=1)
         frames = tf.transpose(logs, [0, 2, 1])
         return tf.where(is_valid, frames, tf.constant(framing.PAD_VALUE, frames.dtype))
 
     def _level(self, coefficients: tf.Tensor, is_valid: tf.Tensor) -> tf.Tensor:
         """Returns the root mean square of the first order, `[batch, 1, 1]`."""
-        first = coefficients[:, : self._num_first]
+        first = coefficients[:, : self.num_first]
         weight = tf.cast(tf.transpose(is_valid, [0, 2, 1]), first.dtype)
         total = tf.reduce_sum(first**2 * weight, [1, 2], keepdims=True)
-        count = self._num_first * tf.reduce_sum(weight, 2, keepdims=True)
-        return tf.maximum(tf.sqrt(total / count), _MIN_LEVEL)
+        count = self.num_first * tf.reduce_sum(weight, 2, keepdims=True)
+        return tf.maximum(tf.sqrt(total / count), MIN_LEVEL)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params
-from genre_tl.audio import decoding
+from genre_tl.audio import decoding, sound
 from genre_tl.features import feature_store, framing, log_scattering
 
 # A long file is computed in pieces of so many segments, two pieces at a time.
@@ -106,7 +106,7 @@ def _started(
     with futures.ThreadPoolExecutor(_NUM_THREADS) as pool:
         for file in opened:
             first = len(tasks)
-            for piece in framing.pieces(file, piece_samples):
+            for piece in sound.pieces(file, piece_samples):
                 waveform, padding = piece.waveform[np.newaxis], [piece.padding]
                 tasks.append(pool.submit(transform, waveform, padding))
                 futures.wait(tasks[-2 * _NUM_THREADS : 1 - 2 * _NUM_THREADS])
@@ -136,7 +136,7 @@ class _Waveforms:
             if piece.waveform is not None:
                 self._num_samples += len(piece.waveform)
                 peak = np.abs(piece.waveform).max(initial=0)
-                self._is_too_loud |= bool(peak > framing.LOUDEST)
+                self._is_too_loud |= bool(peak > sound.LOUDEST)
                 yield piece.waveform
 
     def finish(self) -> feature_store.Audio | str:

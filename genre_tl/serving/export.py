@@ -13,14 +13,13 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from genre_tl import files
-from genre_tl.serving import checks, model_card, saved_model, warmup
+from genre_tl.serving import checks, model_card, saved_model, versions, warmup
 from genre_tl.serving.saved_model import TrainedModel
 
 Write = Callable[[TrainedModel, pathlib.Path], Iterable[str]]
@@ -69,7 +68,7 @@ def export(
     base = pathlib.Path(base_dir)
     base.mkdir(parents=True, exist_ok=True)
     with files.lock(base):
-        target = base / str(max(_versions(base), default=0) + 1)
+        target = base / str(max(versions.numbers_in(base), default=0) + 1)
         # Servers that poll the folder ignore names that are not numbers.
         with files.whole_folder(target) as folder:
             passed = []
@@ -78,19 +77,3 @@ def export(
                 on_check(text)
             model_card.write(folder, {**card, **trained.facts(), "checks": passed})
     return target
-
-
-def newest(base_dir: files.PathLike) -> pathlib.Path | None:
-    """Returns the folder of the highest version, or None."""
-    return next(iter(versions(base_dir)), None)
-
-
-def versions(base_dir: files.PathLike) -> list[pathlib.Path]:
-    """Returns the folders of all versions, the highest first."""
-    numbers = sorted(_versions(pathlib.Path(base_dir)), reverse=True)
-    return [pathlib.Path(base_dir, str(number)) for number in numbers]
-
-
-def _versions(base: pathlib.Path) -> list[int]:
-    names = [path.name for path in base.iterdir()] if base.is_dir() else []
-    return [int(name) for name in names if re.fullmatch("[0-9]+", name)]

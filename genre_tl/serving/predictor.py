@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from concurrent import futures
+from typing import Any, NamedTuple, TypeAlias
 
-import keras
 import numpy as np
-import tensorflow as tf
-from absl import logging
 
 from genre_tl import files, params
-from genre_tl.audio import decoding
-from genre_tl.features import framing
-from genre_tl.serving import export, model_card, saved_model
+from genre_tl.audio import decoding, sound
+from genre_tl.serving import model_card, runtimes, versions
 
 GROUP_FILES = 32
 """Files scored together; the last bit of a score depends on the group's files."""
@@ -25,8 +23,11 @@ GROUP_FILES = 32
 _WHOLE_FILE = 2**40
 
 # Most samples in one padded batch, and in the pieces read before they are scored.
-_BATCH_SAMPLES = saved_model.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
+_BATCH_SAMPLES = runtimes.CHUNK_SEGMENTS * 30 * params.SAMPLE_RATE_HZ
 _READ_SAMPLES = 2 * _BATCH_SAMPLES
+
+_Part: TypeAlias = "sound.Piece | _File"
+_Task: TypeAlias = "futures.Future[Any]"
 
 
 class Taggram(NamedTuple):
@@ -41,6 +42,8 @@ class Predictor:
 
     Attributes:
       folder: the version that was loaded.
+      runtime: what computes it: ONNX Runtime if the version has `model.onnx`, else
+        TensorFlow.
       labels: names of the scores, in order.
       is_tagger: whether each score stands alone, rather than one of a sum of 1.
 
@@ -54,16 +57,10 @@ class Predictor:
     """
 
     def __init__(self, path: files.PathLike) -> None:
-        self.folder = _locate(pathlib.Path(path))
+        self.folder = versions.newest_whole(pathlib.Path(path))
         self._process = os.getpid()
-        try:
-            self._model = tf.saved_model.load(str(self.folder))
-        except (OSError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
-            raise ValueError(f"{self.folder}: damaged SavedModel: {reason}") from error
-        if not all(hasattr(self._model, x) for x in ("labels", "score_and_embed")):
-            raise ValueError(f"{self.folder}: a SavedModel of another program")
-        self.labels = tuple(x.decode() for x in self._model.labels().numpy())
+        self.runtime = runtimes.load(self.folder)
+        self.labels = self.runtime.labels
         training = model_card.read(self.folder).get("training", {})
         self.is_tagger = training.get("kind") == "pretrain"
 
@@ -83,8 +80,8 @@ class Predictor:
         """Returns the scores around each valid frame of a clip; as `scores`."""
         return self.taggram_of_piece(*self._whole([waveform]))
 
-    def score_pieces(self, pieces: Sequence[framing.Piece]) -> list[np.ndarray]:
-        """Scores parts of recordings, as `framing.pieces` yields them.
+    def score_pieces(self, pieces: Sequence[sound.Piece]) -> list[np.ndarray]:
+        """Scores parts of recordings, as `sound.pieces` yields them.
 
         Returns scores `[pieces, labels]`, embeddings `[pieces, units]`, the number of
         valid frames of each piece, `[pieces]`, 0 for silence, and its familiarity, 0 to
@@ -93,32 +90,32 @@ class Predictor:
         answers = []
         for batch in list(_batches(pieces)) or [[]]:
             padding = np.array([piece.padding for piece in batch], np.float32)
-            starts = np.zeros(len(batch), np.int32)
-            answer = self._model.score_and_embed(_stack(batch), starts, padding)
+            answer = self.runtime.score(_stack(batch), padding)
             unknown = np.full(len(batch), np.nan, np.float32)
             answers.append((*answer, unknown)[:4])
         return [np.concatenate(part) for part in zip(*answers, strict=True)]
 
-    def taggram_of_piece(self, piece: framing.Piece) -> Taggram:
+    def taggram_of_piece(self, piece: sound.Piece) -> Taggram:
         """Returns what `taggram` does, for a part of a recording."""
-        scores, times = self._model.taggram(_stack([piece]), [0], [piece.padding])
-        is_frame = times[0].numpy() != saved_model.NO_TIME
-        secs = times[0].numpy()[is_frame] + piece.start / params.SAMPLE_RATE_HZ
-        return Taggram(secs.astype(np.float32), scores[0].numpy()[is_frame])
+        padding = np.array([piece.padding], np.float32)
+        (scores,), (times,) = self.runtime.taggram(_stack([piece]), padding)
+        is_frame = times != runtimes.NO_TIME
+        secs = times[is_frame] + piece.start / params.SAMPLE_RATE_HZ
+        return Taggram(secs.astype(np.float32), scores[is_frame])
 
     def require_own_process(self) -> None:
         """Raises `RuntimeError` in a process forked from that of the model."""
         if os.getpid() != self._process:
             raise RuntimeError(
-                "a Predictor does not work in a forked process, where TensorFlow "
-                "would hang: create it in the child, or start children with "
+                "a Predictor does not work in a forked process, where its threads "
+                "are missing: create it in the child, or start children with "
                 "multiprocessing.get_context('spawn')"
             )
 
-    def _whole(self, waveforms: Sequence[np.ndarray]) -> list[framing.Piece]:
+    def _whole(self, waveforms: Sequence[np.ndarray]) -> list[sound.Piece]:
         """Returns each waveform as a single piece."""
         self.require_own_process()
-        pieces: list[framing.Piece] = []
+        pieces: list[sound.Piece] = []
         for number, waveform in enumerate(waveforms):
             if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
                 raise ValueError(
@@ -127,7 +124,7 @@ class Predictor:
                 )
             samples = waveform if len(waveform) else np.zeros(1)
             samples = samples.astype(np.float32, copy=False)
-            pieces += framing.pieces([samples], _WHOLE_FILE)
+            pieces += sound.pieces([samples], _WHOLE_FILE)
         return pieces
 
 
@@ -178,19 +175,48 @@ def predict(
     """
     model.require_own_process()
     segment = model_card.read(model.folder).get("frontend", {}).get("segment_samples")
-    piece_samples = segment * saved_model.CHUNK_SEGMENTS if segment else _WHOLE_FILE
+    piece_samples = segment * runtimes.CHUNK_SEGMENTS if segment else _WHOLE_FILE
     clips = decoding.read(paths, piece_samples=piece_samples, max_secs=max_secs)
     scored: list[tuple[Any, ...]] = []
-    for parts in _read_ahead(clips, piece_samples):
-        pieces = [part for part in parts if isinstance(part, framing.Piece)]
-        answers = zip(*(model.score_pieces(pieces) if pieces else ()), strict=True)
-        for part in parts:
-            if isinstance(part, framing.Piece):
-                over_time = model.taggram_of_piece(part) if taggrams else None
-                scored.append((*next(answers), over_time))
-            else:
-                yield _combined(part, scored)
-                scored = []
+    for part, answer in _answered(model, _read_ahead(clips, piece_samples), taggrams):
+        if isinstance(part, _File):
+            yield _combined(part, scored)
+            scored = []
+        else:
+            scored.append(answer)
+
+
+def _answered(
+    model: Predictor, groups: Iterator[list[_Part]], taggrams: bool
+) -> Iterator[tuple[_Part, tuple[Any, ...]]]:
+    """Yields each part with its answer: scores, embedding, frames, taggram or None.
+
+    While batches of one group are computed, the next group is read.
+    """
+    pool = futures.ThreadPoolExecutor(model.runtime.num_parallel)
+    waiting: collections.deque[tuple[list[_Part], list[_Task], list[_Task]]]
+    waiting = collections.deque()
+    try:
+        for parts in itertools.chain(groups, [[]]):
+            pieces = [part for part in parts if isinstance(part, sound.Piece)]
+            tasks = [pool.submit(model.score_pieces, x) for x in _batches(pieces)]
+            over_time = pieces if taggrams else []
+            more = [pool.submit(model.taggram_of_piece, piece) for piece in over_time]
+            waiting.append((parts, tasks, more))
+            while len(waiting) > (1 if parts else 0):
+                yield from _with_answers(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _with_answers(
+    parts: Sequence[_Part], scores: Sequence[_Task], taggrams: Sequence[_Task]
+) -> Iterator[tuple[_Part, tuple[Any, ...]]]:
+    rows = (row for task in scores for row in zip(*task.result(), strict=True))
+    over_time = (task.result() for task in taggrams)
+    for part in parts:
+        is_piece = isinstance(part, sound.Piece)
+        yield part, (*next(rows), next(over_time, None)) if is_piece else ()
 
 
 class _File:
@@ -209,13 +235,13 @@ class _File:
 
 def _read_ahead(
     clips: Iterable[decoding.Clip], piece_samples: int
-) -> Iterator[list[framing.Piece | _File]]:
+) -> Iterator[list[_Part]]:
     """Yields the pieces of files, each file after its own: a group, or fewer."""
-    parts: list[framing.Piece | _File] = []
+    parts: list[_Part] = []
     num_samples = 0
     for index, of_file in itertools.groupby(clips, key=lambda clip: clip.index):
         file = _File(of_file)
-        for piece in framing.pieces(file, piece_samples):
+        for piece in sound.pieces(file, piece_samples):
             parts.append(piece)
             num_samples += len(piece.waveform)
             if num_samples >= _READ_SAMPLES:
@@ -261,48 +287,24 @@ def _mean_familiarity(known: Sequence[float], weights: np.ndarray) -> float | No
     return None if np.isnan(mean) else mean
 
 
-def _locate(path: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the newest version that is whole."""
-    is_version = (path / "saved_model.pb").is_file()
-    folders = [] if is_version else export.versions(path)
-    problems = []
-    for folder in folders or [path]:
-        try:
-            _require_whole(folder)
-        except (FileNotFoundError, ValueError) as error:
-            problems.append(error)
-        else:
-            for problem in problems:
-                logging.warning("%s; version %s is used", problem, folder.name)
-            return folder
-    raise problems[0]
-
-
-def _require_whole(folder: pathlib.Path) -> None:
-    if not (folder / "saved_model.pb").is_file():
-        raise FileNotFoundError(
-            f"{folder}: no SavedModel here; export a model first, or give the folder "
-            "of a version or of all versions"
-        )
-    model_card.check(folder)
-
-
-def _stack(pieces: Sequence[framing.Piece]) -> np.ndarray:
+def _stack(pieces: Sequence[sound.Piece]) -> np.ndarray:
     """Returns float32 `[pieces, samples]`, padded with zeros."""
     if len(pieces) == 1:  # may be long: no copy
         return pieces[0].waveform[np.newaxis]
     rows = [piece.waveform for piece in pieces]
-    longest = max(map(len, rows), default=0)
-    return keras.utils.pad_sequences(rows, longest, "float32", padding="post")
+    stacked = np.zeros([len(rows), max(map(len, rows), default=0)], np.float32)
+    for row, waveform in zip(stacked, rows, strict=True):
+        row[: len(waveform)] = waveform
+    return stacked
 
 
-def _batches(pieces: Sequence[framing.Piece]) -> Iterator[list[framing.Piece]]:
+def _batches(pieces: Sequence[sound.Piece]) -> Iterator[list[sound.Piece]]:
     """Yields the pieces to score together, in order."""
-    batch: list[framing.Piece] = []
+    batch: list[sound.Piece] = []
     longest = 0
     for piece in pieces:
         longest = max(longest, len(piece.waveform))
-        is_full = len(batch) == saved_model.CHUNK_SEGMENTS
+        is_full = len(batch) == runtimes.CHUNK_SEGMENTS
         if batch and (is_full or (len(batch) + 1) * longest > _BATCH_SAMPLES):
             yield batch
             batch, longest = [], len(piece.waveform)

@@ -22,13 +22,7 @@ from genre_tl.audio import wav_graph
 from genre_tl.data import datasets
 from genre_tl.features import framing
 from genre_tl.model import familiarity, networks
-from genre_tl.serving import network_graph
-
-CHUNK_SEGMENTS = 16
-"""Segments computed at a time, which bounds memory."""
-
-NO_TIME = -1.0
-"""Value in `times` of a taggram where a clip has no frame; its scores are 0."""
+from genre_tl.serving import network_graph, runtimes
 
 # Music around each frame of a taggram.
 _WINDOW_SECS = 5.0
@@ -92,6 +86,12 @@ def check_labels(labels: Sequence[str]) -> None:
                 f"label {label!r} is empty, not valid UTF-8 or has control "
                 "characters; rename it"
             )
+
+
+def window_frames(frontend: params.Frontend) -> int:
+    """Returns how many frames to either side a row of a taggram is about."""
+    hop = frontend.hop_samples
+    return round(_WINDOW_SECS / 2 * params.SAMPLE_RATE_HZ / hop)
 
 
 def save(trained: TrainedModel, folder: pathlib.Path) -> None:
@@ -285,11 +285,11 @@ class Answers:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns scores `[batch, times, labels]` and their times in seconds.
 
-        The times are `NO_TIME` where a clip has no more frames.
+        The times are `runtimes.NO_TIME` where a clip has no more frames.
         """
         segments = framing.segments(waveform, self._frontend, starts, padding)
         num_frames, hop = self._frontend.segment_frames, self._frontend.hop_samples
-        reach = round(_WINDOW_SECS / 2 * params.SAMPLE_RATE_HZ / hop)
+        reach = window_frames(self._frontend)
 
         def answer(states: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
             return self.network.scores(self.network.local(states, weights, reach))[0]
@@ -297,7 +297,7 @@ class Answers:
         width = self.network.num_labels + 1
         scores = self._by_chunk(waveform, segments, answer, [num_frames, width - 1])
         samples = segments.starts[:, tf.newaxis] + hop * tf.range(num_frames)
-        times = tf.cast(samples, tf.float32) / params.SAMPLE_RATE_HZ - NO_TIME
+        times = tf.cast(samples, tf.float32) / params.SAMPLE_RATE_HZ - runtimes.NO_TIME
         is_valid = tf.sequence_mask(segments.weights, num_frames)[:, :, tf.newaxis]
         rows = tf.concat([scores, times[:, :, tf.newaxis]], 2)
         rows = tf.where(is_valid, rows, 0.0)
@@ -309,7 +309,7 @@ class Answers:
         places = tf.stack([segments.clips, numbers], 1)
         rows = tf.scatter_nd(places, rows, [num_clips, count, num_frames, width])
         rows = tf.reshape(rows, [num_clips, count * num_frames, width])
-        return rows[:, :, :-1], rows[:, :, -1] + NO_TIME
+        return rows[:, :, :-1], rows[:, :, -1] + runtimes.NO_TIME
 
     def _by_chunk(
         self,
@@ -321,11 +321,11 @@ class Answers:
         """Returns `answer(states, weights)` of all segments, `[segments, *size]`."""
 
         def answer_chunk(start: tf.Tensor) -> tf.Tensor:
-            chunk = segments.select(slice(start, start + CHUNK_SEGMENTS))
+            chunk = segments.select(slice(start, start + runtimes.CHUNK_SEGMENTS))
             rows = framing.cut(waveform, chunk, self._frontend)
             return answer(self._states(rows, chunk.lengths), chunk.weights)
 
-        starts = tf.range(0, tf.size(segments.clips), CHUNK_SEGMENTS)
+        starts = tf.range(0, tf.size(segments.clips), runtimes.CHUNK_SEGMENTS)
         spec = tf.RaggedTensorSpec([None, *size], tf.float32, ragged_rank=0)
         # One at a time, which bounds memory.
         answers = tf.map_fn(

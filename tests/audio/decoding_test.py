@@ -24,7 +24,7 @@ from genre_tl.audio import (
     decoding,
     ffmpeg,
     libsndfile,
-    resampling,
+    streaming,
     tensorflow_io_decoder,
 )
 from genre_tl.data import audio_files
@@ -283,8 +283,8 @@ def test_16_bits_are_scaled_by_32768_and_floats_are_kept(tmp_path):
 def test_a_sample_rate_may_be_as_low_or_high_as_the_limits(tmp_path):
     tone = 0.5 * np.sin(np.arange(1_000))
     files = {
-        "low.wav": wav(tone, rate_hz=resampling.MIN_RATE_HZ),
-        "high.wav": wav(np.repeat(tone, 77)[:76_800], rate_hz=resampling.MAX_RATE_HZ),
+        "low.wav": wav(tone, rate_hz=streaming.MIN_RATE_HZ),
+        "high.wav": wav(np.repeat(tone, 77)[:76_800], rate_hz=streaming.MAX_RATE_HZ),
     }
     low, high = decoding.read(list(written(tmp_path, files).values()))
     assert (len(low.waveform), len(high.waveform)) == (16_000, 1_600)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genre_tl import features, params
+from genre_tl.audio import sound
 from genre_tl.features import framing, shard_job
 from genre_tl.serving import network_graph, saved_model
 
@@ -87,7 +88,7 @@ def served(waveform):
 def stored(waveform, size=10**9):
     """Returns the frames that training would store; the file is read in pieces."""
     parts = [waveform[at : at + size] for at in range(0, len(waveform), size)]
-    pieces = framing.pieces(parts, shard_job._PIECE_SEGMENTS * SEGMENT)
+    pieces = sound.pieces(parts, shard_job._PIECE_SEGMENTS * SEGMENT)
     transform = shard_job._transform(FRONTEND)
     with futures.ThreadPoolExecutor(1) as pool:
         tasks = [
@@ -132,7 +133,7 @@ def test_a_file_in_pieces_has_the_frames_of_the_whole(waveform, size):
 @given(WAVEFORMS)
 def test_segments_are_those_of_the_definition(waveform):
     loud = np.abs(waveform)
-    is_loud = (loud > framing.SILENCE) & (loud <= framing.LOUDEST)
+    is_loud = (loud > sound.SILENCE) & (loud <= sound.LOUDEST)
     is_sound = is_loud & (waveform != waveform[0])
     is_head = len(waveform) >= 64 and (waveform[:64] == waveform[0]).all()
     start = (is_sound if is_head else is_loud).argmax()
@@ -145,7 +146,7 @@ def test_segments_are_those_of_the_definition(waveform):
     found = framing.segments(batch, FRONTEND, *places)
     rows = framing.cut(batch, found, FRONTEND).numpy()
     assert len(rows) == max(len(expected), 1)
-    usable = np.where(loud <= framing.LOUDEST, waveform, 0)
+    usable = np.where(loud <= sound.LOUDEST, waveform, 0)
     for number, (at, length) in enumerate(expected or [(0, 0)]):
         assert (found.starts[number], found.lengths[number]) == (at, length)
         samples = usable[at : at + length] if length else np.zeros(1)

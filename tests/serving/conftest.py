@@ -37,7 +37,7 @@ def exported(tmp_path_factory):
     assert run.done.returncode == 0, run.done.stderr
     run.folder = run.base / "1"
     run.predictor = predictor.Predictor(run.base)
-    run.model = run.predictor._model  # the first call takes seconds: share it
+    run.model = run.predictor.runtime.model  # the first call takes seconds: share it
     return run
 
 

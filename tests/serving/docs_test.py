@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from support.tiny_export import FRONTEND, LABELS, music
 
-from genre_tl.serving import export, saved_model, tflite_and_keras
+from genre_tl.serving import export, onnx_export, saved_model, tflite_and_keras
 
 TEXT = pathlib.Path(__file__).parents[2].joinpath("docs/serving.md").read_text("utf8")
 EXAMPLES = [
@@ -30,6 +30,7 @@ def place(exported, tmp_path_factory):
     for name, write in (
         ("tflite", tflite_and_keras.write_tflite),
         ("keras", tflite_and_keras.write_keras),
+        ("onnx", onnx_export.write_onnx),
     ):
         base = folder / f"saved_models/genres-{name}"
         export.export(trained, base, card={}, write=write)
@@ -38,8 +39,9 @@ def place(exported, tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_runs_as_written(place, number, monkeypatch, capsys):
-    if "ai_edge_litert" in EXAMPLES[number]:
-        pytest.importorskip("ai_edge_litert", reason="NOT RUN: LiteRT is not installed")
+    for name in ("ai_edge_litert", "onnxruntime"):
+        if name in EXAMPLES[number]:
+            pytest.importorskip(name, reason=f"NOT RUN: {name} is not installed")
     monkeypatch.chdir(place)
     values = {}
     exec(EXAMPLES[number], values)

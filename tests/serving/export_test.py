@@ -36,6 +36,7 @@ from genre_tl.serving import (
     predictor,
     saved_model,
     tflite_and_keras,
+    versions,
 )
 
 
@@ -166,7 +167,7 @@ def test_versions_count_up_and_nothing_is_overwritten(quick, tmp_path):
     (tmp_path / "x" / "99-old").mkdir()
     (tmp_path / "x" / "README.md").touch()
     assert quick(tmp_path / "x").name == "11"
-    assert export.newest(tmp_path / "x").name == "11"
+    assert versions.newest(tmp_path / "x").name == "11"
     assert not any((tmp_path / "x" / "10").iterdir())
 
 

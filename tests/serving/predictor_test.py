@@ -12,8 +12,8 @@ from support import tiny_export
 from support.tiny_export import CLIPS, LABELS, SEGMENT, answer, scores_of
 
 from genre_tl import files
-from genre_tl.features import framing
-from genre_tl.serving import model_card, predictor
+from genre_tl.audio import sound
+from genre_tl.serving import model_card, predictor, versions
 
 CARDS = model_card.PATH, model_card.PATH.with_suffix(".md"), model_card.SUMS
 # A missing graph is no SavedModel; a bit of the list is one of another file.
@@ -23,7 +23,7 @@ UNNAMED = "saved_model.pb", str(model_card.SUMS)
 def test_the_predictor_takes_versions_or_one_version(exported):
     assert exported.predictor.folder == exported.folder
     assert exported.predictor.labels == tuple(LABELS)
-    assert predictor._locate(exported.folder) == exported.folder
+    assert versions.newest_whole(exported.folder) == exported.folder
 
 
 def test_the_predictor_keeps_the_order_of_clips_of_any_length(exported, monkeypatch):
@@ -44,13 +44,13 @@ def test_the_predictor_refuses_what_is_no_waveform(exported, waveform):
 
 def test_the_predictor_says_why_it_cannot_load(tmp_path, exported):
     with pytest.raises(
-        FileNotFoundError, match="absent: no SavedModel here; export a model"
+        FileNotFoundError, match="absent: no SavedModel or .* here; export a model"
     ):
         predictor.Predictor(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="no SavedModel here"):
+    with pytest.raises(FileNotFoundError, match="no SavedModel or model.onnx here"):
         predictor.Predictor(tmp_path)
     (tmp_path / "3").mkdir()
-    with pytest.raises(FileNotFoundError, match="3: no SavedModel here"):
+    with pytest.raises(FileNotFoundError, match="3: no SavedModel or model.onnx here"):
         predictor.Predictor(tmp_path)
     (tmp_path / "3" / "saved_model.pb").write_bytes(b"\x0anonsense")
     with pytest.raises(ValueError, match=r"sha256sums\.txt: missing or empty; export"):
@@ -91,7 +91,7 @@ def test_a_damaged_version_is_passed_over_with_a_warning(exported, tmp_path, cap
     with caplog.at_level("WARNING", logger="absl"):
         assert predictor.Predictor(tmp_path).folder == tmp_path / "1"
     first, second = (record.getMessage() for record in caplog.records)
-    assert f"{tmp_path}/3: no SavedModel here" in first
+    assert f"{tmp_path}/3: no SavedModel or model.onnx here" in first
     assert f"{tmp_path}/2/saved_model.pb: damaged" in second
     assert first.endswith("version 1 is used") and second.endswith("version 1 is used")
 
@@ -123,7 +123,7 @@ def test_the_predictor_returns_embeddings(exported):
 
 def test_batches_hold_every_piece_in_order_and_no_more_than_their_share():
     lengths = np.random.default_rng(0).integers(0, 10**6, 100)
-    pieces = [framing.Piece(np.zeros(n, np.float32), 0, np.float32(0)) for n in lengths]
+    pieces = [sound.Piece(np.zeros(n, np.float32), 0, np.float32(0)) for n in lengths]
     batches = list(predictor._batches(pieces))
     assert [len(x.waveform) for batch in batches for x in batch] == lengths.tolist()
     for batch in batches:

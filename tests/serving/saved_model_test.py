@@ -29,7 +29,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tl.audio import resampling
 from genre_tl.model import networks
-from genre_tl.serving import saved_model, warmup
+from genre_tl.serving import runtimes, warmup
 
 
 @pytest.mark.parametrize("number", range(len(CLIPS)))
@@ -54,7 +54,7 @@ def test_scores_depend_neither_on_the_batch_nor_on_padding(exported, padding):
 
 
 def test_more_segments_than_a_chunk_are_averaged_alike(exported):
-    clip = music((saved_model.CHUNK_SEGMENTS + 2) * SEGMENT + 77, 8)
+    clip = music((runtimes.CHUNK_SEGMENTS + 2) * SEGMENT + 77, 8)
     np.testing.assert_allclose(
         scores_of(exported, clip[np.newaxis])[0],
         keras_scores(exported.network, clip),
@@ -238,8 +238,8 @@ def test_a_taggram_has_a_row_for_every_frame_with_sound(exported):
     assert start // SEGMENT == 2 and end // SEGMENT == 2
     is_frame[2, : -(-(end - 2 * SEGMENT) // HOP)] = True
     np.testing.assert_allclose(per_segment[is_frame], expected[is_frame], atol=1e-6)
-    assert (per_segment[~is_frame] == saved_model.NO_TIME).all()
-    assert not scores[times == saved_model.NO_TIME].any()
+    assert (per_segment[~is_frame] == runtimes.NO_TIME).all()
+    assert not scores[times == runtimes.NO_TIME].any()
     np.testing.assert_allclose(scores[times >= 0].sum(axis=1), 1, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from support.tiny_export import answer
 
-from genre_tl.serving import saved_model, warmup
+from genre_tl.serving import runtimes, warmup
 
 
 def test_the_warm_up_file_holds_requests_that_a_server_understands(exported):
@@ -42,5 +42,5 @@ def test_batches_of_a_server_are_those_that_are_computed_at_once(exported):
         "num_batch_threads",
         "pad_variable_length_inputs",
     }
-    assert int(fields["max_batch_size"]) == saved_model.CHUNK_SEGMENTS
+    assert int(fields["max_batch_size"]) == runtimes.CHUNK_SEGMENTS
     assert fields["pad_variable_length_inputs"] == "true"

@@ -5,11 +5,12 @@ Its segments are so short that a file of seconds is a long one.
 
 import json
 import pathlib
+import types
 
 import numpy as np
 
 from genre_tl import files, params
-from genre_tl.features import framing
+from genre_tl.audio import sound
 from genre_tl.serving import model_card
 
 RATE = params.SAMPLE_RATE_HZ
@@ -31,12 +32,13 @@ class Model:
         card.write_text(json.dumps({"frontend": facts}))
         files.write_sums(self.folder, model_card.SUMS)
         self.calls = 0
+        self.runtime = types.SimpleNamespace(num_parallel=1)
 
     def require_own_process(self):
         pass
 
     def scores(self, waveforms):
-        scores, _, _ = self.score_pieces([_piece(each) for each in waveforms])
+        scores, *_ = self.score_pieces([_piece(each) for each in waveforms])
         return scores
 
     def score_pieces(self, pieces):
@@ -50,7 +52,7 @@ class Model:
             )
             frames.append(weight)
         arrays = (np.array(each, np.float32) for each in (scores, vectors, frames))
-        return list(arrays)
+        return [*arrays, np.full(len(pieces), np.nan, np.float32)]
 
     def taggram(self, waveform):
         return self.taggram_of_piece(_piece(waveform))
@@ -67,7 +69,7 @@ class Model:
 def _piece(waveform):
     sounding = np.flatnonzero(waveform)
     start = sounding[0] if len(sounding) else 0
-    return framing.Piece(waveform[start:], start, np.float32(0))
+    return sound.Piece(waveform[start:], start, np.float32(0))
 
 
 def _mean(waveform):

@@ -1,10 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 from matplotlib import image
-from support import runs
+from support import runs, tiny_export
 
 from genre_tl import params
-from tools.benchmarks import scattering, training
+from genre_tl.model import networks
+from tools.benchmarks import runtimes, scattering, training
 
 
 def test_a_training_step_is_measured_beside_one_of_keras(capsys, monkeypatch):
@@ -27,3 +30,26 @@ def test_path_errors_are_drawn_by_order(tmp_path, drawn):
     first, second = drawn[0].axes
     assert first.get_lines()[0].get_ydata() == [2e-4]
     assert second.get_lines()[0].get_ydata() == [3e-4]
+
+
+def test_runtimes_are_compared_in_fresh_processes(tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="NOT RUN: no onnxruntime")
+    onnx = pytest.importorskip("onnx", reason="NOT RUN: onnx is not installed")
+    from genre_tl.serving import onnx_model, saved_model
+
+    network = networks.tagger(tiny_export.PRESET.model, tiny_export.num_paths(), 2)
+    trained = saved_model.TrainedModel(network, tiny_export.FRONTEND, ["a", "b"])
+    model = onnx_model.build(trained)
+    onnx.helper.set_model_props(model, {"labels": json.dumps(["a", "b"])})
+    onnx.save(model, tmp_path / "model.onnx")
+    runtimes.compare([str(tmp_path)], 1)
+    *_, head, _, row = capsys.readouterr().out.splitlines()
+    cells = dict(zip(head.split("|"), row.split("|"), strict=True))
+    cells = {name.strip(): cell.strip() for name, cell in cells.items() if name}
+    assert cells.pop("export") == str(tmp_path)
+    assert cells.pop("peak memory").endswith(" MB")
+    numbers = {name: float(cell) for name, cell in cells.items()}
+    size = (tmp_path / "model.onnx").stat().st_size / 1e6
+    assert numbers.pop("size, MB") == pytest.approx(size, abs=0.05)
+    assert min(numbers.values()) > 0
+    assert numbers["a clip, ms"] <= numbers["99th percentile"]

@@ -18,7 +18,7 @@ from absl import flags
 from absl.testing import flagsaver
 from support import loudness, other_user
 
-from genre_tl.serving import predictor, saved_model
+from genre_tl.serving import predictor, runtimes
 from tools import command, outputs, predict
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_embeddings_have_one_vector_per_usable_file(whole):
     assert table["vectors"].shape == (NUM_FILES - 2, 3)
     lengths = np.array([soundfile.info(str(path)).frames for path in table["ids"]])
     # Longer ones have the mean of their pieces.
-    short = lengths <= saved_model.CHUNK_SEGMENTS * loudness.SEGMENT
+    short = lengths <= runtimes.CHUNK_SEGMENTS * loudness.SEGMENT
     lengths[0] = 0  # the first file is silent
     assert table["vectors"][short, 0].tolist() == lengths[short].tolist()
 

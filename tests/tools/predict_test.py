@@ -183,7 +183,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path, args, code, reason):
 def test_a_missing_model_leaves_no_output(tmp_path):
     assert_refused(
         1,
-        f"{tmp_path}/absent: no SavedModel here; export a model first",
+        f"{tmp_path}/absent: no SavedModel or model.onnx here; export a model first",
         *(f"--model={tmp_path}/absent", f"--output={tmp_path}/scores.txt", "x.wav"),
     )
     assert os.listdir(tmp_path) == []

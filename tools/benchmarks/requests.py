@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from genre_tl.audio import resampling, wav_graph
-from genre_tl.serving import export, warmup
+from genre_tl.audio import streaming, wav_graph
+from genre_tl.serving import versions, warmup
 
 from . import files, timing
 
@@ -26,7 +26,7 @@ Request = tuple[str, object]
 
 def worst(model: str) -> None:
     """Prints time and peak memory of a process that answers each request."""
-    folder, rows = str(export.newest(model) or model), []
+    folder, rows = str(versions.newest(model) or model), []
     for kind in _KINDS:
         for num_bytes in _SIZES:
             program = "import sys; from tools.benchmarks import requests as r; "
@@ -62,7 +62,7 @@ def answer(folder: str, kind: str, num_bytes: int) -> None:
     print(json.dumps([secs, files.peak_memory(of_children=False), refusal]))
 
 
-def _wav(num_bytes: int, rate_hz: int = resampling.MIN_RATE_HZ) -> bytes:
+def _wav(num_bytes: int, rate_hz: int = streaming.MIN_RATE_HZ) -> bytes:
     """Returns an 8-bit WAV file of noise, of one sample at least."""
     size = max(num_bytes - 44, 1)
     noise = np.random.default_rng(0).bytes(size)

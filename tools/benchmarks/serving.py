@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tl import params
-from genre_tl.serving import export
+from genre_tl.serving import versions
 
 from . import timing
 
@@ -20,7 +20,7 @@ _BATCHES = (1, 2, 4, 8, 16)
 def speed(model: str, repeats: int) -> None:
     """Prints how long an export takes to load and to answer."""
     start = time.perf_counter()
-    folder = str(export.newest(model) or model)
+    folder = str(versions.newest(model) or model)
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     load_secs = time.perf_counter() - start
     first, *later = _answer_secs(serve, 1, 20 * repeats)
