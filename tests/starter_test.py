@@ -90,6 +90,25 @@ def test_json_has_all_tags_of_the_starter(tree):
     assert set(json.loads(done.stdout)["scores"]) == set(starter_tree.TAGS)
 
 
+def test_the_starter_as_an_onnx_file_gives_the_same_tags_without_tensorflow(tree):
+    pytest.importorskip("onnxruntime", reason="NOT RUN: needs ONNX Runtime")
+    command = "tools.export", "--run_dir=starter", "--name=tags", "--format=onnx"
+    done = python("-m", *command, "--half", tree=tree, cwd=tree)
+    assert done.returncode == 0, done.stderr
+    folder = tree / "saved_models" / "tags-onnx" / "1"
+    assert model_card.read(folder)["name"] == "tags"
+    program = (
+        "import sys; sys.modules.update(tensorflow=None, keras=None);"
+        "from tools import predict; predict.cli()"
+    )
+    arguments = f"--model={folder}", "--format=json", "song.flac"
+    light = python("-c", program, *arguments, tree=tree, cwd=tree)
+    assert light.returncode == 0, light.stderr
+    usual = python("-m", "tools.predict", *arguments[1:], tree=tree, cwd=tree)
+    found, expected = (json.loads(x.stdout)["scores"] for x in (light, usual))
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [

@@ -8,6 +8,10 @@ reproduced the trained scores; none is written if the newest has this model alre
 --format=onnx writes saved_models/genres-onnx/<version>/ for ONNX Runtime, with which
 `predict` needs no TensorFlow; --format=tflite is for mobile devices and --format=keras
 for other Keras programs. docs/serving.md describes all of them.
+
+An exported tagger can be exported in another format, the starter for example:
+
+    python -m tools.export --run_dir=starter --name=starter --format=onnx --half
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
+from genre_tl import starter
+
 from . import command, common_flags
 
 if TYPE_CHECKING:
@@ -28,7 +34,11 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
-common_flags.define_path("run_dir", "runs/finetune", "Finished run to export.")
+common_flags.define_path(
+    "run_dir",
+    "runs/finetune",
+    "Finished run to export, or an exported tagger; starter: the one that ships.",
+)
 flags.DEFINE_string("name", "genres", "Name of the export.")
 common_flags.define_path("saved_models_dir", "saved_models", "Folder of all exports.")
 flags.DEFINE_enum(
@@ -58,24 +68,24 @@ def main(argv: list[str]) -> None:
     command.check_name(FLAGS.name)
     if FLAGS.half and FLAGS.format not in ("saved_model", "onnx"):
         raise app.UsageError("--half is for saved_model and onnx; leave it out")
-    from genre_tl.serving import export, model_card, versions
-    from genre_tl.training import run_folder
+    from genre_tl.serving import export, versions
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
-    run_dir = pathlib.Path(FLAGS.run_dir)
+    source = pathlib.Path(
+        starter.folder() if FLAGS.run_dir == "starter" else FLAGS.run_dir
+    )
     suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
     base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}")
-    record, model_file = run_folder.read_run(run_dir), run_dir / "model.keras"
-    digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
     newest = versions.newest(base)
     validation = _validation()
-    if not FLAGS.force and newest and _holds(newest, digest, validation):
-        print(f"{model_file}: already exported as {newest}; --force exports again")
+    record, card = _read(source)
+    if not FLAGS.force and newest and _holds(newest, card["model_sha256"], validation):
+        print(f"{source}: already exported as {newest}; --force exports again")
         return
-    card = model_card.from_run(record, FLAGS.name, digest) | validation | _facts()
-    print(f"{model_file}: exporting and checking (about a minute) ...", flush=True)
+    card |= validation | _facts()
+    print(f"{source}: exporting and checking (about a minute) ...", flush=True)
     folder = export.export(
-        _trained(run_dir, record, validation),
+        _trained(source, record, validation),
         base,
         card=card,
         write=_writer(card),
@@ -87,16 +97,30 @@ def main(argv: list[str]) -> None:
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
+def _read(source: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the record of a run or an export, and what its model card says."""
+    from genre_tl.model import exported
+    from genre_tl.serving import model_card, versions
+    from genre_tl.training import run_folder
+
+    if exported.is_export(source):
+        card = model_card.read(versions.newest_whole(source))
+        return exported.read_record(source), card | {"name": FLAGS.name}
+    record = run_folder.read_run(source)
+    digest = hashlib.sha256((source / "model.keras").read_bytes()).hexdigest()
+    return record, model_card.from_run(record, FLAGS.name, digest)
+
+
 def _trained(
-    run_dir: pathlib.Path, record: dict[str, Any], validation: dict[str, Any]
+    source: pathlib.Path, record: dict[str, Any], validation: dict[str, Any]
 ) -> saved_model.TrainedModel:
-    """Returns the network of a run, calibrated and rounded as it is exported."""
+    """Returns the network of a source, calibrated and rounded as it is exported."""
     from genre_tl import params
     from genre_tl.model import networks
     from genre_tl.serving import saved_model
     from genre_tl.training import run_folder
 
-    network = run_folder.read_model(run_dir)
+    network = run_folder.read_start(source)
     if calibration := validation.get("calibration"):
         network = networks.calibrated(network, calibration["scale"])
     return saved_model.TrainedModel(
@@ -104,7 +128,7 @@ def _trained(
         params.Preset.from_dict(record["preset"]).frontend,
         record["vocabulary"],
         FLAGS.half,
-        run_folder.read_familiarity(run_dir),
+        run_folder.read_familiarity(source),
     )
 
 
