@@ -10,8 +10,8 @@
 
 Prints Markdown tables; docs/benchmarks.md has those of one machine. `runtimes` compares
 exports of one model by what runs them, `requests` measures those that cost a server
-most, up to 1 MB. `accuracy` compares with kymatio in double
-precision and draws the error. Run nothing else meanwhile.
+most, up to 1 MB. `accuracy` compares with kymatio in double precision and draws the
+error. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import command
 FLAGS = flags.FLAGS
 
 _WHAT = "scattering training serving runtimes requests predict accuracy".split()
-flags.DEFINE_enum("what", None, _WHAT, "What to measure.", required=True)
+flags.DEFINE_enum("what", None, _WHAT, "See above.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
 flags.DEFINE_string("output_dir", ".", "Folder for the picture of `accuracy`.")

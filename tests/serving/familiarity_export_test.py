@@ -34,7 +34,9 @@ def model(known, tmp_path_factory):
 
 
 def answer(model, clip):
-    found = model._model.signatures["serving_default"](tf.constant(clip[np.newaxis]))
+    found = model.runtime.model.signatures["serving_default"](
+        tf.constant(clip[np.newaxis])
+    )
     return {name: value.numpy()[0] for name, value in found.items()}
 
 
@@ -59,7 +61,7 @@ def test_silence_is_not_familiar(model):
 
 
 def test_classification_has_the_outputs_that_a_server_allows(model):
-    outputs = model._model.signatures["classify"].structured_outputs
+    outputs = model.runtime.model.signatures["classify"].structured_outputs
     assert set(outputs) == {"scores", "classes"}
     assert set(answer(model, CLIPS[0])) == {"scores", "classes", "familiarity"}
 

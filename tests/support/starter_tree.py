@@ -8,7 +8,10 @@ from support import tiny_export
 
 TAGS = ("calm", "msd:rock", "mtt:guitar", "mtt:no vocals", "pop/rock", "sad", "tense")
 ROOT = pathlib.Path(__file__).parents[2]
-BUILT = ("genre_tl", "tools", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+BUILT = (
+    *("genre_tl", "tools", "beetsplug"),
+    *("setup.cfg", "pyproject.toml", "README.md", "LICENSE"),
+)
 METRICS = {"num_tags": 7, "min_positives": 5} | {
     f"{average}_{metric}": 0.5
     for average in ("macro", "micro")

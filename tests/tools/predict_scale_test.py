@@ -383,7 +383,7 @@ def test_a_closed_folder_fails_alone(music, public_folder):
 def test_no_files_give_an_empty_table(run, tmp_path):
     assert run(*OUTPUTS, "-")[0] == 0
     found = take(tmp_path)
-    assert found["o.csv"] == b"path,best,note,error,quiet,loud\n"
+    assert found["o.csv"] == b"path,best,verdict,familiarity,note,error,quiet,loud\n"
     assert np.load(io.BytesIO(found["e.npz"]))["ids"].shape == (0,)
 
 
@@ -442,7 +442,7 @@ def test_a_silent_file_has_a_note(run, tmp_path):
 
 def test_labels_named_as_a_column_get_another_name():
     writer = outputs.Writer("csv", ["path", "rock", "error"])
-    expected = "path,best,note,error,label path,rock,label error\n"
+    expected = "path,best,verdict,familiarity,note,error,label path,rock,label error\n"
     assert writer.head() == expected
     assert outputs.csv_head(["secs"], ["secs", "a"]) == "secs,label secs,a\n"
 

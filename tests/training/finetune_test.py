@@ -64,7 +64,7 @@ def test_a_head_in_closed_form_has_no_epochs_and_no_curves(finetuned, method):
     assert record["epochs"] == record["best_epoch"] == 0
     assert run_folder.read_history(folder) == []
     names = {path.name for path in folder.iterdir()}
-    assert names == {"run.json", "model.keras"}
+    assert names == {"run.json", "model.keras", "familiarity.npz"}
 
 
 def test_fine_tuning_has_a_row_for_every_epoch(finetuned, default):
