@@ -72,7 +72,7 @@ def exported():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_graph, "Network", MeanFrame)
         trained = types.SimpleNamespace(
-            network=num_paths, frontend=FRONTEND, half=False, known=None
+            network=num_paths, labels=(), frontend=FRONTEND, half=False, known=None
         )
         return saved_model.Answers(trained)
 
