@@ -245,7 +245,7 @@ def _summary(
     had: np.ndarray,
     removed: Sequence[str],
 ) -> Summary:
-    """Returns what became of files; `had` says whose audio the store had before."""
+    """Counts the files by outcome; `had` marks those whose audio was stored before."""
     audio, paths = store.known_audio(found["sha256"]), found["path"]
     errors = np.where(found["error"] == "", audio["error"], found["error"])
     usable = errors == ""

@@ -40,14 +40,13 @@ def answer(model, clip):
     return {name: value.numpy()[0] for name, value in found.items()}
 
 
-@pytest.mark.parametrize("number", range(len(CLIPS)))
+# The segments of clip 4 begin elsewhere.
+@pytest.mark.parametrize("number", [n for n in range(len(CLIPS)) if n != 4])
 def test_it_is_that_of_the_embedding_times_what_is_no_background(known, model, number):
     clip = CLIPS[number]
     segments = [clip[at : at + SEGMENT] for at in range(0, len(clip), SEGMENT)]
     pieces = model._whole([x for x in segments if np.any(x)])
     scores, vectors, frames, _ = model.score_pieces(pieces)
-    if number == 4:  # its segments begin elsewhere
-        return
     distance = np.average(known[1].log_distance(vectors), weights=frames)
     share = 1 - np.average(scores, axis=0, weights=frames)[1]
     expected = known[1].of_distance(distance) * share
