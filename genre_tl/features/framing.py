@@ -123,9 +123,13 @@ def cut(
     return tf.map_fn(row, places, fn_output_signature=spec)
 
 
-def valid_samples(waveform: tf.Tensor) -> tf.Tensor:
-    """Returns the samples of each row up to its last sound, int32 `[batch]`."""
-    return _last_sound(waveform, waveform[:, :1])
+def valid_samples(waveform: tf.Tensor, padding: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the samples of each row up to its last sound, int32 `[batch]`.
+
+    `padding` is a value that is not sound, `[batch]`; by default each row's first.
+    """
+    not_sound = waveform[:, :1] if padding is None else padding[:, tf.newaxis]
+    return _last_sound(waveform, not_sound)
 
 
 def mirrored(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -223,10 +223,35 @@ class Answers:
             autograph=False,
         )
 
-    def scores_of_segments(self, rows: tf.Tensor) -> tf.Tensor:
-        """Returns scores of clips of one segment, padded with zeros at the end."""
-        weights = framing.weights(framing.valid_samples(rows), self._frontend)
-        return self._answer(self.network.states(self.frames_of(rows)), weights)[0]
+    def score_clip(self, waveform: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scores `[1, labels]` and embedding `[1, units]` of `[1, samples]`.
+
+        As `score_and_embed`, but a segment at a time, with static shapes in the loop
+        over segments: TensorFlow Lite has all its operations.
+        """
+        size, network = self._frontend.segment_samples, self.network
+        padding = framing.padding(waveform)
+        clip = waveform[:, framing.starts(waveform)[0] :]
+        num_samples = framing.valid_samples(clip, padding)[0]
+        count = tf.maximum(-(-num_samples // size), 1)
+        clip = tf.pad(clip[0, :num_samples], [[0, count * size - num_samples]])
+        rows = tf.reshape(clip, [count, 1, size])
+
+        def add(number: tf.Tensor, total: tf.Tensor, frames: tf.Tensor) -> Any:
+            lengths = framing.valid_samples(rows[number], padding)
+            row = framing.mirrored(rows[number], lengths)
+            states = network.states(self.frames_of.of_mirrored(row, lengths))
+            weights = framing.weights(lengths, self._frontend)
+            answer = tf.concat(self._answer(states, weights), 1)
+            # Silence between sounds does not count, a clip of silence does.
+            weights = tf.where((lengths > 0) | (count == 1), weights, 0)
+            total += answer * weights[:, tf.newaxis]
+            return number + 1, total, frames + weights
+
+        sizes = [network.num_labels, network.num_units]
+        start = 0, tf.zeros([1, sum(sizes)]), tf.zeros([1])
+        _, total, frames = tf.while_loop(lambda i, *_: i < count, add, start)
+        return tf.split(total / frames[:, tf.newaxis], sizes, 1)
 
     def _answer(
         self, states: tf.Tensor, weights: tf.Tensor

@@ -8,8 +8,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from genre_tl import features, params
+from genre_tl.features import framing
 from genre_tl.model import gru, networks
 from genre_tl.serving import checks, export, model_card, saved_model, tflite_and_keras
 
@@ -74,36 +76,58 @@ def expected() -> np.ndarray:
     return scores
 
 
+@functools.cache
+def clips_of_all_lengths() -> list[np.ndarray]:
+    first, second, third = clips()
+    silence = np.zeros(SEGMENT + 7, np.float32)
+    return [
+        first[: SEGMENT // 5],
+        second,
+        np.concatenate([silence, first, third[:99]]),
+        np.concatenate([first[:50], silence, silence, second]),
+        silence,
+        silence[:0],
+        silence + 0.5,
+    ]
+
+
 @pytest.mark.parametrize("name, tolerance", tflite_and_keras.TFLITE_TOLERANCES.items())
 def test_a_tflite_model_gives_the_scores_of_the_keras_model(written, name, tolerance):
     path = written["tflite"][0] / f"model_{name}.tflite"
-    resolver = tflite_and_keras.litert.OpResolverType
-    delegates = {"float32": "AUTO", "float16": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
-    interpreter = tflite_and_keras.litert.Interpreter(
-        str(path), experimental_op_resolver_type=resolver[delegates[name]]
-    )
-    interpreter.allocate_tensors()
-    (given,) = interpreter.get_input_details()
-    assert given["shape"].tolist() == [1, SEGMENT]
-    for clip, scores in zip(clips(), expected(), strict=True):
-        interpreter.set_tensor(given["index"], clip[np.newaxis])
-        interpreter.invoke()
-        (result,) = interpreter.get_output_details()
-        found = interpreter.get_tensor(result["index"])
-        np.testing.assert_allclose(found, [scores], atol=tolerance)
+    run = tflite_and_keras.litert.Interpreter(str(path)).get_signature_runner()
+    found = [run(waveform=x[np.newaxis]) for x in clips_of_all_lengths()]
+    scores = np.concatenate([answer["scores"] for answer in found])
+    wanted = checks.keras_scores(trained(), clips_of_all_lengths())
+    np.testing.assert_allclose(scores, wanted, atol=tolerance)
+    assert np.ptp(wanted, axis=0).max() > 0.1
 
 
-def test_half_precision_takes_less_room(written):
+def test_a_tflite_model_gives_the_embedding_of_the_saved_model(written):
+    path = written["tflite"][0] / "model_float32.tflite"
+    run = tflite_and_keras.litert.Interpreter(str(path)).get_signature_runner()
+    answers = saved_model.Answers(trained())
+    for clip in clips_of_all_lengths():
+        batch = tf.constant(clip[np.newaxis])
+        places = framing.starts(batch), framing.padding(batch)
+        scores, embedding, *_ = answers.score_and_embed(batch, *places)
+        found = run(waveform=batch.numpy())
+        np.testing.assert_allclose(found["embedding"], embedding, atol=1e-3)
+        np.testing.assert_allclose(found["scores"], scores, atol=1e-3)
+
+
+def test_fewer_bits_take_less_room(written):
     folder = written["tflite"][0]
-    half, full = (
-        (folder / f"model_float{bits}.tflite").stat().st_size for bits in (16, 32)
+    int8, half, full = (
+        (folder / f"model_{name}.tflite").stat().st_size
+        for name in ("int8", "float16", "float32")
     )
     assert full - half >= network().count_params()
+    assert int8 < half
 
 
-@pytest.mark.parametrize("bits", [16, 32])
-def test_tensorflow_lites_own_operations_are_enough(written, bits):
-    content = (written["tflite"][0] / f"model_float{bits}.tflite").read_bytes()
+@pytest.mark.parametrize("name", tflite_and_keras.TFLITE_TOLERANCES)
+def test_tensorflow_lites_own_operations_are_enough(written, name):
+    content = (written["tflite"][0] / f"model_{name}.tflite").read_bytes()
     # TensorFlow's operations are there by name.
     assert b"Flex" not in content
 

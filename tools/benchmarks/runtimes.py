@@ -86,14 +86,7 @@ def _loaded(folder: pathlib.Path) -> tuple[_Score, int]:
 
     interpreter = tflite_and_keras.litert.Interpreter(str(folder / _TFLITE))
     run = interpreter.get_signature_runner()
-    (given,) = interpreter.get_input_details()
-    missing = given["shape"][1] - _CLIP_SECS * params.SAMPLE_RATE_HZ
-
-    def score(batch: np.ndarray) -> list[Any]:
-        rows = np.pad(batch, [[0, 0], [0, missing]])
-        return [run(waveform=row[np.newaxis]) for row in rows]
-
-    return score, 1
+    return lambda batch: [run(waveform=row[np.newaxis]) for row in batch], 1
 
 
 def _rate(score: _Score, batch: np.ndarray, num_parallel: int) -> tuple[float, float]:
