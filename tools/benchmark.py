@@ -7,11 +7,12 @@
     python -m tools.benchmark --what=requests --model=saved_models/genres
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
     python -m tools.benchmark --what=accuracy song.mp3
+    python -m tools.benchmark --what=cluster
 
 Prints Markdown tables; docs/benchmarks.md has those of one machine. `runtimes` compares
 exports of one model by what runs them, `requests` measures those that cost a server
 most, up to 1 MB. `accuracy` compares with kymatio in double precision and draws the
-error. Run nothing else meanwhile.
+error. `cluster` simulates what failures of machines cost. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from . import command
 
 FLAGS = flags.FLAGS
 
-_WHAT = "scattering training serving runtimes requests predict accuracy".split()
+_WHAT = "scattering training serving runtimes requests predict accuracy cluster".split()
 flags.DEFINE_enum("what", None, _WHAT, "See above.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("--what=accuracy takes one recording")
     # Everything below loads TensorFlow; --help does not.
     from .benchmarks import (
+        cluster,
         files,
         requests,
         runtimes,
@@ -50,6 +52,8 @@ def main(argv: list[str]) -> None:
 
     if what == "accuracy":
         return scattering.accuracy(inputs[0], FLAGS.output_dir)
+    if what == "cluster":
+        return cluster.losses()
     print(timing.machine(FLAGS.repeats))
     if what == "scattering":
         scattering.speed(FLAGS.repeats)
