@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import heapq
 import itertools
 from collections.abc import Callable
@@ -83,7 +84,7 @@ class Cluster:
             unit, attempt = self._due.popleft(), next(self._numbers)
             running[attempt] = unit, self._now
             secs = self._secs[unit] * self._slowness[node]
-            self._after(secs, lambda attempt=attempt: self._end(node, attempt))
+            self._after(secs, functools.partial(self._end, node, attempt))
 
     def _end(self, node: int, attempt: int) -> None:
         if attempt in self._running.get(node, {}):
