@@ -21,7 +21,7 @@ from typing import Any, Protocol
 _ATTEMPTS = 3
 _PATIENCE_SECS = 20.0  # for a process that is to end
 
-_TRIED = "the process that ran it died {}, {} times"
+_TRIED = "the process that ran it {}, {} times"
 
 Function = Callable[[Any], Any]
 
@@ -31,6 +31,16 @@ class Died:
     """Result of a unit whose process died each time, such as by a crash."""
 
     reason: str
+
+
+def expect_progress(secs: int) -> None:
+    """Ends this process unless the unit ends or calls this again within `secs`.
+
+    This ends loops without end, also those of libraries. It has no effect in a process
+    that is not a worker's, nor on Windows.
+    """
+    if _is_watched and hasattr(signal, "alarm"):
+        signal.alarm(secs)
 
 
 class Executor(Protocol):
@@ -146,11 +156,26 @@ class Ray:
                     if attempt < _ATTEMPTS:
                         due.append((place, attempt + 1))
                     else:
-                        what = type(error).__name__
-                        yield place, Died(_TRIED.format(f"({what})", _ATTEMPTS))
+                        what = f"died ({type(error).__name__})"
+                        yield place, Died(_TRIED.format(what, _ATTEMPTS))
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+
+_is_watched = False  # whether a worker runs a unit in this process
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """While a unit runs, `expect_progress` has an effect."""
+    global _is_watched
+    _is_watched = True
+    try:
+        yield
+    finally:
+        expect_progress(0)
+        _is_watched = False
 
 
 _functions: dict[str, Function] = {}  # of a process of a Ray cluster, by run
@@ -162,7 +187,8 @@ def _run_on_ray(key: str, content: list[Any], unit: Any) -> Any:
     if key not in _functions:
         _functions.clear()
         _functions[key] = pickle.loads(ray.get(content[0]))
-    return _functions[key](unit)
+    with _watched():
+        return _functions[key](unit)
 
 
 class _Worker:
@@ -227,10 +253,12 @@ def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
 
 def _died(code: int) -> str:
     """Returns why a process died, from its exit code."""
-    what = f"with exit code {code}"
-    if code < 0:
+    what = f"died with exit code {code}"
+    if code == -getattr(signal, "SIGALRM", 0):
+        what = "made no progress"
+    elif code < 0:
         with contextlib.suppress(ValueError):
-            what = f"of {signal.Signals(-code).name}"
+            what = f"died of {signal.Signals(-code).name}"
     return _TRIED.format(what, _ATTEMPTS)
 
 
@@ -243,7 +271,8 @@ def _serve(pipe: connection.Connection, content: bytes) -> None:
             unit = pipe.recv()
             try:
                 function = function or pickle.loads(content)
-                answer = False, function(unit)
+                with _watched():
+                    answer = False, function(unit)
             except Exception as error:
                 answer = True, error
             pipe.send(answer)

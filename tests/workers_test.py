@@ -50,6 +50,28 @@ def test_a_unit_whose_process_dies_is_tried_three_times(tmp_path):
     assert len(list(tmp_path.glob("c-*"))) == 3
 
 
+def loop_forever_sometimes(unit):
+    for _ in range(3):
+        workers.expect_progress(1)
+        time.sleep(0.4)
+    while unit == "endless":
+        pass
+    return unit
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="NOT RUN: no alarms here")
+def test_a_unit_without_progress_is_tried_three_times():
+    units = ["works", "endless", "works", "works"]
+    found = dict(workers.Pool(2).run(loop_forever_sometimes, units))
+    reason = "the process that ran it made no progress, 3 times"
+    assert found == {0: "works", 1: workers.Died(reason), 2: "works", 3: "works"}
+
+
+def test_progress_is_only_expected_of_workers():
+    workers.expect_progress(1)
+    time.sleep(1.5)  # An alarm would end the tests.
+
+
 def fail(unit):
     raise ValueError(f"{unit} cannot be done")
 

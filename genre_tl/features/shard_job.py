@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params
+from genre_tl import params, workers
 from genre_tl.audio import decoding, sound
 from genre_tl.features import feature_store, framing, log_scattering
 
 # A long file is computed in pieces of so many segments, two pieces at a time.
 _PIECE_SEGMENTS, _NUM_THREADS = 8, 2
+
+# Without a further piece or file for so long, something is in a loop without end.
+_STALL_SECS = 600
 
 # Computes the frames of the segments of a piece, and how many of them are valid.
 _Task = futures.Future[tuple[tf.Tensor, tf.Tensor]]
@@ -131,7 +134,9 @@ class _Waveforms:
         self._num_samples, self._is_too_loud = 0, False
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        workers.expect_progress(_STALL_SECS)
         for piece in self._pieces:
+            workers.expect_progress(_STALL_SECS)
             self._last = piece
             if piece.waveform is not None:
                 self._num_samples += len(piece.waveform)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from typing import Any
 
@@ -403,14 +404,27 @@ class DeadlyJob(shard_job.Job):
         return super().run(unit)
 
 
-def test_a_file_that_kills_its_process_is_found_and_listed(
-    music, tmp_path, monkeypatch
+class EndlessJob(shard_job.Job):
+    """Never ends, like a decoder with a fault."""
+
+    def run(self, unit, on_file=None):
+        while any(file.path == "a/0.wav" for file in unit):
+            workers.expect_progress(1)
+            time.sleep(60)
+        return super().run(unit)
+
+
+@pytest.mark.parametrize(
+    "job, reason", [(DeadlyJob, "died of SIGKILL"), (EndlessJob, "made no progress")]
+)
+def test_a_file_that_ends_its_process_is_found_and_listed(
+    music, tmp_path, monkeypatch, job, reason
 ):
-    monkeypatch.setattr(shard_job, "Job", DeadlyJob)
+    monkeypatch.setattr(shard_job, "Job", job)
     monkeypatch.setattr(workers, "_ATTEMPTS", 1)
     summary = extract(music, tmp_path / "s", executor=workers.Pool(2))
     assert [path for path, _ in summary.failures] == ["a/0.wav", "a/broken.wav"]
-    assert "died of SIGKILL" in summary.failures[0][1]
+    assert reason in summary.failures[0][1]
     assert summary.num_usable == 5
     monkeypatch.undo()
     assert extract(music, tmp_path / "s").num_computed == 1
