@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from genre_tl import params
-from genre_tl.audio import decoding
+from genre_tl.audio import decoding, ffmpeg
 from support import sounds
 from support.sounds import encode, encode_mp3, encode_with_ffmpeg, music, without_tag
 
@@ -113,7 +113,7 @@ def secs_by_ffmpeg(data: bytes) -> float:
     """Returns the length that FFmpeg decodes, past errors; 0 if it cannot."""
     secs, failures = 0.0, 0
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(data), **ffmpeg._METADATA) as container:
             packets = container.demux(audio=0)
             while failures < 100:
                 try:
