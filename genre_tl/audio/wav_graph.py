@@ -49,6 +49,7 @@ def decode(
     Raises:
       tf.errors.InvalidArgumentError: if a file cannot be decoded; says which and why.
     """
+    data = require_axes(data, name, "batch")
     count = tf.size(data, tf.int64)
     with tf.control_dependencies([require_room(count, 0, name)]):
         data = tf.identity(data)
@@ -75,15 +76,44 @@ def decode(
 
 
 def _text(*parts: Any) -> tf.Tensor:
-    number = tf.strings.as_string
-    return tf.strings.join([x if isinstance(x, str) else number(x) for x in parts])
+    return tf.strings.join(
+        [
+            part
+            if isinstance(part, str) or part.dtype == tf.string
+            else tf.strings.as_string(part)
+            for part in parts
+        ]
+    )
 
 
 def _require_valid(reasons: tf.Tensor, name: str, numbers: tf.Tensor) -> tf.Operation:
     broken = tf.where(tf.not_equal(reasons, ""))[:, 0]
     number, reason = tf.gather(numbers, broken[:1]), tf.gather(reasons, broken[:1])
-    text = tf.strings.join([_text(name, "[", number, "]: "), reason])
+    text = _text(name, "[", number, "]: ", reason)
     return tf.debugging.Assert(tf.equal(tf.size(broken), 0), [text])
+
+
+def require_axes(value: tf.Tensor, name: str, *axes: str) -> tf.Tensor:
+    """Returns a tensor with these axes; refuses other ranks.
+
+    Args:
+      value: of any rank.
+      name: the argument's name in the message.
+      axes: names of the axes expected.
+
+    Raises:
+      tf.errors.InvalidArgumentError: names the shape given and the one expected.
+    """
+    sizes = tf.strings.as_string(tf.shape(value))
+    given = tf.strings.reduce_join(sizes, separator=", ")
+    text = _text(f"{name}: shape [", given, f"], expected [{', '.join(axes)}]")
+    assertion = tf.debugging.Assert(tf.equal(tf.rank(value), len(axes)), [text])
+    with tf.control_dependencies([assertion]):
+        value = tf.identity(value)
+    # Not `ensure_shape`: TensorFlow's optimizer would take the rank for granted, and
+    # drop the assertion.
+    value.set_shape([None] * len(axes))
+    return value
 
 
 def require_room(count: tf.Tensor, longest: Any, name: str) -> tf.Operation:

@@ -16,18 +16,30 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tl import features, params
 from genre_tl.audio import wav_graph
 from genre_tl.data import datasets
 from genre_tl.features import framing
 from genre_tl.model import familiarity, networks
-from genre_tl.serving import network_graph, runtimes
+from genre_tl.serving import network_graph, runtimes, versions
 
 # Music around each frame of a taggram.
 _WINDOW_SECS = 5.0
 
+# Inputs of the signatures. Their graphs take any rank: a server does not compare it
+# with what a signature states, and so the answer to a wrong one is in words.
 _WAVEFORM = tf.TensorSpec([None, None], tf.float32, "waveform")
+_FILES = tf.TensorSpec([None], tf.string, "audio_bytes")
+_EXAMPLES = tf.TensorSpec([None], tf.string, "inputs")
+_INPUTS = {
+    "serving_default": _WAVEFORM,
+    "audio_bytes": _FILES,
+    "classify": _EXAMPLES,
+    "embedding": _WAVEFORM,
+    "taggram": _WAVEFORM,
+}
 _PLACED = [  # a waveform, and `starts` and `padding` of `framing.segments`
     _WAVEFORM,
     tf.TensorSpec([None], tf.int32, "starts"),
@@ -107,7 +119,7 @@ def save(trained: TrainedModel, folder: pathlib.Path) -> None:
         write_labels(trained.labels, pathlib.Path(assets))
         module.labels_file = tf.saved_model.Asset(f"{assets}/labels.txt")
         tf.saved_model.save(module, str(folder), _signatures(answers, names))
-    _mark_as_classification(folder)
+    _complete_definitions(folder)
 
 
 def write_labels(labels: Sequence[str], folder: pathlib.Path) -> None:
@@ -121,6 +133,7 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
         return function(waveform, framing.starts(waveform), framing.padding(waveform))
 
     def bounded(waveform: tf.Tensor) -> tf.Tensor:
+        waveform = wav_graph.require_axes(waveform, "waveform", "batch", "samples")
         count, length = tf.unstack(tf.shape(waveform, tf.int64))
         room = wav_graph.require_room(count, length, "waveform")
         with tf.control_dependencies([room]):
@@ -144,33 +157,38 @@ def _signatures(answers: Answers, names: Sequence[bytes]) -> dict[str, Any]:
         scores, times = call(answers.taggram, bounded(waveform))
         return {"scores": scores, "times": times}
 
-    encoded = tf.TensorSpec([None], tf.string, "audio_bytes")
-    examples = tf.TensorSpec([None], tf.string, "inputs")
     functions = {
-        "serving_default": (_WAVEFORM, lambda waveform: scored(bounded(waveform))),
-        "audio_bytes": (encoded, lambda wav: scored(wav_graph.decode(wav))),
-        "classify": (examples, lambda inputs: classified(_of_examples(inputs))),
-        "embedding": (_WAVEFORM, embedding),
-        "taggram": (_WAVEFORM, taggram),
+        "serving_default": lambda waveform: scored(bounded(waveform)),
+        "audio_bytes": lambda wav: scored(wav_graph.decode(wav)),
+        "classify": lambda inputs: classified(_of_examples(inputs)),
+        "embedding": embedding,
+        "taggram": taggram,
     }
-    return {
-        name: tf.function(function, input_signature=[spec], autograph=False)
-        for name, (spec, function) in functions.items()
-    }
+    signatures = {}
+    for name, spec in _INPUTS.items():
+        of_any_rank = [tf.TensorSpec(None, spec.dtype, spec.name)]
+        signatures[name] = tf.function(functions[name], of_any_rank, autograph=False)
+    return signatures
 
 
-def _mark_as_classification(folder: pathlib.Path) -> None:
-    """Sets the method name that a server's `:classify` looks for."""
-    v1 = tf.compat.v1.saved_model
-    updater = v1.signature_def_utils.MethodNameUpdater(str(folder))
-    updater.replace_method_name("classify", v1.CLASSIFY_METHOD_NAME)
-    updater.save()
+def _complete_definitions(folder: pathlib.Path) -> None:
+    """States shapes of inputs, and the method name that `:classify` looks for."""
+    path = folder / versions.SAVED_MODEL
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    definitions = saved.meta_graphs[0].signature_def
+    for name, spec in _INPUTS.items():
+        stated = definitions[name].inputs[spec.name].tensor_shape
+        stated.CopyFrom(spec.shape.as_proto())
+    method_name = tf.compat.v1.saved_model.CLASSIFY_METHOD_NAME
+    definitions["classify"].method_name = method_name
+    path.write_bytes(saved.SerializeToString(deterministic=True))
     # It has a checksum of the file before this change.
     (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _of_examples(examples: tf.Tensor) -> tf.Tensor:
     """Returns float32 `[batch, samples]` of serialized `tf.train.Example`s."""
+    examples = wav_graph.require_axes(examples, "inputs", "batch")
     count = tf.size(examples, tf.int64)
     with tf.control_dependencies([wav_graph.require_room(count, 0, "inputs")]):
         examples = tf.identity(examples)
