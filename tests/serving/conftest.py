@@ -1,21 +1,29 @@
-"""An export that the tests of serving share."""
+"""Exports that the tests of serving share."""
 
 import json
+import pathlib
+import shutil
 import types
 
+import numpy as np
 import pytest
+import soundfile
 from support.tiny_export import (
     FRONTEND,
     LABELS,
     PRESET,
     RECORD,
+    music,
     num_paths,
     run_export,
     sensitive,
 )
 
-from genre_tl.model import networks
-from genre_tl.serving import checks, export, predictor, saved_model
+from genre_tl.model import familiarity, networks
+from genre_tl.serving import checks, export, onnx_export, predictor, saved_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+GENRES = "blues classical country disco hiphop jazz metal pop reggae rock".split()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +47,39 @@ def exported(tmp_path_factory):
     run.predictor = predictor.Predictor(run.base)
     run.model = run.predictor.runtime.model  # the first call takes seconds: share it
     return run
+
+
+@pytest.fixture(scope="session")
+def genres():
+    """A classifier of ten genres that knows its familiarity, as `tools.train` makes."""
+    model = PRESET.model
+    network = networks.classifier(model, num_paths(), len(GENRES), seed=3)
+    known = familiarity.Familiarity(
+        mean=np.zeros(model.embedding_units, np.float32),
+        directions=np.zeros([model.embedding_units, 1], np.float32),
+        variance=np.float32(1),
+        centre=np.float32(0),
+        spread=np.float32(4),
+    )
+    return saved_model.TrainedModel(sensitive(network), FRONTEND, GENRES, known=known)
+
+
+@pytest.fixture(scope="session")
+def deployment(genres, tmp_path_factory):
+    """A folder with two versions of a SavedModel, an ONNX file, `docs` and songs."""
+    folder = tmp_path_factory.mktemp("deployment")
+    base = folder / "saved_models/genres"
+    onnx_base = folder / "saved_models/genres-onnx"
+    with pytest.MonkeyPatch.context() as patch:  # other tests check exports
+        patch.setattr(checks, "run", lambda *args: iter(["not checked"]))
+        patch.setattr(onnx_export, "_check", lambda *args: iter(["not checked"]))
+        export.export(genres, base, card={})
+        export.export(genres, onnx_base, card={}, write=onnx_export.write_onnx)
+    (base / "2").symlink_to("1")  # loaded once
+    shutil.copytree(ROOT / "docs/serving", folder / "docs/serving")
+    for name in ("song.mp3", "song.wav"):
+        soundfile.write(folder / name, music(60_000, 1), 16_000)
+    return folder
 
 
 @pytest.fixture

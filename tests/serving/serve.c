@@ -3,8 +3,15 @@
      serve EXPORT SAMPLES WAV INPUT OUTPUT INPUT OUTPUT
 
    SAMPLES is a file of float32 at 16 kHz, WAV an encoded one. The tensors' names are
-   those of `serving_default` and of `audio_bytes`, for example `x:0`. Prints a line of
-   scores for either file. */
+   those of `serving_default` and of `audio_bytes`, for example `x:0`; they differ between
+   exports, and `saved_model_cli show --dir EXPORT --all` prints them. Prints a line of
+   scores for either file.
+
+   The libraries and headers of TensorFlow's pip package on Linux are enough:
+
+     TF=$(python -c 'import tensorflow as tf; print(tf.sysconfig.get_lib())')
+     cc -O1 -std=c11 -o serve serve.c "-I$TF/include" "-L$TF" "-Wl,-rpath,$TF" \
+         -l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2 */
 
 #include <stdio.h>
 #include <stdlib.h>
