@@ -252,3 +252,17 @@ def test_files_that_take_long_to_resample_are_refused_together_but_not_alone():
         decode(tf.constant([short] * 3))
     common = [riff(fmt(rate=rate), DATA) for rate in (44_100, 48_000, 11_025, 96_000)]
     assert decode(tf.constant(8 * common)).shape[0] == 32
+
+
+@pytest.mark.parametrize(
+    "shape, given", [((), ""), ((3,), "3"), ((2, 1, 4), "2, 1, 4")]
+)
+def test_another_rank_is_refused_by_its_shape(shape, given):
+    spec = [tf.TensorSpec(None, tf.float32)]
+    require = tf.function(
+        lambda x: wav_graph.require_axes(x, "x", "batch", "samples"), spec
+    )
+    assert require(tf.ones([2, 3])).shape == (2, 3)
+    text = rf"x: shape \[{given}\], expected \[batch, samples\]"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+        require(tf.ones(shape))
