@@ -28,10 +28,11 @@ RUNTIME_FILES = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 
 
 def build(model: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes the page with a model, a version with an ONNX file, into a new folder.
+    """Writes the page with a model into a folder, in the place of an older page.
 
     Raises:
-      FileNotFoundError: if there is no ONNX file, or no ONNX Runtime.
+      OSError: if there is no ONNX file or no ONNX Runtime, or the folder holds anything
+        else than such a page.
     """
     version = versions.newest_whole(model)
     path = version / versions.ONNX
@@ -39,7 +40,8 @@ def build(model: pathlib.Path, output: pathlib.Path) -> None:
         raise FileNotFoundError(f"{path} is missing; export with --format=onnx")
     if not RUNTIME.is_dir():
         raise FileNotFoundError(f"{RUNTIME} is missing; run npm ci --prefix {HERE}")
-    shutil.rmtree(output, ignore_errors=True)
+    if (output / "ort").is_dir() and (output / "page.js").is_file():
+        shutil.rmtree(output)
     with files.whole_folder(output) as folder:
         for name in PAGE:
             shutil.copy(HERE / name, folder)
