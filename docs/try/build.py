@@ -15,10 +15,12 @@ import json
 import pathlib
 import shutil
 import sys
+from typing import Any
 
 import onnx
 
 from genre_tl import files, params
+from genre_tl.library import genres
 from genre_tl.serving import versions
 
 HERE = pathlib.Path(__file__).parent
@@ -60,10 +62,20 @@ def _write_model(model: onnx.ModelProto, folder: pathlib.Path) -> None:
             model.graph.initializer.remove(tensor)
     onnx.save(model, folder / versions.ONNX)
     facts = {entry.key: _value(entry.value) for entry in model.metadata_props}
-    files.write_json(folder / "facts.json", facts | {"unfamiliar": params.UNFAMILIAR})
+    facts |= {"genres": _genres(facts), "unfamiliar": params.UNFAMILIAR}
+    files.write_json(folder / "facts.json", facts)
 
 
-def _value(text: str) -> object:
+def _genres(facts: dict[str, Any]) -> dict[str, str]:
+    """Returns the labels that are genres, each with the genre's name."""
+    is_tagger = facts.get("training", {}).get("kind") == "pretrain"
+    try:
+        return genres.names(facts["labels"], is_tagger=is_tagger)
+    except ValueError:
+        return {}
+
+
+def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:

@@ -47,6 +47,7 @@ function showFacts(found) {
   get("model").querySelector("summary").textContent = `The model: ${facts.name}, ${facts.labels.length} labels`;
   get("facts").replaceChildren(...items);
   get("model").hidden = false;
+  get("filter").hidden = facts.labels.every(label => label in facts.genres);
 }
 
 // --- A recording
@@ -85,6 +86,16 @@ function fail(text) {
 }
 
 // --- Results
+
+/** Returns up to three genres and their scores as text; a genre may have several labels. */
+function genresInWords() {
+  const best = {};
+  for (const [label, genre] of Object.entries(facts.genres)) {
+    best[genre] = Math.max(best[genre] ?? 0, shown.scores[facts.labels.indexOf(label)]);
+  }
+  const order = Object.keys(best).sort((a, b) => best[b] - best[a]);
+  return order.slice(0, 3).map(genre => `${genre} ${percent(best[genre])}`).join(", ");
+}
 
 /** Returns the means of one label's scores in columns of equal time. */
 function columns(label) {
@@ -128,12 +139,12 @@ function row(label) {
   return made;
 }
 
-function showLabels(count) {
-  get("labels").tBodies[0].replaceChildren(...shown.order.slice(0, count).map(row));
-  const isAll = count >= shown.order.length;
-  get("all").hidden = facts.labels.length <= SHOWN;
-  get("all").textContent = isAll ? `Show the ${SHOWN} highest` : `Show all ${facts.labels.length} labels`;
-  get("all").onclick = () => showLabels(isAll ? SHOWN : facts.labels.length);
+function showLabels(isAll = false) {
+  const wanted = get("genres").checked ? shown.order.filter(x => facts.labels[x] in facts.genres) : shown.order;
+  get("labels").tBodies[0].replaceChildren(...wanted.slice(0, isAll ? wanted.length : SHOWN).map(row));
+  get("all").hidden = wanted.length <= SHOWN;
+  get("all").textContent = isAll ? `Show the ${SHOWN} highest` : `Show all ${wanted.length}`;
+  get("all").onclick = () => showLabels(!isAll);
   showTime();
 }
 
@@ -163,12 +174,12 @@ function show(result) {
   get("player").src = URL.createObjectURL(shown.file);
   get("name").textContent = shown.name;
   const isStrange = familiarity !== null && familiarity < facts.unfamiliar;
-  get("note").textContent = clock(shown.secs) + (isStrange ? "; it is unlike the training music, so its scores mean little" : "");
+  const note = isStrange ? "It is unlike the training music: its scores mean little." : "";
+  get("note").textContent = `${genresInWords()}. ${note}`;
   Object.assign(get("time"), { max: Math.floor(shown.secs), value: 0 });
   get("result").hidden = false;
-  showLabels(SHOWN);
-  say(`${shown.name}: analysed in ${(shown.ms / 1000).toFixed(1)} s. Highest: ${facts.labels[shown.order[0]]}, ${percent(scores[shown.order[0]])}`);
-  get("name").focus();
+  showLabels();
+  say(`${clock(shown.secs)} analysed in ${(shown.ms / 1000).toFixed(1)} s: ${genresInWords()}`);
 }
 
 /** Saves a table: a row of the whole song, and one for each time. */
@@ -234,5 +245,6 @@ get("labels").addEventListener("click", event => {
   get("time").value = (event.clientX - box.left) / box.width * shown.secs;
   get("time").dispatchEvent(new Event("input"));
 });
+get("genres").addEventListener("change", () => showLabels());
 get("save").addEventListener("click", save);
 say("Loading the model …");

@@ -27,10 +27,10 @@ async function download(url) {
 async function load() {
   const facts = await (await fetch("model/facts.json")).json();
   postMessage({ kind: "facts", facts });
-  // Threads, if the page is cross-origin isolated, are ONNX Runtime's own choice.
+  // It uses threads by itself where a server isolates the page from other origins.
   const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
   const session = await ort.InferenceSession.create(await download("model/model.onnx"), options);
-  postMessage({ kind: "ready", threads: ort.env.wasm.numThreads });
+  postMessage({ kind: "ready" });
   return { facts, session };
 }
 
