@@ -73,6 +73,8 @@ def _model(
 ) -> onnx.ModelProto:
     model = onnx_model.build(trained)
     facts = {**(card or {}), **trained.facts()}
+    for name in "checks", "sha256":  # of the export that is exported again
+        facts.pop(name, None)
     onnx.helper.set_model_props(
         model,
         {k: x if isinstance(x, str) else json.dumps(x) for k, x in facts.items()},

@@ -158,8 +158,8 @@ def music(secs, seed=1):
     return samples
 
 
-def write(path, samples, rate_hz=RATE_HZ):
-    soundfile.write(path, samples, rate_hz)
+def write(path, samples, rate_hz=RATE_HZ, subtype="PCM_16"):
+    soundfile.write(path, samples, rate_hz, subtype)
     return path
 
 
@@ -179,7 +179,8 @@ def expected_scores(model, path):
 
 
 def test_scores_of_a_dropped_file_are_those_of_python(page, model, tmp_path):
-    path = write(tmp_path / "my song.wav", music(75))
+    # Of 16-bit samples, Chromium makes the positive ones larger by 1/32767.
+    path = write(tmp_path / "my song.wav", music(75), subtype="FLOAT")
     result, expected = expected_scores(model, path)
     drop(page, path)
     page.wait_for_selector(RESULT)
@@ -282,7 +283,7 @@ def test_a_phone_in_dark_mode_shows_all_without_faults(chromium, root, tmp_path)
 def test_a_page_that_is_isolated_from_others_has_the_same_scores(
     chromium, root, model, tmp_path
 ):
-    path = write(tmp_path / "song.wav", music(34, seed=9))
+    path = write(tmp_path / "song.wav", music(34, seed=9), subtype="FLOAT")
     with (
         served(root, IsolatedHandler) as address,
         loaded(chromium, address) as page,
@@ -320,7 +321,7 @@ def test_a_classifier_of_ones_own_is_shown_with_its_verdict(
 ):
     done = build(page_source, classifier, tmp_path / "music")
     assert done.returncode == 0, done.stderr
-    path = write(tmp_path / "song.wav", music(40, seed=2))
+    path = write(tmp_path / "song.wav", music(40, seed=2), subtype="FLOAT")
     with served(tmp_path) as address, loaded(chromium, address) as page:
         choose(page, path)
         assert "unlike the training music" in page.inner_text("#note")
