@@ -72,7 +72,7 @@ def _genres(facts: dict[str, Any]) -> dict[str, str]:
     try:
         return genres.names(facts["labels"], is_tagger=is_tagger)
     except ValueError:
-        return {}
+        return {label: label for label in facts["labels"]}  # none is known
 
 
 def _value(text: str) -> Any:

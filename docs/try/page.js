@@ -174,8 +174,7 @@ function show(result) {
   get("player").src = URL.createObjectURL(shown.file);
   get("name").textContent = shown.name;
   const isStrange = familiarity !== null && familiarity < facts.unfamiliar;
-  const note = isStrange ? "It is unlike the training music: its scores mean little." : "";
-  get("note").textContent = `${genresInWords()}. ${note}`;
+  get("note").textContent = isStrange ? "It is unlike the training music: its scores mean little." : "";
   Object.assign(get("time"), { max: Math.floor(shown.secs), value: 0 });
   get("result").hidden = false;
   showLabels();

@@ -254,7 +254,7 @@ def test_the_keyboard_moves_through_the_song(page, tmp_path):
 
 def test_genres_are_named_and_shown_alone_if_wanted(page, tmp_path):
     choose(page, write(tmp_path / "genres.wav", music(34)))
-    assert page.inner_text("#note").count(" %") == 3
+    assert page.inner_text("#message").count(" %") == 3
     page.check("#genres")
     page.click("#all")
     shown = page.eval_on_selector_all(
