@@ -164,14 +164,13 @@ def _writer(card: dict[str, Any]) -> export.Write:
 
 def _holds(version: pathlib.Path, digest: str, validation: dict[str, Any]) -> bool:
     """Whether a version is an export of the model file, so calibrated."""
-    from genre_tl.serving import model_card, versions
+    from genre_tl.serving import model_card
 
     try:
         model_card.check(version)
         card = model_card.read(version)
         found = card.get("model_sha256"), card.get("calibration")
-        is_other = FLAGS.format == "both" and not (version / versions.ONNX).is_file()
-        return not is_other and found == (digest, validation.get("calibration"))
+        return found == (digest, validation.get("calibration"))
     except ValueError as error:
         reason = str(error).partition(";")[0]
         logging.warning("%s; the next version will replace it", reason)
