@@ -9,7 +9,7 @@ STAMP := $(VENV)/installed-$(shell cat setup.cfg pyproject.toml constraints/* .c
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo starter starter-data test test-quick test-slow test-scale exchange lint format types \
+.PHONY: help demo try starter starter-data test test-quick test-slow test-scale exchange lint format types \
     wheel clean
 
 help: ## show this help
@@ -52,6 +52,11 @@ demo: $(STAMP) ## all steps on synthesised music, from files to predictions (abo
 	@echo '  python -m tools.train --data_dir=my_music --name=mine'
 	@echo '  python -m tools.predict --model=saved_models/mine song.mp3'
 
+MODEL ?= saved_models/starter
+try: $(STAMP) ## build the page that labels songs in the browser, in site (MODEL=export; needs npm)
+	@npm ci --prefix docs/try
+	@$(BIN)/python docs/try/build.py --model="$(MODEL)" --output=site
+
 SHARED ?= ../shared/data
 STARTER_DATA := real_tagged/table.csv mini_mtt soft_tags.csv soft_vectors.npz
 starter-data:
@@ -64,7 +69,7 @@ starter: starter-data $(STAMP) ## train and export the model that ships (SHARED=
 	    --table="$(SHARED)/mini_mtt" --table="$(SHARED)/soft_tags.csv" \
 	    --target_vectors="$(SHARED)/soft_vectors.npz" --min_clips=8 --seed=0 \
 	    --features_dir=features/starter --run_dir=runs/starter
-	@$(BIN)/python -m tools.export --run_dir=runs/starter --name=starter --half \
+	@$(BIN)/python -m tools.export --run_dir=runs/starter --name=starter --half --format=both \
 	    --facts=saved_models/starter/facts.json
 
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
@@ -106,4 +111,5 @@ exchange: $(STAMP) ## check that files work in OTHER=environment, and its files 
 	@$(BIN)/python tests/check_exchange.py $(BIN)/python $(OTHER)/bin/python
 
 clean: ## remove .venv, the demo, builds and caches
-	rm -rf .venv .venv-* build dist demo saved_models/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* build dist demo site docs/try/node_modules saved_models/demo *.egg-info .pytest_cache \
+	    .mypy_cache .ruff_cache

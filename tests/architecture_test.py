@@ -33,7 +33,7 @@ INSIDE = {
     "cross_validation confidence report",
     "serving": "model_card versions runtimes predictor network_graph saved_model "
     "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
-    "onnx_network onnx_model onnx_export recording_analysis",
+    "onnx_network onnx_model onnx_weights onnx_export recording_analysis",
     "library": "genres tags delta journal changes playlists organizing",
 }
 TOP = {"params", "files", "workers", "starter", "backend"}

@@ -20,6 +20,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 STARTER = ROOT / "saved_models" / "starter"
 
+PREDICT = """
+import sys
+sys.modules.update(tensorflow=None, keras=None)
+from genre_tl.tools import predict
+predict.cli()
+"""
 LIGHT = """
 import sys, genre_tl, genre_tl.tools
 heavy = {"tensorflow", "keras", "kymatio", "sklearn", "matplotlib"} & set(sys.modules)
@@ -98,6 +104,8 @@ def _predict(folder: pathlib.Path, python: pathlib.Path) -> str:
     text = _run(folder, python.parent / "genre-tl-predict", "song.wav")
     assert "using the starter" in text and "site-packages" in text, text
     assert re.search(r"^song\.wav  \S.* \d+ %, ", text, re.MULTILINE), text
+    light = _run(folder, python, "-c", PREDICT, "song.wav")
+    assert light == text, f"without TensorFlow: {light}"
     return text
 
 

@@ -13,7 +13,7 @@ import soundfile
 from support import starter_tree, tiny_export
 
 from genre_tl import serving, starter
-from genre_tl.serving import model_card
+from genre_tl.serving import model_card, runtimes
 
 FIND = "from genre_tl import starter; print(starter.folder())"
 
@@ -90,23 +90,46 @@ def test_json_has_all_tags_of_the_starter(tree):
     assert set(json.loads(done.stdout)["scores"]) == set(starter_tree.TAGS)
 
 
-def test_the_starter_as_an_onnx_file_gives_the_same_tags_without_tensorflow(tree):
-    pytest.importorskip("onnxruntime", reason="NOT RUN: needs ONNX Runtime")
+def predict_without(tree, cwd, *modules, flags=()):
+    """Predicts the song where these modules cannot be imported."""
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({modules}));"
+        "from tools import predict; predict.cli()"
+    )
+    song = tree / "song.flac"
+    return python("-c", program, *flags, "--format=json", song, tree=tree, cwd=cwd)
+
+
+def test_the_starter_gives_the_same_tags_with_and_without_tensorflow(tree, tmp_path):
+    light = predict_without(tree, tmp_path, "tensorflow", "keras")
+    usual = predict_without(tree, tmp_path, "onnxruntime")
+    assert "using the starter" in light.stderr, light.stderr
+    found, expected = (json.loads(x.stdout)["scores"] for x in (light, usual))
+    assert max(expected.values()) - min(expected.values()) > 0.01
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_starter_needs_one_of_the_runtimes(tree, tmp_path):
+    done = predict_without(tree, tmp_path, "tensorflow", "onnxruntime")
+    assert done.returncode == 1
+    assert "install onnxruntime" in done.stderr and done.stderr.count("error: ") == 1
+
+
+def test_the_starter_is_exported_again_as_an_onnx_file_with_all_its_weights(tree):
     command = "tools.export", "--run_dir=starter", "--name=tags", "--format=onnx"
     done = python("-m", *command, "--half", tree=tree, cwd=tree)
     assert done.returncode == 0, done.stderr
     folder = tree / "saved_models" / "tags-onnx" / "1"
     assert model_card.read(folder)["name"] == "tags"
-    program = (
-        "import sys; sys.modules.update(tensorflow=None, keras=None);"
-        "from tools import predict; predict.cli()"
+    alone = tree / "alone.onnx"
+    alone.write_bytes((folder / "model.onnx").read_bytes())
+    wave = tiny_export.music(40_000, 7)[np.newaxis]
+    base = tree / "saved_models" / "starter" / "1"
+    found, expected = (
+        runtimes.OnnxRuntime(path).answers(wave)["scores"]
+        for path in (alone, base / "model.onnx")
     )
-    arguments = f"--model={folder}", "--format=json", "song.flac"
-    light = python("-c", program, *arguments, tree=tree, cwd=tree)
-    assert light.returncode == 0, light.stderr
-    usual = python("-m", "tools.predict", *arguments[1:], tree=tree, cwd=tree)
-    found, expected = (json.loads(x.stdout)["scores"] for x in (light, usual))
-    assert found == pytest.approx(expected, abs=1e-4)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@
 writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
 card. Versions count from 1. A new one appears only after it has been reloaded and has
 reproduced the trained scores; none is written if the newest has this model already.
---format=onnx writes saved_models/genres-onnx/<version>/ for ONNX Runtime, with which
-`predict` needs no TensorFlow; --format=tflite is for mobile devices and --format=keras
-for other Keras programs. docs/serving.md describes all of them.
+With --format=both the version has an ONNX file too, with which `predict` loads no
+TensorFlow; the two share their weights. --format=onnx writes an ONNX file that holds
+all in saved_models/genres-onnx/<version>/; --format=tflite is for mobile devices and
+--format=keras for other Keras programs. docs/serving.md describes all of them.
 
 An exported tagger can be exported in another format, the starter for example:
 
@@ -44,13 +45,13 @@ common_flags.define_path("saved_models_dir", "saved_models", "Folder of all expo
 flags.DEFINE_enum(
     "format",
     "saved_model",
-    ["saved_model", "onnx", "tflite", "keras"],
+    ["saved_model", "onnx", "both", "tflite", "keras"],
     "Described above.",
 )
 flags.DEFINE_boolean(
     "half",
     False,
-    "Store the weights in half precision: half the size. SavedModel and ONNX.",
+    "Store the weights in half precision: half the size. Not of tflite and keras.",
 )
 common_flags.define_path(
     "facts", None, "JSON of facts for the model card, such as sources and licences."
@@ -62,19 +63,22 @@ common_flags.define_path(
 )
 flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
+_PREDICTS = "saved_model", "onnx", "both"  # formats that `predict` reads
+
 
 def main(argv: list[str]) -> None:
     del argv
     command.check_name(FLAGS.name)
-    if FLAGS.half and FLAGS.format not in ("saved_model", "onnx"):
-        raise app.UsageError("--half is for saved_model and onnx; leave it out")
+    if FLAGS.half and FLAGS.format not in _PREDICTS:
+        names = f"{', '.join(_PREDICTS[:-1])} and {_PREDICTS[-1]}"
+        raise app.UsageError(f"--half is for {names}; leave it out")
     from genre_tl.serving import export, versions
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
     source = pathlib.Path(
         starter.folder() if FLAGS.run_dir == "starter" else FLAGS.run_dir
     )
-    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
+    suffix = "" if FLAGS.format in ("saved_model", "both") else f"-{FLAGS.format}"
     base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}")
     newest = versions.newest(base)
     validation = _validation()
@@ -93,7 +97,7 @@ def main(argv: list[str]) -> None:
     )
     num_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
-    if FLAGS.format in ("saved_model", "onnx"):
+    if FLAGS.format in _PREDICTS:
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
 
 
@@ -138,14 +142,17 @@ def _writer(card: dict[str, Any]) -> export.Write:
         from genre_tl.serving import export
 
         return export.write_saved_model
-    if FLAGS.format == "onnx":
+    if FLAGS.format in ("onnx", "both"):
         try:
             from genre_tl.serving import onnx_export
         except ImportError as error:
             raise ValueError(
-                f"--format=onnx needs {error.name}; `pip install 'genre_tl[onnx]'`"
+                f"--format={FLAGS.format} needs {error.name}; "
+                "`pip install 'genre_tl[onnx]'`"
             ) from error
-        return functools.partial(onnx_export.write_onnx, card=card)
+        is_both = FLAGS.format == "both"
+        write = onnx_export.write_both if is_both else onnx_export.write_onnx
+        return functools.partial(write, card=card)
     from genre_tl.serving import tflite_and_keras
 
     writers = {

@@ -20,8 +20,10 @@ import tensorflow as tf
 from genre_tl.features import framing
 from genre_tl.serving import (
     checks,
+    export,
     onnx_builder,
     onnx_model,
+    onnx_weights,
     runtimes,
     saved_model,
     versions,
@@ -46,15 +48,45 @@ def write_onnx(
     The file's metadata are the facts of the card, with labels and front end: texts as
     they are, all else as JSON.
     """
+    saved_model.write_labels(trained.labels, folder)
+    yield from _write(_model(trained, card), trained, folder)
+
+
+def write_both(
+    trained: saved_model.TrainedModel,
+    folder: pathlib.Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+) -> Iterator[str]:
+    """Writes a SavedModel, and a `model.onnx` that shares its weights.
+
+    Both are checked; an `export.Write`.
+    """
+    yield from export.write_saved_model(trained, folder)
+    model = _model(trained, card)
+    onnx_weights.share(model, folder)
+    yield from _write(model, trained, folder)
+
+
+def _model(
+    trained: saved_model.TrainedModel, card: Mapping[str, Any] | None
+) -> onnx.ModelProto:
     model = onnx_model.build(trained)
     facts = {**(card or {}), **trained.facts()}
+    for name in "checks", "sha256":  # of the export that is exported again
+        facts.pop(name, None)
     onnx.helper.set_model_props(
         model,
         {k: x if isinstance(x, str) else json.dumps(x) for k, x in facts.items()},
     )
+    return model
+
+
+def _write(
+    model: onnx.ModelProto, trained: saved_model.TrainedModel, folder: pathlib.Path
+) -> Iterator[str]:
     path = folder / versions.ONNX
     path.write_bytes(model.SerializeToString(deterministic=True))
-    saved_model.write_labels(trained.labels, folder)
     yield from _check(path, trained)
 
 

@@ -140,9 +140,10 @@ class TensorFlowRuntime:
         try:
             import tensorflow as tf
         except ImportError as error:
+            has_onnx = (folder / versions.ONNX).is_file()
+            other = "install onnxruntime" if has_onnx else "export with --format=both"
             raise ValueError(
-                f"{folder}: a SavedModel needs TensorFlow; install it, or export with "
-                "--format=onnx"
+                f"{folder}: a SavedModel needs TensorFlow; install it, or {other}"
             ) from error
         try:
             self.model: Any = tf.saved_model.load(str(folder))

@@ -343,4 +343,4 @@ def test_an_export_in_half_precision_passes_the_same_checks(exported, half):
 def test_half_precision_is_that_of_a_saved_model(exported, name):
     done = run_export(exported, "--half", f"--format={name}")
     assert done.returncode == 2
-    assert "--half is for saved_model and onnx" in done.stderr
+    assert "--half is for saved_model, onnx and both" in done.stderr

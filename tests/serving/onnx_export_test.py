@@ -243,6 +243,21 @@ def test_of_two_files_the_one_is_loaded_that_can_be(
         runtimes.load(folder)
 
 
+def test_both_formats_are_one_version_which_either_runtime_computes(exported):
+    done = tiny_export.run_export(exported, "--format=both", "--name=both")
+    assert done.returncode == 0, done.stderr
+    model = predictor.Predictor(exported.saved_models / "both")
+    assert isinstance(model.runtime, runtimes.OnnxRuntime)
+    expected = runtimes.TensorFlowRuntime(model.folder)
+    given = CLIPS[2][np.newaxis], np.zeros(1, np.float32)
+    for found, wanted in zip(
+        model.runtime.score(*given), expected.score(*given), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    passed = "\n".join(model_card.read(model.folder)["checks"])
+    assert "warm-up requests" in passed and "standard operations" in passed
+
+
 def test_a_damaged_onnx_file_is_an_error_that_names_it(version, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes((version / "model.onnx").read_bytes()[:1000])

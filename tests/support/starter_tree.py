@@ -1,9 +1,10 @@
 """A source tree with a tiny starter, the model that ships."""
 
+import functools
 import pathlib
 
 from genre_tl.model import networks
-from genre_tl.serving import export, model_card, saved_model
+from genre_tl.serving import export, model_card, onnx_export, saved_model
 from support import tiny_export
 
 TAGS = ("calm", "msd:rock", "mtt:guitar", "mtt:no vocals", "pop/rock", "sad", "tense")
@@ -35,5 +36,7 @@ def make(tree: pathlib.Path) -> pathlib.Path:
     network = networks.to_half(tiny_export.sensitive(network))
     trained = saved_model.TrainedModel(network, preset.frontend, TAGS, half=True)
     base = tree / "saved_models" / "starter"
-    export.export(trained, base, card=model_card.from_run(RECORD, "starter", "0" * 64))
+    card = model_card.from_run(RECORD, "starter", "0" * 64)
+    write = functools.partial(onnx_export.write_both, card=card)
+    export.export(trained, base, card=card, write=write)
     return base

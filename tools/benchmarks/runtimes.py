@@ -49,10 +49,10 @@ def compare(exports: Sequence[str], repeats: int) -> None:
 
 def _num_bytes(folder: pathlib.Path) -> int:
     """Returns the size of what a runtime loads."""
-    for name in (versions.ONNX, _TFLITE):
-        if (folder / name).is_file():
-            return (folder / name).stat().st_size
-    paths = folder / versions.SAVED_MODEL, *(folder / "variables").iterdir()
+    names = _TFLITE, versions.ONNX, versions.SAVED_MODEL
+    program = next(x for x in (folder / name for name in names) if x.is_file())
+    # A SavedModel's weights, which an ONNX file beside it shares.
+    paths = program, *folder.glob("variables/*")
     return sum(path.stat().st_size for path in paths)
 
 
