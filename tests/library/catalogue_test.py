@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -11,10 +12,11 @@ import threading
 
 import numpy as np
 import pytest
+from support import known_scores
 
 from genre_tl.data import tables
 from genre_tl.library import catalogue
-from genre_tl.serving import predictor
+from genre_tl.serving import model_card, predictor
 
 LABELS = ("dub", "rock", "techno")
 MODEL = catalogue.Model("mine", "1", "scores 1", "network 1", LABELS, False)
@@ -394,3 +396,19 @@ def test_the_identity_of_a_model_is_read_from_its_card():
     assert tagger.is_tagger and tagger.embedding == "abc"
     other = catalogue.Model.of("x/1", CARD | {"calibration": {"scale": 2}})
     assert other.digest != model.digest and other.embedding == model.embedding
+
+
+def test_the_example_of_the_document_runs(root, tmp_path, monkeypatch, capsys):
+    text = (root / "docs/own_music.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    version = known_scores.export(tmp_path / "saved_models/mine") / "1"
+    model_card.write(version, {"labels": known_scores.LABELS})
+    paths = [str(tmp_path / f"{number}.wav") for number in range(3)]
+    for number, path in enumerate(paths):
+        known_scores.write_wav(path, 0.2 + 0.1 * number)
+    exec(code, {"paths": paths})
+    assert f"{paths[2]} quiet 0.600" in capsys.readouterr().out
+    assert (
+        pathlib.Path("corrections.csv").read_text() == f"path,label\n{paths[0]},dub\n"
+    )
