@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import threadpoolctl
 from sklearn import decomposition, manifold
 
 MOST_DETAILED = 3000
@@ -30,6 +31,8 @@ def positions(vectors: np.ndarray) -> np.ndarray:
     if is_detailed:
         perplexity = min(30, (len(vectors) - 1) / 3)
         tsne = manifold.TSNE(perplexity=perplexity, init="pca", random_state=0)
-        found = tsne.fit_transform(found)
+        # Its threads wait busily where others need the processor.
+        with threadpoolctl.threadpool_limits(1):
+            found = tsne.fit_transform(found)
     centred = found - (found.max(axis=0) + found.min(axis=0)) / 2
     return (centred / max(np.abs(centred).max(), 1e-12)).astype(np.float32)
