@@ -92,12 +92,27 @@ def _log_distance(
     build: Builder, embedding: str, known: familiarity.Familiarity
 ) -> str:
     """Returns what `Familiarity.log_distance` does, `[segments]`."""
+    least = familiarity.LEAST_SQUARE
     centred = build.op("Sub", embedding, known.mean)
-    squares = build.op("ReduceSum", build.op("Mul", centred, centred), [1], keepdims=0)
-    squares = build.op("Div", squares, known.variance)
-    along = build.op("MatMul", centred, known.directions)
-    along = build.op("ReduceSum", build.op("Mul", along, along), [1], keepdims=0)
-    return build.op("Log", build.op("Max", build.op("Sub", squares, along), 1e-6))
+    norms = _sum_of_squares(build, centred)
+    along = _sum_of_squares(build, build.op("MatMul", centred, known.directions))
+    squares = build.op("Sub", build.op("Div", norms, known.variance), along)
+    squares = build.op("Squeeze", squares, [1])
+    lengths = np.sum(known.segments**2, axis=1)
+    products = build.op("MatMul", centred, -2 * known.segments.T)
+    found = build.op("Add", build.op("Add", norms, products), lengths)
+    count = min(familiarity.NUM_NEAREST, len(known.segments))
+    nearest, _ = build.ops("TopK", 2, found, [count], axis=1, largest=0)
+    nearest = build.op("Sqrt", build.op("Max", nearest, 0.0))
+    nearest = build.op("ReduceMean", nearest, axes=[1], keepdims=0)
+    nearest = build.op("Max", build.op("Mul", nearest, nearest), least)
+    both = build.op("Mul", build.op("Max", squares, least), nearest)
+    return build.op("Log", both)
+
+
+def _sum_of_squares(build: Builder, rows: str) -> str:
+    """Returns the squared length of each row, `[rows, 1]`."""
+    return build.op("ReduceSum", build.op("Mul", rows, rows), [1])
 
 
 def _familiarity(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -312,7 +313,15 @@ class Answers:
         centred = embedding - self._known.mean
         squares = tf.reduce_sum(centred**2, 1) / self._known.variance
         squares -= tf.reduce_sum(tf.matmul(centred, self._known.directions) ** 2, 1)
-        return tf.math.log(tf.maximum(squares, 1e-6))
+        segments = self._known.segments
+        found = tf.reduce_sum(centred**2, 1, True) + np.sum(segments**2, 1)
+        found -= 2 * tf.matmul(centred, segments, transpose_b=True)
+        count = min(familiarity.NUM_NEAREST, len(segments))
+        nearest = -tf.math.top_k(-found, count).values
+        nearest = tf.reduce_mean(tf.sqrt(tf.maximum(nearest, 0)), 1) ** 2
+        least = familiarity.LEAST_SQUARE
+        both = tf.maximum(squares, least) * tf.maximum(nearest, least)
+        return tf.math.log(both)
 
     def _familiarity(self, scores: tf.Tensor, distance: tf.Tensor) -> tf.Tensor:
         assert self._known is not None

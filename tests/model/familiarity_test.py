@@ -1,8 +1,9 @@
-"""Familiarity, compared with explicit covariances and with known chance."""
+"""Familiarity, compared with explicit distances and with known chance."""
 
 import numpy as np
 import pytest
 from scipy.spatial import distance
+from sklearn import neighbors
 
 from genre_tl import params
 from genre_tl.model import familiarity
@@ -31,18 +32,26 @@ def of(found, embeddings):
     return found.of_distance(found.log_distance(embeddings))
 
 
-def test_the_distance_is_that_of_mahalanobis():
+def test_the_distance_is_mahalanobis_times_that_to_the_nearest_clips():
     embeddings = clips()
     values, vectors = np.linalg.eigh(np.cov(embeddings.T))
     values, vectors = values[::-1].copy(), vectors[:, ::-1]
     values[12:] = values[12:].mean()
-    inverse = vectors / values @ vectors.T
+    inverse, mean = vectors / values @ vectors.T, embeddings.mean(axis=0)
     new = clips(9, seed=1)
-    expected = [
-        2 * np.log(distance.mahalanobis(x, embeddings.mean(axis=0), inverse))
-        for x in new
-    ]
+    of_gaussian = [distance.mahalanobis(x, mean, inverse) for x in new]
+    search = neighbors.NearestNeighbors(n_neighbors=3).fit(embeddings)
+    of_nearest = search.kneighbors(new)[0].mean(axis=1)
+    expected = 2 * np.log(of_gaussian * of_nearest)
     np.testing.assert_allclose(fit(embeddings).log_distance(new), expected, rtol=1e-3)
+
+
+def test_of_many_segments_some_are_kept(monkeypatch):
+    monkeypatch.setattr(familiarity, "_MOST_SEGMENTS", 100)
+    found = fit(clips(400))
+    assert found.segments.shape == (100, NUM_UNITS)
+    share = np.mean(of(found, clips(2000, seed=1)) < params.UNFAMILIAR)
+    assert 0.02 < share < 0.09
 
 
 def test_of_new_clips_like_those_of_training_few_are_called_unlike():

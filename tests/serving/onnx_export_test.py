@@ -90,7 +90,10 @@ NETWORKS = {
 UNITS = MODEL.embedding_units
 KNOWN = {
     "calibrated": familiarity.Familiarity(
-        *(np.float32(x) for x in (np.zeros(UNITS), np.eye(UNITS, 2) / 2, 2, 1, 2))
+        *map(np.float32, (np.zeros(UNITS), np.eye(UNITS, 2) / 2, 2)),
+        segments=np.eye(5, UNITS, dtype=np.float32),
+        centre=np.float32(1),
+        spread=np.float32(2),
     )
 }
 
