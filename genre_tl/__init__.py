@@ -15,7 +15,7 @@ The data flows through the packages in this order; each imports only those above
   evaluation  scores → metrics, intervals, plots
   training    pre-training, fine-tuning, cross-validation
   serving     SavedModels, and predictions from them
-  library     predictions → genre tags, genre folders, playlists
+  library     predictions → a catalogue, genre tags, playlists
 
 Nothing heavy is imported here: `from genre_tl import scattering`.
 """

@@ -34,7 +34,8 @@ INSIDE = {
     "serving": "model_card versions runtimes predictor network_graph saved_model "
     "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
     "onnx_network onnx_model onnx_export recording_analysis",
-    "library": "genres tags delta journal changes playlists organizing",
+    "library": "genres tags delta journal changes playlists organizing neighbours "
+    "music_map records catalogue",
 }
 TOP = {"params", "files", "workers", "starter", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation", "library")
