@@ -35,7 +35,7 @@ INSIDE = {
     "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
     "onnx_network onnx_model onnx_export recording_analysis",
     "library": "genres tags delta journal changes playlists organizing neighbours "
-    "music_map records catalogue",
+    "music_map records storage catalogue",
 }
 TOP = {"params", "files", "workers", "starter", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation", "library")

@@ -6,6 +6,7 @@
     python -m tools.benchmark --what=runtimes EXPORT OTHER_EXPORT
     python -m tools.benchmark --what=requests --model=saved_models/genres
     python -m tools.benchmark --what=predict --model=saved_models/genres music/
+    python -m tools.benchmark --what=catalogue
     python -m tools.benchmark --what=accuracy song.mp3
     python -m tools.benchmark --what=cluster
 
@@ -23,7 +24,9 @@ from . import command
 
 FLAGS = flags.FLAGS
 
-_WHAT = "scattering training serving runtimes requests predict accuracy cluster".split()
+_WHAT = (
+    "scattering training serving runtimes requests predict catalogue accuracy cluster"
+).split()
 flags.DEFINE_enum("what", None, _WHAT, "See above.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
@@ -40,6 +43,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("--what=accuracy takes one recording")
     # Everything below loads TensorFlow; --help does not.
     from .benchmarks import (
+        catalogue,
         cluster,
         files,
         requests,
@@ -63,6 +67,8 @@ def main(argv: list[str]) -> None:
         serving.speed(FLAGS.model, FLAGS.repeats)
     elif what == "runtimes":
         runtimes.compare(inputs, FLAGS.repeats)
+    elif what == "catalogue":
+        catalogue.speed(FLAGS.repeats)
     elif what == "requests":
         requests.worst(FLAGS.model)
     else:

@@ -133,18 +133,19 @@ def table(request: Request) -> datasets.Dataset:
 
 
 def _of_labels(labels: Mapping[str, str], gone: list[str]) -> datasets.Dataset:
-    paths = {os.path.abspath(path): label for path, label in labels.items()}
-    vocabulary = sorted(set(paths.values()))
-    classes = [vocabulary.index(label) for label in paths.values()]
+    paths = [os.path.abspath(path) for path in labels]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    vocabulary = sorted(set(labels.values()))
+    classes = [vocabulary.index(label) for label in labels.values()]
     return datasets.Dataset(
-        name="corrections",
-        root=pathlib.Path("/"),
-        paths=tuple(path.lstrip("/") for path in paths),
+        name="table",
+        root=pathlib.Path(root),
+        paths=tuple(os.path.relpath(path, root) for path in paths),
         labels=np.eye(len(vocabulary), dtype=np.uint8)[classes],
         vocabulary=tuple(vocabulary),
         groups=tuple(paths),
         multi_label=False,
-        skipped=tuple((path.lstrip("/"), "no such file") for path in gone),
+        skipped=tuple((path, "no such file") for path in gone),
     )
 
 
@@ -158,8 +159,7 @@ def train(
         runs.
       OSError: if a file cannot be read or written.
     """
-    clips, start = table(request), _start(request)
-    preset = params.Preset.from_dict(run_folder.start_facts(start)["preset"])
+    clips, (start, preset) = table(request), _start(request)
     run_dir, validation = _folders(request)
     before, now = changes.read(run_dir), changes.of_table(clips)
     if before not in (None, now):
@@ -182,8 +182,12 @@ def train(
     return outcome
 
 
-def _start(request: Request) -> files.PathLike:
-    return request.start or starter.folder()
+def _start(request: Request) -> tuple[files.PathLike, params.Preset]:
+    """Returns the tagger to start from, and the preset with its front end."""
+    start = request.start or starter.folder()
+    found = params.Preset.from_dict(run_folder.start_facts(start)["preset"])
+    recipe = params.PRESETS["default"].finetune
+    return start, dataclasses.replace(found, finetune=recipe)
 
 
 def _folders(request: Request) -> tuple[pathlib.Path, pathlib.Path]:

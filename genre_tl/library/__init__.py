@@ -5,6 +5,7 @@ done, and does it. `tags` reads and writes genre tags, `playlists` M3U8 files. E
 change goes through `changes`, which writes to the `journal` first how to undo it;
 `delta` keeps that short.
 
-A `catalogue` keeps results and corrections of a collection in tables (`records`),
-finds `neighbours` and draws a `music_map`. No TensorFlow.
+A `catalogue` keeps results and corrections of a collection (`records`, in the
+tables of `storage`), finds `neighbours` and draws a `music_map`. No
+TensorFlow.
 """

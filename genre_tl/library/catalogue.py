@@ -10,11 +10,14 @@
 All is in one SQLite file, `catalogue.sqlite`, and each call is a transaction: several
 threads and processes may use it, and a killed one loses nothing that was added. What
 is derived from it (the matrix that `nearest` searches, the map) is made again when the
-file has changed. `records` has the tables.
+file has changed. `storage` has the tables.
 """
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import os
 import pathlib
 import threading
@@ -25,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from genre_tl import files
-from genre_tl.library import music_map, neighbours, records
+from genre_tl.library import music_map, neighbours, storage
 from genre_tl.library.records import Model, Query, Result, Review, Row
 
 __all__ = ["FILE", "Catalogue", "Model", "Query", "Result", "Review", "Row"]
@@ -63,18 +66,18 @@ class Catalogue:
         self.folder, self.model = pathlib.Path(folder), model
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._database = records.connect(self.folder / FILE)
+        self._database = storage.connect(self.folder / FILE)
         self._vectors, self._seen = neighbours.Vectors(), (-1, -1)
         try:
             with self._lock, self._database:
-                self._model_id = records.enter(self._database, model)
+                self._model_id = storage.enter(self._database, model)
                 self._refuse_others(replace)
         except BaseException:
             self._database.close()
             raise
 
     def _refuse_others(self, replace: bool) -> None:
-        others = records.other_embeddings(self._database, self.model)
+        others = storage.other_embeddings(self._database, self.model)
         if others and not replace:
             raise ValueError(
                 f"{self.folder / FILE}: holds embeddings of {', '.join(others)}, which "
@@ -82,7 +85,7 @@ class Catalogue:
                 "with this model, or give another folder (corrections are kept)"
             )
         if others:
-            records.remove_other_embeddings(self._database, self.model)
+            storage.remove_other_embeddings(self._database, self.model)
 
     def __enter__(self) -> Catalogue:
         return self
@@ -112,7 +115,7 @@ class Catalogue:
         return [
             path
             for path in paths
-            if known.get(os.path.abspath(path), ()) != records.stamp(path)
+            if known.get(os.path.abspath(path), ()) != storage.stamp(path)
         ]
 
     def add(self, results: Iterable[Result]) -> None:
@@ -122,24 +125,24 @@ class Catalogue:
         is a row with its error.
         """
         for group in _groups(results):
-            rows = [records.of_result(x, self.model, self._model_id) for x in group]
+            rows = [storage.of_result(x, self.model, self._model_id) for x in group]
             with self._lock, self._database:
                 for row in rows:
-                    records.put(self._database, row)
+                    storage.put(self._database, row)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Removes the rows of files; their reviews stay."""
         with self._lock, self._database:
             for path in paths:
-                records.remove(self._database, os.path.abspath(path))
+                storage.remove(self._database, os.path.abspath(path))
 
     def rows(self, query: Query = _EVERYTHING) -> list[Row]:
         """Returns the rows that match, in order, of the page."""
-        text, values = records.select(query)
+        text, values = storage.select(query)
         with self._lock:
-            labels = records.labels_of_models(self._database)
+            labels = storage.labels_of_models(self._database)
             found = self._database.execute(text, values).fetchall()
-        return [records.row_of(values, labels) for values in found]
+        return [storage.row_of(values, labels) for values in found]
 
     def row(self, path: str) -> Row | None:
         """Returns the row of a file, or None."""
@@ -147,7 +150,7 @@ class Catalogue:
 
     def count(self, query: Query = _EVERYTHING) -> int:
         """Returns how many rows match, on all pages."""
-        text, values = records.count(query)
+        text, values = storage.count(query)
         return int(self._all(text, *values)[0][0])
 
     def counts(self) -> dict[str, int]:
@@ -187,13 +190,13 @@ class Catalogue:
             raise ValueError(f"{path}: {given!r} cannot be a label; give another")
         review = Review(row.path, row.digest, action, given, row.best, time.time())
         with self._lock, self._database:
-            records.add_review(self._database, review)
+            storage.add_review(self._database, review)
         return review
 
     def undo(self) -> Review | None:
         """Takes the last review back and returns it; None if there is none."""
         with self._lock, self._database:
-            return records.remove_last_review(self._database)
+            return storage.remove_last_review(self._database)
 
     def reviews(self) -> list[Review]:
         """Returns the last review of each file, the latest first.
@@ -201,12 +204,26 @@ class Catalogue:
         The path is where the file was labelled last.
         """
         with self._lock:
-            return records.last_reviews(self._database)
+            return storage.last_reviews(self._database)
 
     def given_labels(self) -> dict[str, str]:
         """Returns path and label of each file that was accepted or corrected."""
         found = reversed(self.reviews())
         return {x.path: x.label for x in found if x.action != "skip"}
+
+    def write_labels(self, path: files.PathLike) -> int:
+        """Writes a CSV of `given_labels`, atomically; returns how many there are.
+
+        `tools.train --table=CSV` trains on it, with `--table=FOLDER` behind it on the
+        genre folders too, whose labels it corrects.
+        """
+        found = self.given_labels()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([("path", "label"), *found.items()])
+        with files.whole(path) as unfinished:
+            unfinished.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+        return len(found)
 
     # Neighbours and map
 
@@ -223,18 +240,18 @@ class Catalogue:
         Raises:
           ValueError: if the path has no embedding, or the embedding another size.
         """
-        with self._lock:
+        with self._reading():
             self._refresh()
             number, vector = -1, what
             if isinstance(what, str):
-                found = records.embedding_of(self._database, os.path.abspath(what))
+                found = storage.embedding_of(self._database, os.path.abspath(what))
                 if found is None:
                     raise ValueError(f"{what}: has no embedding; label it first")
                 number, vector = found
             assert isinstance(vector, np.ndarray)
             pairs = self._vectors.nearest(vector, count + 1)
             pairs = [pair for pair in pairs if pair[0] != number][:count]
-            paths = records.paths_of(self._database, [x for x, _ in pairs])
+            paths = storage.paths_of(self._database, [x for x, _ in pairs])
         return [(paths[x], cosine) for x, cosine in pairs]
 
     def positions(self) -> tuple[list[str], np.ndarray]:
@@ -243,28 +260,35 @@ class Catalogue:
         See `music_map.positions`. The map is kept until rows are added or removed; to
         make it takes up to a minute, in which other calls go on.
         """
-        with self._lock:
-            key = records.embedded(self._database)
-            if (kept := records.read_map(self._database, key)) is not None:
+        with self._reading():
+            key = storage.embedded(self._database)
+            if (kept := storage.read_map(self._database, key)) is not None:
                 return kept
-            vectors = records.embeddings(self._database, key)
+            vectors = storage.embeddings(self._database, key)
         found = music_map.positions(vectors)
         with self._lock, self._database:
-            records.write_map(self._database, key, found)
-            paths = records.paths_of(self._database, key.tolist())
+            storage.write_map(self._database, key, found)
+            paths = storage.paths_of(self._database, key.tolist())
         is_there = np.isin(key, list(paths))
         return [paths[x] for x in key[is_there].tolist()], found[is_there]
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Sees one state of the file, whatever other processes write."""
+        with self._lock, self._database:
+            self._database.execute("BEGIN")
+            yield
+
     def _refresh(self) -> None:
         """Brings the matrix up to date with the file."""
-        seen = records.state(self._database)
+        seen = storage.state(self._database)
         if seen == self._seen:
             return
-        numbers = records.embedded(self._database)
+        numbers = storage.embedded(self._database)
         self._vectors.keep(numbers)
         new = np.setdiff1d(numbers, self._vectors.numbers, assume_unique=True)
         if len(new):
-            self._vectors.add(new, records.embeddings(self._database, new))
+            self._vectors.add(new, storage.embeddings(self._database, new))
         self._seen = seen
 
     def _all(self, text: str, *values: Any) -> list[Any]:
