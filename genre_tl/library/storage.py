@@ -50,7 +50,7 @@ _ORDERS = {
     "score": "t.score DESC",
     "doubt": "t.doubt DESC",
     "disagreement": "t.score DESC",
-    "familiarity": "t.familiarity",
+    "familiarity": "t.familiarity IS NULL, t.familiarity",
 }
 _EXPECTED = "COALESCE(NULLIF(r.label, ''), NULLIF(t.folder_label, ''))"
 _JOINED = """
@@ -210,8 +210,8 @@ def remove(database: sqlite3.Connection, path: str | bytes) -> None:
 def _conditions(query: Query) -> tuple[str, list[Any]]:
     if query.state not in _STATES or query.sort not in _ORDERS:
         raise ValueError(
-            f"state {query.state!r}, sort {query.sort!r}; they must be of "
-            f"{', '.join(_STATES)} and of {', '.join(_ORDERS)}"
+            f"state {query.state!r}, sort {query.sort!r}; state must be one of "
+            f"{', '.join(_STATES)}, and sort one of {', '.join(_ORDERS)}"
         )
     parts, values = [_STATES[query.state]], list[Any]()
     if query.text:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import pathlib
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -17,9 +16,10 @@ from genre_tl.serving import predictor
 
 from . import files, timing
 
-_SIZES = 100_000, 367, 256  # tracks; labels and units of the starter
+_NUM_TRACKS = 100_000
+_NUM_LABELS, _NUM_UNITS = 367, 256  # of the starter
 _MODEL = catalogue.Model(
-    "made up", "1", "scores", "embedding", tuple(map(str, range(_SIZES[1]))), True
+    "made up", "1", "scores", "embedding", tuple(map(str, range(_NUM_LABELS))), True
 )
 
 
@@ -30,10 +30,9 @@ def speed(repeats: int) -> None:
         size = (pathlib.Path(folder) / catalogue.FILE).stat().st_size
         # Opened in a process of its own, whose memory is that of the catalogue.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows, peak = pool.apply(_measure, (folder, repeats))
-    rows = [["added", f"{secs:.0f} s"], *rows]
-    timing.table(f"{_SIZES[0]:,} tracks, {size / 1e6:.0f} MB on disk", ["", ""], rows)
-    print(f"\nPeak memory: {peak}")
+            measured = pool.apply(_measure, (folder, repeats))
+    rows = [["added", f"{secs:.0f} s"], *measured]
+    timing.table(f"{_NUM_TRACKS:,} tracks, {size / 1e6:.0f} MB on disk", ["", ""], rows)
 
 
 def _fill(folder: str) -> None:
@@ -42,18 +41,18 @@ def _fill(folder: str) -> None:
 
 
 def _results(folder: pathlib.Path) -> Iterator[predictor.Result]:
-    num_tracks, num_labels, num_units = _SIZES
+    sizes = _NUM_LABELS, _NUM_UNITS
     random = np.random.default_rng(0)
-    for number in range(num_tracks):
+    for number in range(_NUM_TRACKS):
         path = folder / f"{number % 1000:03d}" / f"{number}.wav"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"%d" % number)
-        scores, embedding = (random.random(x, np.float32) for x in _SIZES[1:])
+        scores, embedding = (random.random(x, np.float32) for x in sizes)
         yield predictor.Result(str(path), scores, embedding - 0.5, secs=200.0)
 
 
-def _measure(folder: str, repeats: int) -> tuple[list[list[str]], str]:
-    """Returns rows of a table, and the peak memory of this process."""
+def _measure(folder: str, repeats: int) -> list[list[str]]:
+    """Returns rows of a table; its memory is that of this process."""
     begin = time.perf_counter()
     opened = catalogue.Catalogue(folder, _MODEL)
     pages = {
@@ -63,15 +62,19 @@ def _measure(folder: str, repeats: int) -> tuple[list[list[str]], str]:
     first = opened.rows(pages["doubt"])
     secs = {"opened, first page": time.perf_counter() - begin}
     secs["first neighbours"] = timing.once(lambda: opened.nearest(first[0].path))
-    rows: list[list[Any]] = [[name, f"{x:.2f} s"] for name, x in secs.items()]
-    paths = [row.path for row in first]
-    found = [timing.once(lambda p=p: opened.nearest(p)) for p in paths]  # type: ignore
-    rows.append(["neighbours of 50 tracks", timing.milliseconds(found)])
-    for name, query in pages.items():
-        times = [timing.once(lambda: opened.rows(query)) for _ in range(repeats)]
-        rows.append([f"a page by {name}", timing.milliseconds(times)])
-    counts = [timing.once(lambda: opened.count(pages["doubt"])) for _ in range(repeats)]
-    rows.append(["number of open tracks", f"{1e3 * statistics.median(counts):.0f} ms"])
+    rows = [[name, f"{x:.2f} s"] for name, x in secs.items()]
+    calls: dict[str, Callable[[], object]] = {
+        f"a page by {name}": functools.partial(opened.rows, query)
+        for name, query in pages.items()
+    } | {"number of open tracks": functools.partial(opened.count, pages["doubt"])}
+    times = {
+        name: [timing.once(x) for _ in range(repeats)] for name, x in calls.items()
+    }
+    some = [functools.partial(opened.nearest, row.path) for row in first]
+    times["neighbours of 50 tracks"] = [timing.once(x) for x in some]
+    rows += [[name, timing.milliseconds(x)] for name, x in times.items()]
+    rows.append(["peak memory so far", files.peak_memory(of_children=False)])
     rows.append(["map", f"{timing.once(opened.positions):.1f} s"])
     rows.append(["map again", f"{timing.once(opened.positions):.2f} s"])
-    return rows, files.peak_memory(of_children=False)
+    rows.append(["peak memory", files.peak_memory(of_children=False)])
+    return rows

@@ -1,0 +1,175 @@
+"""Training from a folder and corrections, in this process."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+from support import starter_tree
+
+from genre_tl import serving
+from genre_tl.library import catalogue
+from genre_tl.serving import model_card
+from tools import changes, retraining
+
+RATE_HZ, NUM_CLIPS = 8_000, 16
+GENRES = ("noise", "tone")
+MISPLACED = (0, 1, 2)  # lie in the folder of the other genre
+
+
+def clip(genre, seed):
+    """A second of noise, or of a low tone."""
+    chance = np.random.default_rng(seed)
+    if genre == "noise":
+        return chance.uniform(-0.5, 0.5, RATE_HZ)
+    hertz = chance.uniform(90, 120)
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(RATE_HZ) / RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return starter_tree.make(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """The genre of each file of a folder, by path; three lie in the wrong place."""
+    folder, truth = tmp_path_factory.mktemp("music"), {}
+    for number in range(NUM_CLIPS):
+        genre = GENRES[number % 2]
+        place = GENRES[(number + (number in MISPLACED)) % 2]
+        path = folder / place / f"{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, clip(genre, number), RATE_HZ)
+        truth[str(path)] = genre
+    return truth
+
+
+@pytest.fixture(scope="module")
+def request_for(tmp_path_factory, start):
+    """Requests that write to a folder of this module."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def make(name, labels, **facts):
+        places = {f"{x}_dir": folder / x for x in ("runs", "saved_models", "features")}
+        return retraining.Request(name, labels, start=start, **places, **facts)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def corrected(request_for, truth):
+    """A folder whose misplaced files are corrected; the steps that were told."""
+    folder = next(iter(truth)).rsplit("/", 2)[0]
+    labels = {path: x for path, x in truth.items() if f"/{x}/" not in path}
+    assert len(labels) == len(MISPLACED)
+    request, steps = request_for("mine", labels, data_dir=folder), []
+    outcome = retraining.train(request, on_step=lambda *step: steps.append(step))
+    return request, outcome, steps
+
+
+def test_corrections_win_over_folders_and_both_are_trained_on(corrected, truth):
+    table = retraining.table(corrected[0])
+    found = {x: table.vocabulary[y] for x, y in zip(table.files, table.classes)}
+    assert found == truth
+    assert changes.read(corrected[0].runs_dir / "mine") == changes.of_table(table)
+
+
+def test_predictions_before_and_after_are_compared_with_the_corrected_labels(corrected):
+    _, outcome, _ = corrected
+    before, after = outcome.before, outcome.after
+    assert before.num_files == after.num_files == NUM_CLIPS
+    assert before.labels == after.labels == GENRES
+    # The tones are in tune with each other, not so the labels before.
+    assert after.accuracy == np.trace(after.confusion) / NUM_CLIPS > before.accuracy
+    assert after.interval[0] < after.accuracy <= after.interval[1]
+    assert before.confusion.sum() == NUM_CLIPS
+    assert "accuracy" in outcome.report.read_text()
+    assert outcome.failures == ()
+
+
+def test_every_step_is_told(corrected):
+    steps = [text for text, _, _ in corrected[2]]
+    assert list(dict.fromkeys(steps)) == ["features", "cross-validation", "training"]
+    assert ("features", NUM_CLIPS, NUM_CLIPS) in corrected[2]
+
+
+def test_the_next_version_is_calibrated_and_shares_the_embeddings(
+    corrected, start, tmp_path
+):
+    version = retraining.publish(corrected[0])
+    card = model_card.read(version)
+    assert version.name == "1" and card["name"] == "mine"
+    assert card["calibration"]["scale"] > 0 and "0.9" in card["thresholds"]
+    predictor = serving.Predictor(version)
+    path = tmp_path / "new.wav"
+    soundfile.write(path, clip("tone", 99), RATE_HZ)
+    (result,) = serving.predict(predictor, [str(path)])
+    assert predictor.labels[result.scores.argmax()] == "tone"
+    tagger = serving.Predictor(start)
+    models = [
+        catalogue.Model.of(x.folder, model_card.read(x.folder))
+        for x in (predictor, tagger)
+    ]
+    assert models[0].embedding == models[1].embedding
+    (other,) = serving.predict(tagger, [str(path)])
+    np.testing.assert_allclose(result.embedding, other.embedding, atol=1e-3)
+
+
+def test_corrections_alone_train_a_first_classifier(request_for, truth, tmp_path):
+    labels = dict(list(truth.items())[:8]) | {str(tmp_path / "gone.wav"): "tone"}
+    predicted = dict.fromkeys(labels, "noise")
+    request = request_for("first", labels, predicted=predicted)
+    outcome = retraining.train(request)
+    assert outcome.before.accuracy == 0.5 and outcome.before.num_files == 8
+    assert outcome.after.accuracy > 0.5
+    assert outcome.failures == ((str(tmp_path / "gone.wav"), "no such file"),)
+
+
+def test_more_labels_train_the_next_version_and_keep_the_last_run(request_for, truth):
+    few, all_of_them = dict(list(truth.items())[:6]), truth
+    retraining.train(request_for("grows", few))
+    request = request_for("grows", all_of_them)
+    retraining.train(request)
+    assert (request.runs_dir / "grows.1" / "model.keras").is_file()
+    assert len(changes.read(request.runs_dir / "grows")) == NUM_CLIPS
+    # Once more changes nothing.
+    model = request.runs_dir / "grows" / "model.keras"
+    before = model.stat().st_mtime_ns
+    retraining.train(request)
+    assert model.stat().st_mtime_ns == before
+    assert not (request.runs_dir / "grows.2").exists()
+
+
+def test_a_genre_with_a_single_file_is_trained_but_not_measured(request_for, truth):
+    labels = dict(list(truth.items())[:4])
+    labels[next(reversed(labels))] = "rare"
+    outcome = retraining.train(request_for("rare", labels))
+    assert outcome.after is None and outcome.report is None
+
+
+def test_a_genre_whose_files_are_all_corrected_is_left_out(request_for, truth):
+    folder = next(iter(truth)).rsplit("/", 2)[0]
+    labels = dict.fromkeys(truth, "tone") | {next(iter(truth)): "hiss"}
+    table = retraining.table(request_for("x", labels, data_dir=folder))
+    assert set(table.vocabulary) == {"tone", "hiss"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [({}, "correct some files"), ({0: "tone", 2: "tone"}, "at least 2 are needed")],
+)
+def test_too_few_genres_are_an_error_before_any_work(
+    request_for, truth, labels, message
+):
+    paths = list(truth)
+    request = request_for("none", {paths[x]: label for x, label in labels.items()})
+    with pytest.raises(ValueError, match=message):
+        retraining.train(request)
+    assert not (request.runs_dir / "none").exists()
+
+
+def test_a_name_that_leads_elsewhere_is_refused(request_for, truth):
+    request = dataclasses.replace(request_for("x", truth), name="../x")
+    with pytest.raises(ValueError, match="name"):
+        retraining.train(request)
