@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from absl import app
 
 from genre_tl import files, params, starter
 from genre_tl.data import collection, datasets, joining, splits
@@ -36,7 +37,7 @@ from genre_tl.training import (
     run_folder,
 )
 
-from . import changes
+from . import changes, command
 
 MOST_FOLDS = 5
 
@@ -159,6 +160,7 @@ def train(
         runs.
       OSError: if a file cannot be read or written.
     """
+    _check_name(request.name)
     clips, (start, preset) = table(request), _start(request)
     run_dir, validation = _folders(request)
     before, now = changes.read(run_dir), changes.of_table(clips)
@@ -180,6 +182,13 @@ def train(
     finetune.finetune(run_dir, data, preset, start=start)
     on_step("training", 1, 1)
     return outcome
+
+
+def _check_name(name: str) -> None:
+    try:
+        command.check_name(name)
+    except app.UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def _start(request: Request) -> tuple[files.PathLike, params.Preset]:

@@ -19,6 +19,8 @@ def positions(vectors: np.ndarray) -> np.ndarray:
     2008). Beyond, which would take minutes, the first two principal components. The
     same vectors give the same map.
     """
+    if len(vectors) > 2 and not np.ptp(vectors, axis=0).any():
+        return np.zeros((len(vectors), 2), np.float32)
     if len(vectors) < 3:
         return np.linspace([-0.5, 0], [0.5, 0], len(vectors), dtype=np.float32)
     is_detailed = 10 <= len(vectors) <= MOST_DETAILED
