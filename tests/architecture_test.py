@@ -32,8 +32,8 @@ INSIDE = {
     "training": "run_folder heads fitting pretrain finetune fold_plan "
     "cross_validation confidence report",
     "serving": "model_card versions runtimes predictor network_graph saved_model "
-    "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
-    "onnx_network onnx_model onnx_export recording_analysis",
+    "warmup checks export run_export tflite_and_keras onnx_builder onnx_scattering "
+    "onnx_frontend onnx_network onnx_model onnx_export recording_analysis",
     "library": "genres tags delta journal changes playlists organizing neighbours "
     "music_map records storage catalogue",
 }

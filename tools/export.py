@@ -17,7 +17,6 @@ An exported tagger can be exported in another format, the starter for example:
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -30,7 +29,7 @@ from genre_tl import starter
 from . import command, common_flags
 
 if TYPE_CHECKING:
-    from genre_tl.serving import export, saved_model
+    from genre_tl.serving import export
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +67,7 @@ def main(argv: list[str]) -> None:
     command.check_name(FLAGS.name)
     if FLAGS.half and FLAGS.format not in ("saved_model", "onnx"):
         raise app.UsageError("--half is for saved_model and onnx; leave it out")
-    from genre_tl.serving import export, versions
+    from genre_tl.serving import export, run_export, versions
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
     source = pathlib.Path(
@@ -77,15 +76,17 @@ def main(argv: list[str]) -> None:
     suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
     base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}")
     newest = versions.newest(base)
-    validation = _validation()
-    record, card = _read(source)
+    validation: dict[str, Any] = {}
+    if FLAGS.cross_validation:
+        validation = run_export.validation(FLAGS.cross_validation)
+    record, card = run_export.read(source, FLAGS.name)
     if not FLAGS.force and newest and _holds(newest, card["model_sha256"], validation):
         print(f"{source}: already exported as {newest}; --force exports again")
         return
     card |= validation | _facts()
     print(f"{source}: exporting and checking (about a minute) ...", flush=True)
     folder = export.export(
-        _trained(source, record, validation),
+        run_export.trained(source, record, validation, half=FLAGS.half),
         base,
         card=card,
         write=_writer(card),
@@ -95,41 +96,6 @@ def main(argv: list[str]) -> None:
     print(f"\nwritten: {folder}, {num_bytes / 1e6:.1f} MB")
     if FLAGS.format in ("saved_model", "onnx"):
         print(f"\nnext:\n  python -m tools.predict --model={base} FILE_OR_FOLDER ...")
-
-
-def _read(source: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the record of a run or an export, and what its model card says."""
-    from genre_tl.model import exported
-    from genre_tl.serving import model_card, versions
-    from genre_tl.training import run_folder
-
-    if exported.is_export(source):
-        card = model_card.read(versions.newest_whole(source))
-        return exported.read_record(source), card | {"name": FLAGS.name}
-    record = run_folder.read_run(source)
-    digest = hashlib.sha256((source / "model.keras").read_bytes()).hexdigest()
-    return record, model_card.from_run(record, FLAGS.name, digest)
-
-
-def _trained(
-    source: pathlib.Path, record: dict[str, Any], validation: dict[str, Any]
-) -> saved_model.TrainedModel:
-    """Returns the network of a source, calibrated and rounded as it is exported."""
-    from genre_tl import params
-    from genre_tl.model import networks
-    from genre_tl.serving import saved_model
-    from genre_tl.training import run_folder
-
-    network = run_folder.read_start(source)
-    if calibration := validation.get("calibration"):
-        network = networks.calibrated(network, calibration["scale"])
-    return saved_model.TrainedModel(
-        networks.to_half(network) if FLAGS.half else network,
-        params.Preset.from_dict(record["preset"]).frontend,
-        record["vocabulary"],
-        FLAGS.half,
-        run_folder.read_familiarity(source),
-    )
 
 
 def _writer(card: dict[str, Any]) -> export.Write:
@@ -168,21 +134,6 @@ def _holds(version: pathlib.Path, digest: str, validation: dict[str, Any]) -> bo
         reason = str(error).partition(";")[0]
         logging.warning("%s; the next version will replace it", reason)
         return False
-
-
-def _validation() -> dict[str, Any]:
-    """Returns accuracy, calibration and thresholds of --cross_validation."""
-    if not FLAGS.cross_validation:
-        return {}
-    from genre_tl.training import run_folder
-
-    report = run_folder.read_json(pathlib.Path(FLAGS.cross_validation, "report.json"))
-    results = next(iter(report["models"].values()))
-    names = "calibration", "thresholds"
-    return {
-        "cross_validation": results["accuracy"] | {"text": results["in_words"]},
-        **{name: results[name] for name in names if name in results},
-    }
 
 
 def _facts() -> dict[str, Any]:

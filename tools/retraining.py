@@ -12,7 +12,6 @@ used before are reused, so that few files take seconds.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import os
 import pathlib
@@ -27,8 +26,7 @@ from genre_tl import files, params, starter
 from genre_tl.data import collection, datasets, joining, splits
 from genre_tl.evaluation import intervals, metrics
 from genre_tl.features import extraction, pipeline
-from genre_tl.model import networks
-from genre_tl.serving import export, model_card, saved_model
+from genre_tl.serving import export, run_export, saved_model
 from genre_tl.training import (
     cross_validation,
     finetune,
@@ -294,27 +292,14 @@ def publish(
     Raises as `export.export`.
     """
     run_dir, validation = _folders(request)
-    record, network = run_folder.read_run(run_dir), run_folder.read_model(run_dir)
-    digest = hashlib.sha256((run_dir / "model.keras").read_bytes()).hexdigest()
-    card = model_card.from_run(record, request.name, digest)
-    if (validation / "report.json").is_file():
-        results = run_folder.read_json(validation / "report.json")["models"]
-        found = next(iter(results.values()))
-        card["cross_validation"] = found["accuracy"] | {"text": found["in_words"]}
-        card |= {x: found[x] for x in ("calibration", "thresholds") if x in found}
-    if calibration := card.get("calibration"):
-        network = networks.calibrated(network, calibration["scale"])
-    trained = saved_model.TrainedModel(
-        network,
-        params.Preset.from_dict(record["preset"]).frontend,
-        record["vocabulary"],
-        known=run_folder.read_familiarity(run_dir),
-    )
+    record, card = run_export.read(run_dir, request.name)
+    has_report = (validation / "report.json").is_file()
+    measured = run_export.validation(validation) if has_report else {}
     passed = itertools.count(1)
     on_step("export", 0, 0)
     return export.export(
-        trained,
+        run_export.trained(run_dir, record, measured),
         pathlib.Path(request.saved_models_dir, request.name),
-        card=card,
+        card=card | measured,
         on_check=lambda text: on_step(f"export: {text}", next(passed), 0),
     )

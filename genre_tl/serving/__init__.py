@@ -2,7 +2,8 @@
 
 `export` publishes a `saved_model.TrainedModel` as the next version: `network_graph`
 computes its layers, `saved_model` its signatures, `warmup` and `model_card` add what
-ships with it, `checks` compares it with the Keras model. `tflite_and_keras` are
+ships with it, `checks` compares it with the Keras model; `run_export` reads what a
+training run gives to it. `tflite_and_keras` are
 TensorFlow Lite and Keras, `onnx_export` is ONNX: `onnx_model` joins `onnx_frontend`
 (with `onnx_scattering`) and `onnx_network`, with the help of `onnx_builder`.
 
