@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from genre_tl import files, params
 from genre_tl.data import datasets
 
@@ -103,7 +105,8 @@ class Row(NamedTuple):
       model: name and version that gave these results.
       action: of the last review, or "".
       label: given in the last review, or "".
-      scores: by label, in the order of the model; {} after an error or of silence.
+      labels: of the model, in order.
+      packed: float32 scores of `labels`; empty after an error or of silence.
     """
 
     path: str
@@ -119,7 +122,14 @@ class Row(NamedTuple):
     model: str
     action: str
     label: str
-    scores: dict[str, float]
+    labels: tuple[str, ...]
+    packed: bytes
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The scores by label, in the order of the model; {} if there are none."""
+        values = np.frombuffer(self.packed, np.float32).tolist()
+        return dict(zip(self.labels, values, strict=True)) if values else {}
 
     @property
     def is_unfamiliar(self) -> bool:

@@ -244,7 +244,7 @@ def select(query: Query) -> tuple[str, list[Any]]:
     columns = ", ".join(f"t.{x}" for x in Row._fields[:10])
     return (
         f"SELECT {columns}, t.model, COALESCE(r.action, ''), COALESCE(r.label, ''), "
-        f"(SELECT scores FROM vectors WHERE id = t.id) {where} "
+        f"COALESCE((SELECT scores FROM vectors WHERE id = t.id), x'') {where} "
         f"ORDER BY {order} LIMIT ? OFFSET ?",
         [*values, query.limit, query.offset],
     )
@@ -267,13 +267,7 @@ def row_of(
 ) -> Row:
     """Returns the row of what `select` selects."""
     name, labels = models[values[10]]
-    blob = values[-1]
-    scores = (
-        {}
-        if blob is None
-        else dict(zip(labels, np.frombuffer(blob, np.float32).tolist(), strict=True))
-    )
-    return Row._make((*values[:10], name, *values[11:13], scores))
+    return Row._make((*values[:10], name, *values[11:13], labels, values[13]))
 
 
 def add_review(database: sqlite3.Connection, review: Review) -> None:
