@@ -1,111 +1,61 @@
-"""A headless Chromium, driven through its debugging pipe: no other package."""
+"""Headless Chromium of the system, driven by Playwright, with axe for accessibility."""
 
-import base64
-import json
-import os
+import contextlib
 import shutil
-import subprocess
-import time
+
+import pytest
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_ARGUMENTS = ("--autoplay-policy=no-user-gesture-required", "--mute-audio")
 
 
-def find():
-    """Returns the browser's program, or None."""
-    return next(filter(None, map(shutil.which, _NAMES)), None)
+@contextlib.contextmanager
+def chromium():
+    """Yields a `playwright` browser; skips the test if there is none here."""
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if not program:
+        pytest.skip("NOT RUN IN A BROWSER: there is no chromium here")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="NOT RUN IN A BROWSER: no playwright here"
+    )
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(
+            executable_path=program, chromium_sandbox=False, args=_ARGUMENTS
+        )
+        yield browser
+        browser.close()
 
 
-class Page:
-    """One page of a browser of its own.
+@contextlib.contextmanager
+def page(browser, *, width=1280, height=900, **context):
+    """Yields a new page, such as `page(browser, color_scheme="dark")`.
 
-    Args:
-      folder: for the browser's profile.
-      size: of the window.
+    Fails the test if a script raises, a request goes to another host than the first
+    one, or the console shows an error.
     """
+    faults, hosts = [], set()
+    with contextlib.closing(
+        browser.new_context(viewport={"width": width, "height": height}, **context)
+    ) as tab:
+        opened = tab.new_page()
+        opened.on("pageerror", lambda error: faults.append(str(error)))
+        opened.on("console", lambda x: x.type == "error" and faults.append(x.text))
+        opened.on("request", lambda x: hosts.add(tuple(x.url.split("/")[:3])))
+        yield opened
+    assert not faults
+    assert len({x for x in hosts if x[0].startswith("http")}) <= 1, hosts
 
-    def __init__(self, folder, size=(1000, 900)):
-        commands, self._commands = os.pipe()
-        self._answers, answers = os.pipe()
 
-        def take_pipes():  # as descriptors 3 and 4, which Chromium expects
-            kept = os.dup(commands), os.dup(answers)
-            os.dup2(kept[0], 3)
-            os.dup2(kept[1], 4)
-
-        self._process = subprocess.Popen(
-            [
-                find(),
-                *("--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio"),
-                *("--remote-debugging-pipe", f"--user-data-dir={folder}"),
-                *("--no-first-run", "--disable-dev-shm-usage", "--disable-extensions"),
-                "--autoplay-policy=no-user-gesture-required",
-                f"--window-size={size[0]},{size[1]}",
-                "about:blank",
-            ],
-            preexec_fn=take_pipes,
-            close_fds=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(commands)
-        os.close(answers)
-        self._number, self._session, self._rest = 0, None, b""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
-
-    def open(self, url):
-        self._call("Page.navigate", url=url)
-        self.wait(
-            "document.readyState === 'complete' && location.href !== 'about:blank'"
-        )
-
-    def run(self, script):
-        """Returns the value of an expression; promises are waited for."""
-        answer = self._call(
-            "Runtime.evaluate",
-            expression=script,
-            awaitPromise=True,
-            returnByValue=True,
-        )
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
-
-    def wait(self, condition, secs=120):
-        end = time.monotonic() + secs
-        while not self.run(condition):
-            assert time.monotonic() < end, f"never came true: {condition}"
-            time.sleep(0.05)
-
-    def choose_file(self, selector, path):
-        """Picks a file as a person does in the file dialogue."""
-        document = self._call("DOM.getDocument")["root"]["nodeId"]
-        node = self._call("DOM.querySelector", nodeId=document, selector=selector)
-        self._call("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
-
-    def screenshot(self):
-        """Returns a PNG of the window."""
-        return base64.b64decode(self._call("Page.captureScreenshot")["data"])
-
-    def close(self):
-        self._process.kill()
-        self._process.wait()
-        os.close(self._commands)
-        os.close(self._answers)
-
-    def _call(self, method, **params):
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while True:
-            while b"\0" not in self._rest:
-                part = os.read(self._answers, 2**16)
-                assert part, "the browser has ended"
-                self._rest += part
-            text, _, self._rest = self._rest.partition(b"\0")
-            answer = json.loads(text)
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer["error"]
-                return answer["result"]
+def accessibility_faults(opened):
+    """Returns what axe finds in a page that is serious or critical, in words."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="ACCESSIBILITY NOT CHECKED: no axe-playwright-python here",
+    )
+    found = axe.Axe().run(opened).response["violations"]
+    return [
+        f"{fault['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
