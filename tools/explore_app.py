@@ -72,6 +72,11 @@ class Application:
             "train": self._train,
         }
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether files wait, or something is done."""
+        return self._worker.is_busy
+
     # Requests
 
     def take(self, path: str, name: str) -> dict[str, Any]:
@@ -282,7 +287,8 @@ def _without_teacher(tag: str) -> str:
 
 def _safe_parts(name: str) -> list[str]:
     """Returns the end of a path, fit for any file system, without ways upwards."""
-    parts = re.split(r"[/\\]+", terminal.printable(name))[-_PARTS_OF_A_NAME:]
+    printable = "".join(c if c.isprintable() else "_" for c in name)
+    parts = re.split(r"[/\\]+", printable)[-_PARTS_OF_A_NAME:]
     short = (
         part.encode()[-_BYTES_OF_A_NAME:].decode(errors="ignore") for part in parts
     )

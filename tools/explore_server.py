@@ -69,11 +69,14 @@ class Server(http.server.ThreadingHTTPServer):
 
     Args:
       port: 0 takes a free one.
-      application: answers requests.
+
+    Attributes:
+      application: answers requests; to be set before any is served.
     """
 
-    def __init__(self, port: int, application: Application) -> None:
-        self.application = application
+    application: Application
+
+    def __init__(self, port: int) -> None:
         self.uploads = threading.BoundedSemaphore(MAX_UPLOADS)
         self.computation = threading.Lock()
         super().__init__((HOSTS[1], port), Handler)

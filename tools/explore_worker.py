@@ -83,6 +83,11 @@ class Worker:
         self.trained: dict[str, Any] | None = None
         threading.Thread(target=self._work, daemon=True).start()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is to be done, or is being done."""
+        return bool(self.job or self._waiting or self._to_train is not None)
+
     def _use(self, folder: str) -> None:
         model = predictor.Predictor(folder)
         identity = catalogue.Model.of(model.folder, model_card.read(model.folder))

@@ -51,7 +51,8 @@ def application(tmp_path):
 
 @pytest.fixture
 def server(application):
-    with explore_server.Server(0, application) as server:
+    with explore_server.Server(0) as server:
+        server.application = application
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
