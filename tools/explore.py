@@ -32,18 +32,20 @@ def main(argv: list[str]) -> None:
     folder = os.path.expanduser(argv[1]) if argv[1:] else ""
     if folder and not os.path.isdir(folder):
         raise ValueError(f"{folder}: not a folder")
+    from genre_tl.serving import versions
+
+    from . import explore_worker
+
+    own = explore_worker.model_folder(FLAGS.work_dir)
+    is_own = FLAGS.model is None and versions.newest(own)
+    model = str(own) if is_own else common_flags.model()
     try:
         server = explore_server.Server(FLAGS.port)
     except OSError as error:
         message = f"--port={FLAGS.port}: {error.strerror}; choose another port"
         raise ValueError(message) from error
-    from genre_tl.serving import versions
+    from . import explore_app
 
-    from . import explore_app, explore_worker
-
-    own = explore_worker.model_folder(FLAGS.work_dir)
-    is_own = FLAGS.model is None and versions.newest(own)
-    model = str(own) if is_own else common_flags.model()
     command.skip_graph_rewriting()
     server.application = explore_app.Application(model, FLAGS.work_dir, folder)
     print(f"Open http://localhost:{server.server_port} (Ctrl-C stops it)", flush=True)

@@ -135,8 +135,9 @@ class Application:
             if self._worker.catalogue.model.is_tagger
             else {*self._worker.model.labels}
         )
+        rows = self._worker.catalogue.rows(query)
         return {
-            "rows": list(map(self._facts, self._worker.catalogue.rows(query))),
+            "rows": [self._facts(row) | {"top": self._top(row)} for row in rows],
             "total": self._worker.catalogue.count(query),
             "num_corrections": len(given),
             "can_undo": bool(self._worker.catalogue.reviews()),
@@ -256,20 +257,28 @@ class Application:
 
     def _facts(self, row: catalogue.Row) -> dict[str, Any]:
         """Returns a row as JSON types."""
-        shorten = _without_teacher if self._worker.catalogue.model.is_tagger else str
-        best = sorted(row.scores.items(), key=lambda pair: pair[1])
-        top = {shorten(label): score for label, score in best}  # keeps the highest
         return {
             "id": _id(row.path),
             "name": self._name(row.path),
-            "genre": shorten(row.best),
+            "genre": self._shown(row.best),
             "score": row.score if row.best else None,
             "verdict": "unlike the training music" * row.is_unfamiliar,
             "note": row.note,
             "error": row.error,
             "truth": row.label or row.folder_label,
-            "top": sorted(top.items(), key=lambda pair: -pair[1])[:_TOP],
         }
+
+    def _top(self, row: catalogue.Row) -> list[tuple[str, float]]:
+        """Returns the labels with the highest scores."""
+        found = sorted(row.scores.items(), key=lambda pair: pair[1])
+        # Teachers share names of tags: the higher score is kept.
+        scores = {self._shown(label): score for label, score in found}
+        return sorted(scores.items(), key=lambda pair: -pair[1])[:_TOP]
+
+    def _shown(self, label: str) -> str:
+        """Returns a genre as it is, and `rock` for the tag `msd:rock`."""
+        is_tag = self._worker.catalogue.model.is_tagger
+        return label.rpartition(":")[2] if is_tag else label
 
 
 def _id(path: str) -> str:
@@ -280,11 +289,6 @@ def _path(id: str) -> str:
     return os.fsdecode(base64.urlsafe_b64decode(id))
 
 
-def _without_teacher(tag: str) -> str:
-    """Returns `rock` for the tag `msd:rock`."""
-    return tag.rpartition(":")[2]
-
-
 def _safe_parts(name: str) -> list[str]:
     """Returns the end of a path, fit for any file system, without ways upwards."""
     printable = "".join(c if c.isprintable() else "_" for c in name)
@@ -292,8 +296,7 @@ def _safe_parts(name: str) -> list[str]:
     short = (
         part.encode()[-_BYTES_OF_A_NAME:].decode(errors="ignore") for part in parts
     )
-    clean = [re.sub(r'[<>:"|?*]', "_", part).strip(". ") for part in short]
-    return [part for part in clean if part] or ["recording"]
+    return [part for part in (x.strip(". ") for x in short) if part] or ["recording"]
 
 
 def _result(row: catalogue.Row, labels: Sequence[str]) -> predictor.Result:

@@ -10,7 +10,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
@@ -19,7 +19,10 @@ from genre_tl.data import audio_files, collection
 from genre_tl.library import catalogue
 from genre_tl.serving import model_card, predictor
 
-from . import retraining, terminal
+from . import terminal
+
+if TYPE_CHECKING:
+    from . import retraining
 
 
 @dataclasses.dataclass
@@ -96,6 +99,8 @@ class Worker:
 
     def request(self, folder: str) -> retraining.Request:
         """Returns what to train on: a folder, or "", and the corrections."""
+        from . import retraining
+
         rows = self.catalogue.rows(catalogue.Query(state="labelled"))
         return retraining.Request(
             name=model_folder(self._work_dir).name,
@@ -173,6 +178,8 @@ class Worker:
 
     def _retrain(self) -> None:
         """Trains the next version, uses it, and labels all files again with it."""
+        from . import retraining
+
         folder, self._to_train = self._to_train, None
         self.job = Job("Training")
         request, begun = self.request(folder or ""), time.monotonic()
