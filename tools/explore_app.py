@@ -301,9 +301,9 @@ def _safe_parts(name: str) -> list[str]:
 
 def _result(row: catalogue.Row, labels: Sequence[str]) -> predictor.Result:
     """Returns a row as the prediction that it came from."""
-    is_current = not row.scores or tuple(row.scores) == tuple(labels)
+    is_current = not row.packed or row.labels == tuple(labels)
     error = row.error or ("" if is_current else "labelled by another version")
-    scores = np.array(list(row.scores.values()) or np.zeros(len(labels)), np.float32)
+    scores = np.frombuffer(row.packed or bytes(4 * len(labels)), np.float32)
     return predictor.Result(
         row.path,
         None if error else scores,

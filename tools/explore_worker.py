@@ -159,7 +159,7 @@ class Worker:
             self.genre_folder = self._data_dir
 
     def _label(self) -> None:
-        self.job = job = Job("Labelling")
+        self.job = job = Job("Labelling", total=len(self._waiting))
         taken = 0
         while self._waiting:
             count = min(len(self._waiting), predictor.GROUP_FILES)

@@ -9,7 +9,10 @@ export function element(tag, properties = {}, ...children) {
 
 export const clock = secs => `${Math.floor(secs / 60)}:${String(Math.floor(secs % 60)).padStart(2, "0")}`;
 export const percent = share => `${Math.round(100 * share)} %`;
-export const say = text => { get("message").textContent = text; };
+export const say = (text, isFault = false) => {
+  get("message").textContent = text;
+  get("message").className = isFault ? "fault" : "";
+};
 export const announce = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
 export const hear = (name, listener) => document.addEventListener(name, event => listener(event.detail));
 
@@ -33,7 +36,7 @@ export async function attempt(action) {
   try {
     return await action();
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message);
+    if (error.name !== "AbortError") say(error.message, true);
   }
 }
 

@@ -60,7 +60,7 @@ async function send() {
       await ask("upload", { name }, file);
     } catch (error) { faults.push(`${name}: ${error.message}`); }
   }
-  say(faults.slice(0, 3).join("; ") + (faults.length > 3 ? `; and ${faults.length - 3} more` : ""));
+  say(faults.slice(0, 3).join("; ") + (faults.length > 3 ? `; and ${faults.length - 3} more` : ""), true);
   isSending = false;
 }
 

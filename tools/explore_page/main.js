@@ -44,7 +44,7 @@ player.addEventListener("error", () => {
     const isWanted = player.dataset.wanted === player.dataset.id;
     player.src = `api/audio?id=${player.dataset.id}&wav=1`;
     if (isWanted) player.play().catch(() => {});
-  } else if (player.dataset.id) say(`${get("playing").textContent}: cannot be played; was it moved?`);
+  } else if (player.dataset.id) say(`${get("playing").textContent}: cannot be played; was it moved?`, true);
 });
 hear("load", load);
 hear("play", row => {
@@ -72,16 +72,16 @@ async function watch() {
   try {
     const state = await ask("state");
     const { model, collection } = state;
-    get("about").textContent = `Model ${model.name}: ${model.labels.length} ${model.is_tagger ? "tags (for genres, correct some files and train)" : `genres (${model.labels.join(", ")})`}. `
+    get("about").textContent = `Model ${model.name}: ${model.labels.length} ${model.is_tagger ? "tags (for genres, correct some files and train)" : `genres (${[...model.labels].sort().join(", ")})`}. `
       + `Collection: ${collection.num_labelled} labelled files, ${collection.num_corrections} corrections`
       + (collection.folder ? ` (${collection.folder})` : "");
     showJob(state);
     announce("state", state);
-    if (message !== (message = state.message)) say(message);
+    if (message !== (message = state.message)) say(message, true);
     if (state.revision !== revision) announce("changed", state);
     revision = state.revision;
     if (state.job) pause = 400;
-  } catch (error) { say(error.message); }
+  } catch (error) { say(error.message, true); }
   setTimeout(watch, pause);
 }
 
