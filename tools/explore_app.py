@@ -50,6 +50,7 @@ class Application:
         self._data_dir = os.path.abspath(data_dir) if data_dir else ""
         self._worker = explore_worker.Worker(model, work_dir, self._data_dir)
         self.upload_folder = self._worker.upload_folder
+        self._counted: tuple[int, dict[str, Any]] | None = None
         self.gets: dict[str, Callable[..., Any]] = {
             "state": self._state,
             "rows": self._rows,
@@ -89,8 +90,7 @@ class Application:
         return {"name": target.name}
 
     def _state(self) -> dict[str, Any]:
-        model, job = self._worker.catalogue.model, self._worker.job
-        reviewed = self._worker.catalogue.count(catalogue.Query(state="labelled"))
+        worker, model = self._worker, self._worker.catalogue.model
         return {
             "model": {
                 "name": str(model),
@@ -99,20 +99,31 @@ class Application:
             },
             "collection": {
                 "folder": self._data_dir,
-                "num_labelled": sum(self._worker.catalogue.counts().values()),
-                "num_corrections": reviewed,
-                "num_waiting": len(self._worker.due),
-                "is_looking": self._worker.is_looking,
-                "genre_folder": self._worker.genre_folder,
+                "num_waiting": len(worker.due),
+                "is_looking": worker.is_looking,
+                "genre_folder": worker.genre_folder,
+                **self._counts(worker.revision),
             },
-            "genres": sorted(self._worker.catalogue.counts()),
-            "job": job.facts() if job else None,
-            "message": self._worker.message,
-            "revision": self._worker.revision,
-            "training": self._worker.trained,
+            "job": worker.job.facts() if worker.job else None,
+            "message": worker.message,
+            "revision": worker.revision,
+            "training": worker.trained,
             "max_bytes": explore_server.MAX_BYTES,
             "suffixes": sorted(audio_files.AUDIO_SUFFIXES),
         }
+
+    def _counts(self, revision: int) -> dict[str, Any]:
+        """Returns what is in the catalogue, counted again when it has changed."""
+        if self._counted is None or self._counted[0] != revision:
+            counts = self._worker.catalogue.counts()
+            labelled = catalogue.Query(state="labelled")
+            found = {
+                "num_labelled": sum(counts.values()),
+                "num_corrections": self._worker.catalogue.count(labelled),
+                "genres": sorted(counts),
+            }
+            self._counted = revision, found
+        return self._counted[1]
 
     def _rows(
         self, order: str, descending: str, text: str, genre: str, count: str

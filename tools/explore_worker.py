@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -73,6 +74,8 @@ class Worker:
         self._work_dir, self._data_dir = pathlib.Path(work_dir), data_dir
         self.upload_folder = os.path.abspath(self._work_dir / "uploads")
         os.makedirs(self.upload_folder, exist_ok=True)
+        for unfinished in pathlib.Path(self.upload_folder).glob(".*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         self._use(model)
         is_tagger = self.model.is_tagger
         self._tagger = str(self.model.folder) if is_tagger else None
@@ -114,7 +117,13 @@ class Worker:
         )
 
     def train(self, folder: str) -> None:
-        """Trains on a folder, or "", and the corrections, after what is due before."""
+        """Trains on a folder, or "", and the corrections, after what is due before.
+
+        Raises a ValueError if a training is not finished.
+        """
+        is_training = self.job is not None and self.job.text.startswith("Training")
+        if is_training or self._to_train is not None:
+            raise ValueError("a training is not finished; wait for it, or cancel it")
         self._to_train = folder
         self._wake.set()
 

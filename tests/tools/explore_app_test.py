@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import soundfile
 from support import explored, tiny_tagger
 
 from genre_tl.serving import predictor
-from tools import explore, explore_app, outputs
+from tools import explore, explore_app, outputs, retraining
 
 FILES = {"a.wav": "noise", "b.wav": "tone", "c.wav": "noise", "d.wav": "tone"}
 
@@ -209,6 +210,27 @@ def test_labelling_is_cancelled_between_files(app, monkeypatch):
     assert state["collection"]["num_waiting"] == 3
     monkeypatch.undo()
     assert label(app)["collection"]["num_labelled"] == 4
+
+
+def test_one_training_runs_at_a_time(app, monkeypatch):
+    label(app)
+    for row, genre in zip(rows(app), ("dub", "techno"), strict=False):
+        app.posts["correct"](row["id"], genre)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def train(request, on_step):
+        begun.set()
+        may_end.wait()
+        on_step("features", 1, 2)  # ends what is cancelled
+
+    monkeypatch.setattr(retraining, "train", train)
+    app.posts["train"]("")
+    assert begun.wait(60)
+    with pytest.raises(ValueError, match="not finished"):
+        app.posts["train"]("")
+    app.posts["cancel"]()
+    may_end.set()
+    assert explored.wait(app)["message"] == "cancelled"
 
 
 def test_training_needs_two_genres(app):

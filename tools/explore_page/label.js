@@ -104,8 +104,9 @@ get("filter-genre").addEventListener("change", refresh);
 get("more").addEventListener("click", () => { count += PAGE; refresh(); });
 hear("changed", refresh);
 let genres = "";
-hear("state", ({ collection, max_bytes, job, suffixes: known, genres: found }) => {
+hear("state", ({ collection, max_bytes, job, suffixes: known }) => {
   [maxBytes, suffixes] = [max_bytes, known];
+  const found = collection.genres;
   if (genres !== (genres = String(found))) {
     const [all] = get("filter-genre").options, chosen = get("filter-genre").value;
     get("filter-genre").replaceChildren(all, ...found.map(value => element("option", { value }, value)));
