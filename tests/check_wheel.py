@@ -91,6 +91,10 @@ def _inspect(wheel: pathlib.Path) -> list[str]:
         f"genre_tl/starter_model/{path.relative_to(STARTER)}" for path in versions
     }
     assert packed == source, f"in the wheel or the starter only: {packed ^ source}"
+    packed = {name for name in names if "/explore_page/" in name}
+    page = (ROOT / "tools" / "explore_page").iterdir()
+    source = {f"genre_tl/tools/explore_page/{path.name}" for path in page}
+    assert packed == source, f"in the wheel or the page only: {packed ^ source}"
     return sorted(table["console_scripts"])
 
 

@@ -15,6 +15,7 @@ from concurrent import futures
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
+import soundfile
 
 from genre_tl import params
 from genre_tl.audio import ffmpeg, libsndfile, mp3, streaming, tensorflow_io_decoder
@@ -81,6 +82,27 @@ def read(
         _pieces(index, path, piece_samples, max_secs or math.inf, use_tfio)
         for index, path in enumerate(paths)
     )
+
+
+def write_wav(path: str, target: str | os.PathLike[str]) -> None:
+    """Writes an audio file as 16-bit WAV, at its sample rate and in all channels.
+
+    Raises:
+      ValueError: if it cannot be decoded.
+      OSError: if a file cannot be read or written.
+    """
+    with _open(path) as source, open(target, "wb") as file:
+        blocks = source.blocks()
+        if (first := next(blocks, None)) is None:
+            raise ValueError("no audio after the header")
+        form = {"samplerate": source.rate_hz, "channels": first.shape[1]}
+        with soundfile.SoundFile(
+            file, "w", format="WAV", subtype="PCM_16", **form
+        ) as sound:
+            for block in itertools.chain([first], blocks):
+                if block.shape[1] != first.shape[1]:  # changed within the file
+                    block = np.repeat(_mono(block)[:, np.newaxis], first.shape[1], 1)
+                sound.write(block)
 
 
 def _in_order(files: Iterator[Iterator[Clip]]) -> Iterator[Clip]:

@@ -1,103 +1,62 @@
-"""Analysis of one recording for `tools.explore`: pictures, scores, neighbours."""
+"""Analysis of one recording for `tools.explore`: pictures, and scores over time."""
 
 from __future__ import annotations
 
 import functools
-import os
-import zipfile
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import pairwise
 
-from genre_tl import files, params, scattering
+from genre_tl import params, scattering
 from genre_tl.audio import decoding
 from genre_tl.serving import predictor
 
-_MAX_SECS = 600.0
-_COLUMNS = 1_000  # of envelope and scaleogram
+MAX_SECS = 3600.0
+
+_COLUMNS = 1_000  # of all pictures
 _RANGE_DB = 70.0  # from the loudest coefficient to black
-_NUM_NEIGHBOURS = 8
+_ENVELOPE_HOP = 64
 
 # First-order filters: 8 per octave, a frame every 32 ms, computed in blocks that
 # overlap by a margin on either side.
 _J, _Q = 9, 8
 _BLOCK, _MARGIN = 2**17, 2**13
 
-
-class Collection:
-    """Embeddings of recordings: an NPZ file from `predict --embeddings`.
-
-    Raises:
-      ValueError: if it is another file.
-    """
-
-    def __init__(self, path: files.PathLike) -> None:
-        # NumPy's errors for files of another kind, damaged or empty ones.
-        wrong = KeyError, ValueError, AttributeError, TypeError, EOFError
-        try:
-            if os.path.exists(path) and not os.path.isfile(path):
-                raise ValueError("not a regular file")
-            with open(path, "rb") as raw, np.load(raw) as table:
-                self._ids = table["ids"].tolist()
-                self._vectors = table["vectors"].astype(np.float32)
-            if self._vectors.ndim != 2 or len(self._ids) != len(self._vectors):
-                raise ValueError("not one vector for each id")
-            if not np.isfinite(self._vectors).all():
-                raise ValueError("vectors that are NaN or infinite")
-        except (*wrong, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path}: holds no embeddings ({error}); create them with "
-                "predict --embeddings"
-            ) from error
-
-    def nearest(self, vector: np.ndarray) -> list[tuple[str, float]]:
-        """Returns the most similar recordings and their cosine, best first.
-
-        Raises:
-          ValueError: if the vector is of another model than the collection.
-        """
-        if self._vectors.shape[1:] != vector.shape:
-            raise ValueError(
-                f"the collection's embeddings have {self._vectors.shape[1]} numbers, "
-                f"the model's {len(vector)}; create them again with this model"
-            )
-        if not self._ids:
-            return []
-        cosines = pairwise.cosine_similarity(vector[np.newaxis], self._vectors)[0]
-        best = np.argsort(-cosines, kind="stable")[:_NUM_NEIGHBOURS]
-        return [(self._ids[row], float(cosines[row])) for row in best]
+PIECE_SAMPLES = _BLOCK - 2 * _MARGIN
+"""Length of all pieces of a waveform but the last."""
 
 
-def analyse(
-    path: str, model: predictor.Predictor, collection: Collection | None = None
-) -> dict[str, Any]:
-    """Returns what the page shows of the first ten minutes of a file as JSON types.
+def analyse(path: str, model: predictor.Predictor) -> dict[str, Any]:
+    """Returns what the page shows of the first hour of a file as JSON types.
 
     `envelope` is 0 to 1 `[columns]`, `scaleogram` 0 to 255 `[bands][columns]`, and
-    `scores` are `[times][labels]`.
+    `scores` are `[times][labels]`; a long recording has means of neighbouring times.
 
     Raises:
       ValueError: if the file cannot be used.
     """
-    (result,) = predictor.predict(model, [path], max_secs=_MAX_SECS, taggrams=True)
-    (clip,) = decoding.read([path], max_secs=_MAX_SECS)
-    if result.error or clip.waveform is None:
-        raise ValueError(result.error or clip.error)
-    assert result.scores is not None and result.embedding is not None
-    assert result.taggram is not None
-    envelope = _columns(np.abs(clip.waveform)).clip(0, 1)
+    (result,) = predictor.predict(model, [path], max_secs=MAX_SECS, taggrams=True)
+    if result.error:
+        raise ValueError(result.error)
+    assert result.scores is not None and result.taggram is not None
+    envelope, scaleogram = pictures(_pieces(path))
+    times, scores = result.taggram
+    starts = _starts(len(times))
+    counts = np.diff(starts, append=len(times))
+    means = np.add.reduceat(scores, starts) / counts[:, np.newaxis]
+    is_cut = result.secs >= MAX_SECS
+    note = f"only the first {MAX_SECS / 60:.0f} minutes are shown" if is_cut else ""
     return {
         "secs": result.secs,
-        "note": result.note,
+        "note": "; ".join(filter(None, (result.note, note))),
         "envelope": envelope.round(4).tolist(),
-        "scaleogram": scaleogram(clip.waveform).tolist(),
+        "scaleogram": scaleogram.tolist(),
         "bands_hz": bands_hz().round(1).tolist(),
         "labels": list(model.labels),
-        "times_secs": result.taggram.times_secs.round(3).tolist(),
-        "scores": result.taggram.scores.round(4).tolist(),
+        "times_secs": times[starts].round(3).tolist(),
+        "scores": means.round(4).tolist(),
         "mean_scores": result.scores.round(4).tolist(),
-        "neighbours": collection.nearest(result.embedding) if collection else [],
     }
 
 
@@ -106,23 +65,49 @@ def bands_hz() -> np.ndarray:
     return np.asarray(_layer().meta()["xi"])[1:, 0] * params.SAMPLE_RATE_HZ
 
 
-def scaleogram(waveform: np.ndarray) -> np.ndarray:
-    """Returns first-order scattering coefficients as grey values.
+def pictures(pieces: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the envelope and the scaleogram of a waveform.
 
-    They are uint8 `[bands, columns]`; 255 is the loudest, 0 is 70 dB below, or less.
+    The envelope is the largest magnitudes, 0 to 1 `[columns]`. The scaleogram is
+    first-order scattering coefficients as grey values, uint8 `[bands, columns]`: 255 is
+    the loudest, 0 is 70 dB below, or less.
+
+    Args:
+      pieces: of a waveform at `params.SAMPLE_RATE_HZ`, of `PIECE_SAMPLES` each.
     """
-    hop, step = 2**_J, _BLOCK - 2 * _MARGIN
-    margin = _MARGIN // hop
-    padded = np.pad(waveform, [_MARGIN, _BLOCK])
-    blocks = [
-        _layer()(padded[np.newaxis, start : start + _BLOCK])[0, 1:, margin:-margin]
-        for start in range(0, len(waveform), step)
-    ]
-    frames = np.concatenate(blocks, axis=1)[:, : -(-len(waveform) // hop)]
-    frames = _columns(frames)
-    decibels = 20 * np.log10(np.maximum(frames, 1e-9))
+    magnitudes, frames = [], []
+    for piece, window in _windows(pieces):
+        parts = np.arange(0, len(piece), _ENVELOPE_HOP)
+        magnitudes.append(np.maximum.reduceat(np.abs(piece), parts))
+        margin = _MARGIN // 2**_J
+        coefficients = _layer()(window[np.newaxis])[0, 1:, margin:-margin]
+        frames.append(coefficients[:, : -(-len(piece) // 2**_J)])
+    largest = _columns(np.concatenate(frames, axis=1))
+    decibels = 20 * np.log10(np.maximum(largest, 1e-9))
     shares = 1 + (decibels - decibels.max()) / _RANGE_DB
-    return (255 * shares.clip(0, 1)).round().astype(np.uint8)
+    scaleogram = (255 * shares.clip(0, 1)).round().astype(np.uint8)
+    return _columns(np.concatenate(magnitudes)).clip(0, 1), scaleogram
+
+
+def _pieces(path: str) -> Iterator[np.ndarray]:
+    clips = decoding.read([path], piece_samples=PIECE_SAMPLES, max_secs=MAX_SECS)
+    for clip in clips:
+        if clip.waveform is None:
+            raise ValueError(clip.error)
+        yield clip.waveform
+
+
+def _windows(pieces: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields each piece, and a block with it between the ends of its neighbours."""
+    before, after = np.zeros(_MARGIN, np.float32), np.zeros(0, np.float32)
+    rest = iter(pieces)
+    piece = next(rest, None)
+    while piece is not None:
+        following = next(rest, None)
+        end = after if following is None else following[:_MARGIN]
+        window = np.concatenate([before, piece, end])
+        yield piece, np.pad(window, [0, _BLOCK - len(window)])
+        before, piece = piece[-_MARGIN:], following
 
 
 @functools.cache
@@ -132,5 +117,9 @@ def _layer() -> scattering.Scattering1D:
 
 def _columns(values: np.ndarray) -> np.ndarray:
     """Reduces `[..., length]` to the largest values of at most `_COLUMNS` parts."""
-    starts = np.linspace(0, values.shape[-1], _COLUMNS, endpoint=False).astype(int)
-    return np.maximum.reduceat(values, np.unique(starts), axis=-1)
+    return np.maximum.reduceat(values, _starts(values.shape[-1]), axis=-1)
+
+
+def _starts(length: int) -> np.ndarray:
+    """Returns where each of at most `_COLUMNS` equal parts begins."""
+    return np.unique(np.linspace(0, length, _COLUMNS, endpoint=False).astype(int))

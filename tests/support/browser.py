@@ -42,7 +42,7 @@ def page(browser, *, width=1280, height=900, **context):
         opened.on("console", lambda x: x.type == "error" and faults.append(x.text))
         opened.on("request", lambda x: hosts.add(tuple(x.url.split("/")[:3])))
         yield opened
-    assert not faults
+    assert not faults, faults
     assert len({x for x in hosts if x[0].startswith("http")}) <= 1, hosts
 
 

@@ -1,48 +1,99 @@
-"""`tools.explore` in a real browser; what it draws, against the sound it is of."""
+"""`tools.explore` in a real browser, as a person uses it, tab by tab."""
 
+import contextlib
 import functools
-import json
-import os
-import pathlib
-import queue
-import socket
-import struct
-import subprocess
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from concurrent import futures
+import re
 
 import numpy as np
 import pytest
 import soundfile
-from support import browser, loudness
+from support import browser, explored, tiny_tagger
 
-from genre_tl import params
-from genre_tl.serving import recording_analysis
-from tools import explore_server
+from genre_tl.serving import predictor
 
-ROOT = pathlib.Path(__file__).parents[2]
-RATE = params.SAMPLE_RATE_HZ
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="NOT RUN IN A BROWSER: no playwright here"
+)
+sync_api.expect.set_options(timeout=60_000)
+expect = sync_api.expect
 
-PROGRAM = f"""
-import sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
-import tools  # before anything loads TensorFlow, which is quiet then
-from support import loudness
-from genre_tl.serving import predictor, recording_analysis
-from tools import explore
-predictor.Predictor = loudness.Model
-analyse = recording_analysis.analyse
-def analyse_or_fail(path, *args):
-    if open(path, "rb").read() == b"full":
-        raise OSError(28, "No space left on device")
-    return analyse(path, *args)
-recording_analysis.analyse = analyse_or_fail
-explore.cli()
-"""
+RATE = 16_000
+TABS = ("label", "listen", "review", "train", "map")
+GENRES = ("noise", "tone")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+    return tiny_tagger.save(tmp_path_factory.mktemp("tagger"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_once():
+    """Loads a model once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor, "Predictor", functools.cache(predictor.Predictor))
+        yield
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Eight files with misleading names, in no folder of a genre."""
+    folder = tmp_path_factory.mktemp("music")
+    for seed in range(8):
+        tiny_tagger.write(folder / f"{seed} <b>.wav", GENRES[seed % 2], seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(tagger, music, tmp_path_factory):
+    with explored.running(tagger, tmp_path_factory.mktemp("work"), music) as found:
+        explored.wait(found[0])
+        yield found
+
+
+@pytest.fixture(scope="module")
+def labelled(served):
+    application, url = served
+    application.posts["label"]()
+    explored.wait(application)
+    return application, url
+
+
+@pytest.fixture
+def serve(tagger):
+    """Starts the application on folders; stops it after the pages are closed."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(*folders):
+            found = stack.enter_context(explored.running(tagger, *folders))
+            explored.wait(found[0])
+            return found
+
+        yield serve
+
+
+@pytest.fixture
+def open_page(chromium, serve):
+    """Opens a tab of an address; closes all at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def open_page(url, tab="label", **context):
+            page = stack.enter_context(browser.page(chromium, **context))
+            page.goto(f"{url}/#{tab}")
+            expect(page.locator("#about")).to_contain_text("Model")
+            return page
+
+        yield open_page
+
+
+def text_of(page, selector):
+    return page.locator(selector).inner_text()
 
 
 def quiet_then_loud():
@@ -52,300 +103,233 @@ def quiet_then_loud():
     return np.concatenate(tones).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("explore")
-    soundfile.write(folder / "two <b>tones.wav", quiet_then_loud(), RATE)
-    vectors = np.array([[-1, 0, 0], [0, 1, 0], [64_000, 1, 1]], np.float32)
-    ids = np.array(["far.mp3", "farther.mp3", "near/<i>it</i>.mp3"])
-    np.savez(folder / "e.npz", ids=ids, vectors=vectors)
-    return folder
+def test_the_empty_page_says_model_and_collection(serve, music, tmp_path, open_page):
+    _, url = serve(tmp_path / "work", music)
+    page = open_page(url)
+    expect(page.locator("#about")).to_contain_text("tagger version 1: 7 tags")
+    expect(page.locator("#about")).to_contain_text("0 labelled files")
+    expect(page.locator("#rows")).to_have_text("No files yet.")
+    expect(page.locator("#collection")).to_contain_text("8 files that are not")
+    page.click("#label-collection")
+    expect(page.locator("#rows tr")).to_have_count(8)
+    expect(page.locator("#job")).to_be_hidden()
+    expect(page.locator("#collection")).to_be_hidden()
 
 
-def start(folder, port, stderr=None):
-    arguments = [port, f"--model={folder}/model", f"--embeddings={folder}/e.npz"]
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
+def test_dropped_files_are_a_queue_and_bad_ones_get_a_reason(
+    serve, tmp_path, open_page
+):
+    paths = [tiny_tagger.write(tmp_path / f"{x}.wav", "tone", x) for x in range(3)]
+    (tmp_path / "page.html").write_text("<b>no audio</b>")
+    _, url = serve(tmp_path / "work")
+    page = open_page(url)
+    page.set_input_files("#file", [*map(str, paths), str(tmp_path / "page.html")])
+    expect(page.locator("#rows tr")).to_have_count(4)
+    failed = page.locator("#rows tr", has_text="page.html")
+    expect(failed).to_contain_text("not audio")
+    page.evaluate(DROP)
+    expect(page.locator("#rows tr", has_text="dropped.txt")).to_be_visible()
+    expect(page.locator("#job")).to_be_hidden()
+    page.click("th button:has-text('Score')")
+    expect(page.locator("th[aria-sort=descending]")).to_contain_text("Score")
+    page.fill("#filter-text", "1.w")
+    expect(page.locator("#rows tr")).to_have_count(1)
+    with page.expect_download() as download:
+        page.click("#export")
+    head, *lines = download.value.path().read_text("utf-8").splitlines()
+    assert head.startswith("path,best,verdict,familiarity,note,error,calm,")
+    assert len(lines) == 5
 
 
-@pytest.fixture(scope="module")
-def url(folder):
-    process = start(folder, "--port=0")
-    yield process.stdout.readline().split()[1]
-    process.kill()
-    process.communicate()
-
-
-@pytest.fixture
-def page(url, tmp_path):
-    if not browser.find():
-        pytest.skip("NOT RUN IN A BROWSER: there is no chromium here")
-    page = browser.Page(tmp_path / "profile")
-    page.open(url)
-    yield page
-    page.close()
-
-
-TEXT = "document.getElementById('%s').innerText"
-DROP = """(async () => {
-  const data = await (await fetch('/')).blob();  // no audio
+DROP = """() => {
   const files = new DataTransfer();
-  files.items.add(new File([data], 'page.html'));
+  files.items.add(new File(['no audio'], 'dropped.txt'));
   document.getElementById('drop').dispatchEvent(
     new DragEvent('drop', {dataTransfer: files, bubbles: true}));
-})()"""
+}"""
+
+GIANT = """() => {
+  const giant = new File(['x'], 'giant.wav'), files = new DataTransfer();
+  Object.defineProperty(giant, 'size', {value: 2 ** 30 + 1});
+  const event = new DragEvent('drop', {bubbles: true});
+  Object.defineProperty(event, 'dataTransfer', {value: {items: [], files: [giant]}});
+  document.body.dispatchEvent(event);
+}"""
 
 
-def test_a_file_is_heard_and_seen_in_step(page, folder):
-    page.choose_file("#file", folder / "two <b>tones.wav")
-    page.wait("!document.getElementById('result').hidden")
-    assert page.run(TEXT % "message") == "two <b>tones.wav, 0:04"
-    (first, *_) = page.run(TEXT % "neighbours").splitlines()
-    assert first.startswith("near/<i>it</i>.mp3 (1.00)")
-    page.wait("document.getElementById('player').readyState >= 1")
-    assert page.run("document.getElementById('player').duration") == pytest.approx(4)
-    seen = []
-    for secs in (1, 3):
-        page.run(f"document.getElementById('player').currentTime = {secs}")
-        page.wait(f"document.getElementById('when').innerText === 'At 0:0{secs}'")
-        left = page.run("document.getElementById('cursor').style.left")
-        seen.append((left, page.run(TEXT % "now").split()[0]))
-    assert seen == [("25%", "quiet"), ("75%", "loud")]
-    page.run("document.getElementById('player').currentTime = 0")
-    page.run("document.getElementById('player').play()")
-    page.wait("parseFloat(document.getElementById('cursor').style.left) > 5")
-    for canvas in ("wave", "scales", "genres"):  # each has more than one colour
-        colours = page.run(
-            f"(c => new Set(new Uint32Array(c.getContext('2d').getImageData("
-            f"0, 0, c.width, c.height).data.buffer)).size)"
-            f"(document.getElementById('{canvas}'))"
-        )
-        assert colours > 1, canvas
+def test_a_file_that_is_too_large_is_not_sent(served, open_page):
+    page = open_page(served[1])
+    page.evaluate(GIANT)
+    expect(page.locator("#message")).to_contain_text("giant.wav: larger than 1 GiB")
 
 
-def test_a_click_moves_the_playback(page, folder):
-    page.choose_file("#file", folder / "two <b>tones.wav")
-    page.wait("document.getElementById('player').readyState >= 1")
-    page.run(
-        "(v => v.dispatchEvent(new MouseEvent('click', {clientX: "
-        "v.getBoundingClientRect().left + 0.6 * v.clientWidth})))"
-        "(document.getElementById('views'))"
+def test_a_file_is_heard_and_seen_in_step(serve, tmp_path, open_page):
+    soundfile.write(tmp_path / "two <b>tones.wav", quiet_then_loud(), RATE)
+    _, url = serve(tmp_path / "work")
+    page = open_page(url)
+    page.set_input_files("#file", str(tmp_path / "two <b>tones.wav"))
+    page.click("#rows button:has-text('Listen')")
+    expect(page.locator("#listen-name")).to_have_text("two <b>tones.wav")
+    expect(page.locator("#listen-note")).to_have_text("0:04")
+    expect(page.locator("#when")).to_have_text("At 0:00")
+    page.focus("#views")
+    for key, when, left in (
+        ("End", "At 0:04", "100%"),
+        ("Home", "At 0:00", "0%"),
+        ("ArrowRight", "At 0:04", "100%"),
+        ("ArrowLeft", "At 0:00", "0%"),
+    ):
+        page.keyboard.press(key)
+        expect(page.locator("#when")).to_have_text(when)
+        assert page.evaluate(LEFT) == left
+    box = page.locator("#views").bounding_box()
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 30)
+    expect(page.locator("#when")).to_have_text("At 0:02")
+    expect(page.locator("#views")).to_have_attribute("aria-valuetext", "0:02")
+    page.keyboard.press("Home")
+    page.keyboard.press(" ")
+    expect(page.locator("#cursor")).not_to_have_attribute("style", "left: 0%;")
+    page.keyboard.press(" ")
+    for canvas in ("wave", "scales", "genres"):
+        assert page.evaluate(COLOURS, canvas) > 1, canvas
+
+
+LEFT = "() => document.getElementById('cursor').style.left"
+COLOURS = """id => {
+  const {width, height} = document.getElementById(id);
+  const context = document.getElementById(id).getContext('2d');
+  const {data} = context.getImageData(0, 0, width, height);
+  return new Set(new Uint32Array(data.buffer)).size;
+}"""
+
+
+def test_a_format_that_the_browser_does_not_play_is_played(serve, tmp_path, open_page):
+    soundfile.write(tmp_path / "tones.aiff", quiet_then_loud(), RATE)
+    _, url = serve(tmp_path / "work")
+    page = open_page(url)
+    page.set_input_files("#file", str(tmp_path / "tones.aiff"))
+    page.click("#rows button:has-text('▶')")
+    expect(page.locator("#player")).to_have_js_property("duration", 4)
+    expect(page.locator("#player")).to_have_js_property("paused", False)
+
+
+def test_a_late_answer_never_replaces_a_newer_one(labelled, open_page):
+    page, held = open_page(labelled[1]), []
+    page.route("**/api/analysis*", lambda route: held.append(route))
+    page.locator("#rows button:has-text('Listen')").nth(0).click()
+    page.click("#tab-label")
+    page.locator("#rows button:has-text('Listen')").nth(1).click()
+    while len(held) < 2:
+        page.wait_for_timeout(20)
+    held[1].continue_()
+    expect(page.locator("#listen-name")).to_have_text("1 <b>.wav")
+    with contextlib.suppress(Exception):  # The page may have given it up.
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert text_of(page, "#listen-name") == "1 <b>.wav"
+    assert text_of(page, "#playing") == "1 <b>.wav"
+
+
+def test_review_is_done_with_keys_and_kept(serve, music, tmp_path, open_page):
+    application, url = serve(tmp_path / "work", music)
+    application.posts["label"]()
+    explored.wait(application)
+    page = open_page(url, "review")
+    count = page.locator("#review-count")
+    expect(count).to_have_text("8 files to review, 0 corrections")
+    names = [text_of(page, "#review-name")]
+    for keys, expected in (
+        (["a"], "7 files to review, 1 corrections"),
+        (["c", *"dub", "Enter"], "6 files to review, 2 corrections"),
+        (["s"], "5 files to review, 2 corrections"),
+        (["2"], "4 files to review, 3 corrections"),
+    ):
+        for key in keys:
+            page.keyboard.press(key)
+        expect(count).to_have_text(expected)
+        expect(page.locator("#review-name")).not_to_have_text(names[-1])
+        names.append(text_of(page, "#review-name"))
+    assert len(set(names)) == 5
+    page.keyboard.press("u")
+    expect(count).to_have_text("5 files to review, 2 corrections")
+    expect(page.locator("#review-name")).to_have_text(names[3])
+    page.keyboard.press("p")
+    expect(page.locator("#playing")).to_have_text(names[3])
+    _, url = serve(tmp_path / "work", music)
+    page = open_page(url, "review")
+    expect(page.locator("#review-count")).to_contain_text("2 corrections")
+    page.click("#tab-label")
+    row = page.locator("#rows tr", has_text=names[1])
+    expect(row.locator("td").nth(4)).to_have_text("dub")
+
+
+def test_corrections_train_a_version_that_labels_from_then_on(
+    serve, music, tmp_path, open_page, monkeypatch
+):
+    explored.without_checks(monkeypatch)
+    application, url = serve(tmp_path / "work", music)
+    application.posts["label"]()
+    explored.wait(application)
+    page = open_page(url, "train")
+    expect(page.locator("#found-text")).to_contain_text("correct some files")
+    expect(page.locator("#start-training")).to_be_disabled()
+    for row in application.gets["review"]("doubt")["rows"][:6]:
+        genre = GENRES[int(row["name"][0]) % 2]
+        application.posts["correct"](row["id"], genre)
+    page.click("#look button:has-text('Look')")
+    expect(page.locator("#found-text")).to_have_text("6 files in 2 genres")
+    page.click("#start-training")
+    expect(page.locator("#trained h2")).to_have_text("Version 1 is used now")
+    expect(page.locator("#trained")).to_contain_text(
+        re.compile(r"After: \d+ % of 6 files right")
     )
-    page.wait("document.getElementById('when').innerText === 'At 0:02'")
+    expect(page.locator("#about")).to_contain_text("2 genres (noise, tone)")
+    explored.wait(application)
+    page.click("#tab-label")
+    for seed in range(8):
+        row = page.locator("#rows tr", has_text=f"{seed} <b>.wav")
+        expect(row.locator("td").nth(1)).to_have_text(GENRES[seed % 2])
+    page.click("#tab-review")
+    expect(page.locator("#review-count")).to_contain_text("2 files to review")
 
 
-def test_what_is_dropped_and_no_audio_gets_a_reason(page):
-    page.run(DROP)
-    page.wait("document.getElementById('message').innerText.includes('not audio')")
-    assert page.run("document.getElementById('result').hidden")
+def test_the_map_is_walked_with_keys_and_similar_files_are_played(labelled, open_page):
+    page = open_page(labelled[1], "map")
+    expect(page.locator("#legend li").first).to_be_visible()
+    page.focus("#points")
+    seen = set()
+    for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+        for _ in range(8):
+            page.keyboard.press(key)
+            seen.add(text_of(page, "#map-name"))
+    assert len(seen) > 4
+    page.fill("#map-find", "3 <b>")
+    expect(page.locator("#map-name")).to_have_text("3 <b>.wav")
+    similar = page.locator("#map-similar li")
+    expect(similar.first).to_contain_text(re.compile(r"^[157] <b>\.wav"))  # tones too
+    similar.first.locator("button:has-text('▶')").click()
+    expect(page.locator("#playing")).to_have_text(re.compile(r"^[157] <b>\.wav"))
 
 
-def test_a_file_that_is_too_large_is_not_sent(page):
-    page.run(
-        "const giant = new File(['x'], 'giant.wav');"
-        "Object.defineProperty(giant, 'size', {value: 2 ** 30 + 1});"
-        "analyse(giant)"
-    )
-    assert "giant.wav: larger than 1 GiB" in page.run(TEXT % "message")
+def test_the_tabs_are_walked_with_keys(labelled, open_page):
+    page = open_page(labelled[1])
+    page.focus("#tab-label")
+    for name in (*TABS[1:], TABS[0]):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(f"#{name}")).to_be_visible()
+        expect(page.locator("[aria-selected=true]")).to_have_id(f"tab-{name}")
+        expect(page.locator("[role=tabpanel]:visible")).to_have_count(1)
 
 
-def test_whatever_is_posted_gets_an_answer(url, folder):
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{url}/other", b"x")
-    with urllib.request.urlopen(f"{url}/analyse", b"x") as answer:
-        assert "not audio" in json.load(answer)["error"]
-
-
-def test_an_error_of_the_system_is_an_answer(url):
-    with urllib.request.urlopen(f"{url}/analyse", b"full") as answer:
-        assert "No space left" in json.load(answer)["error"]
-
-
-def test_a_port_that_is_taken_is_said_with_what_to_do(url, folder):
-    port = url.rpartition(":")[2]
-    process = start(folder, f"--port={port}", stderr=subprocess.PIPE)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert stderr == (
-        f"error: --port={port}: Address already in use; choose another port\n"
-    )
-
-
-def test_another_sites_name_is_refused(url):
-    request = urllib.request.Request(url, headers={"Host": "evil.example:80"})
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(request)
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{url}/../setup.cfg")
-
-
-def test_the_name_without_a_port_is_that_of_port_80(url):
-    request = urllib.request.Request(url, headers={"Host": "localhost"})
-    with urllib.request.urlopen(request) as answer:
-        assert b"<html" in answer.read()
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "http://evil.example"},
-        {"Origin": "http://localhost:1"},
-        {"Origin": "null"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-    ],
-)
-def test_a_file_that_another_site_posts_is_refused(url, headers):
-    request = urllib.request.Request(f"{url}/analyse", b"x", headers)
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(request)
-    ours = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
-    request = urllib.request.Request(f"{url}/analyse", b"x", ours)
-    with urllib.request.urlopen(request) as answer:
-        assert "error" in json.load(answer)
-
-
-def connected(url, length):
-    """Returns a connection on which an upload of a stated length was begun."""
-    host, port = url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=60)
-    head = f"POST /analyse HTTP/1.1\r\nHost: {host}:{port}\r\n"
-    connection.sendall(f"{head}{length}\r\n\r\n".encode())
-    return connection
-
-
-@pytest.mark.parametrize(
-    ("length", "code"),
-    [
-        ("Content-Length: -1", 411),
-        ("Content-Length: 1e9", 411),
-        ("Content-Length: ٣", 411),
-        ("Transfer-Encoding: chunked", 411),
-        (f"Content-Length: {2**30 + 1}", 413),
-        ("Content-Length: " + "9" * 5_000, 413),
-    ],
-)
-def test_a_length_that_cannot_be_is_refused_unread(url, length, code):
-    with connected(url, length) as connection:
-        assert connection.recv(4_096).startswith(f"HTTP/1.0 {code} ".encode())
-
-
-def test_uploads_at_once_are_bounded_and_analysed_one_at_a_time():
-    begun, may_end = queue.Queue(), threading.Semaphore(0)
-
-    def analyse(path):
-        begun.put(path)
-        may_end.acquire()
-        return {"secs": 1}
-
-    handler = functools.partial(explore_server.Handler, analyse)
-    with explore_server.Server(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://localhost:{server.server_port}/analyse"
-
-        def post(_):
-            with urllib.request.urlopen(address, b"x") as answer:
-                return json.load(answer)
-
-        count = explore_server.MAX_UPLOADS
-        with futures.ThreadPoolExecutor(count) as pool:
-            answers = pool.map(post, range(count))
-            begun.get()
-            while server.uploads._value:  # until all have arrived
-                time.sleep(0.01)
-            assert "busy" in post(0)["error"]
-            assert begun.empty()
-            for _ in range(count):
-                may_end.release()
-            assert list(answers) == [{"secs": 1}] * count
-        may_end.release()
-        assert post(0) == {"secs": 1}
-        server.shutdown()
-
-
-def test_idle_connections_end_and_a_closed_one_prints_nothing(monkeypatch, capfd):
-    monkeypatch.setattr(explore_server.Handler, "timeout", 0.1)
-    monkeypatch.setattr(
-        explore_server._PAGE.__class__, "read_text", lambda *_: "x" * 10**7
-    )
-    handler = functools.partial(explore_server.Handler, lambda path: {})
-    with explore_server.Server(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = "127.0.0.1", server.server_port
-        with socket.create_connection(address, timeout=60) as idle:
-            assert idle.recv(1) == b""
-        with socket.create_connection(address, timeout=60) as client:
-            # The connection is reset when it is closed with data unread.
-            client.setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            client.recv(1)
-        server.shutdown()
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_tone_is_bright_in_its_band_at_its_time():
-    picture = recording_analysis.scaleogram(quiet_then_loud())
-    bands = recording_analysis.bands_hz()
-    assert picture.shape == (len(bands), 125)  # a column every 512 samples
-    for column, hz in ((30, 400), (95, 3200)):
-        found = bands[picture[:, column].argmax()]
-        assert found == pytest.approx(hz, rel=0.06)
-
-
-def test_blocks_of_the_scaleogram_leave_no_seam():
-    noise = np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)
-    whole = recording_analysis.scaleogram(noise).astype(int)
-    seams = [(i * (2**17 - 2**14)) // 512 for i in (1, 2)]
-    steps = np.abs(np.diff(whole, axis=1)).mean(axis=0)
-    for seam in seams:
-        assert steps[seam - 1] < steps.mean() + 4 * steps.std()
-
-
-def test_neighbours_are_by_direction_and_of_the_same_model(tmp_path):
-    table = {"ids": np.array(["a", "b"]), "vectors": np.eye(2, dtype=np.float32)}
-    np.savez(tmp_path / "e.npz", **table)
-    collection = recording_analysis.Collection(tmp_path / "e.npz")
-    found = collection.nearest(np.array([1.0, 9.0]))
-    assert [name for name, _ in found] == ["b", "a"]
-    assert found[0][1] == pytest.approx(9 / 82**0.5)
-    with pytest.raises(ValueError, match="2 numbers, the model.s 3"):
-        collection.nearest(np.zeros(3))
-
-
-def test_what_holds_no_embeddings_is_said_with_what_to_do(tmp_path):
-    path = tmp_path / "x.npz"
-    np.savez(path, ids=np.array(["a"]), vectors=np.ones([1, 999], np.float32))
-    whole = path.read_bytes()
-    np.savez(path, ids=np.array(["a"]), vectors=np.array(["b"]))
-    words = path.read_bytes()
-    np.save(tmp_path / "v.npy", np.ones([1, 2]))
-    plain = (tmp_path / "v.npy").read_bytes()
-    np.savez(path, ids=np.array(["a"]), vectors=np.ones([2, 9], np.float32))
-    fewer = path.read_bytes()
-    np.savez(path, ids=np.array(["a"]), vectors=np.full([1, 9], np.nan))
-    numbers = path.read_bytes()
-    kinds = b"{}", b"", whole[:-1000], whole[:2], words, plain, fewer, numbers
-    for content in kinds:
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.npz: holds no embeddings .* predict"):
-            recording_analysis.Collection(path)
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(ValueError, match="not a regular file"):
-        recording_analysis.Collection(path)
-
-
-def test_silence_and_one_sample_have_a_picture(tmp_path):
-    for samples in (np.zeros(1, np.float32), np.zeros(RATE, np.float32)):
-        soundfile.write(tmp_path / "a.wav", samples, RATE)
-        model = loudness.Model(tmp_path / "model")
-        facts = recording_analysis.analyse(str(tmp_path / "a.wav"), model)
-        assert len(facts["scaleogram"]) == len(facts["bands_hz"])
-        json.dumps(facts, allow_nan=False)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_no_tab_has_serious_faults_of_accessibility_or_is_too_wide(
+    labelled, open_page, width, scheme
+):
+    page = open_page(labelled[1], width=width, color_scheme=scheme)
+    page.locator("#rows button:has-text('Listen')").first.click()
+    expect(page.locator("#listen-result")).to_be_visible()
+    for name in TABS:
+        page.click(f"#tab-{name}")
+        page.wait_for_timeout(300)
+        assert not browser.accessibility_faults(page), name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name

@@ -4,41 +4,22 @@ import dataclasses
 
 import numpy as np
 import pytest
-import soundfile
-from support import starter_tree, tiny_export
+from support import tiny_tagger
 
 from genre_tl import serving
 from genre_tl.library import catalogue
-from genre_tl.model import networks
-from genre_tl.serving import model_card, saved_model
+from genre_tl.serving import model_card
 from tools import changes, retraining
 
-RATE_HZ, NUM_CLIPS = 8_000, 16
+NUM_CLIPS = 16
 GENRES = ("noise", "tone")
 MISPLACED = (0, 2, 4, 6, 8)  # of the noises: most lie in the folder of tones
-
-
-def clip(genre, seed):
-    """A second of noise, or of a low tone."""
-    chance = np.random.default_rng(seed)
-    if genre == "noise":
-        return chance.uniform(-0.5, 0.5, RATE_HZ)
-    hertz = chance.uniform(90, 120)
-    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(RATE_HZ) / RATE_HZ)
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """An exported tagger, unchecked."""
-    base, tags = tmp_path_factory.mktemp("tagger"), starter_tree.TAGS
-    preset, size = tiny_export.PRESET, tiny_export.num_paths()
-    network = networks.tagger(preset.model, size, len(tags), seed=3)
-    network = tiny_export.sensitive(network)
-    trained = saved_model.TrainedModel(network, preset.frontend, tags)
-    saved_model.save(trained, base / "1")
-    card = model_card.from_run(starter_tree.RECORD, "tagger", "0" * 64)
-    model_card.write(base / "1", card | trained.facts())
-    return base
+    return tiny_tagger.save(tmp_path_factory.mktemp("tagger"))
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +29,7 @@ def truth(tmp_path_factory):
     for number in range(NUM_CLIPS):
         genre = GENRES[number % 2]
         place = GENRES[(number + (number in MISPLACED)) % 2]
-        path = folder / place / f"{number}.wav"
-        path.parent.mkdir(exist_ok=True)
-        soundfile.write(path, clip(genre, number), RATE_HZ)
+        path = tiny_tagger.write(folder / place / f"{number}.wav", genre, number)
         truth[str(path)] = genre
     return truth
 
@@ -112,8 +91,7 @@ def test_the_next_version_is_calibrated_and_shares_the_embeddings(
     assert version.name == "1" and card["name"] == "mine"
     assert card["calibration"]["scale"] > 0 and "0.9" in card["thresholds"]
     predictor = serving.Predictor(version)
-    path = tmp_path / "new.wav"
-    soundfile.write(path, clip("tone", 99), RATE_HZ)
+    path = tiny_tagger.write(tmp_path / "new.wav", "tone", 99)
     (result,) = serving.predict(predictor, [str(path)])
     assert predictor.labels[result.scores.argmax()] == "tone"
     tagger = serving.Predictor(start)
