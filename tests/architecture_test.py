@@ -29,7 +29,7 @@ INSIDE = {
     "shard_job extraction pipeline waveforms",
     "model": "gru networks transfer familiarity exported",
     "evaluation": "intervals metrics calibration text_chart plots",
-    "training": "run_folder heads fitting pretrain finetune fold_plan "
+    "training": "run_folder heads replicas fitting pretrain finetune fold_plan "
     "cross_validation confidence report",
     "serving": "model_card versions runtimes predictor network_graph saved_model "
     "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
