@@ -36,7 +36,7 @@ INSIDE = {
     "onnx_network onnx_model onnx_export recording_analysis",
     "library": "genres tags delta journal changes playlists organizing",
 }
-TOP = {"params", "files", "workers", "starter", "backend"}
+TOP = {"params", "storage", "files", "workers", "starter", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation", "library")
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 45, 6
 HEAVY = {"tensorflow", "tensorflow_io", "keras", "kymatio", "sklearn", "matplotlib"}

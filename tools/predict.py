@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import app, flags
 
-from genre_tl import files
+from genre_tl import files, storage
 
 from . import command, common_flags, inputs, outputs, terminal
 
@@ -106,7 +106,8 @@ def main(argv: list[str]) -> int:
     if output := FLAGS.output or FLAGS.embeddings:
         with outputs.opened(output, _key(model, paths)) as chunks:
             failed = _predict(model, paths, writer, chunks)
-            usable = [x for x, is_bad in zip(paths, failed, strict=True) if not is_bad]
+            found = zip(map(storage.shown, paths), failed, strict=True)
+            usable = [path for path, is_bad in found if not is_bad]
             _write_outputs(writer.head(), usable, chunks)
     else:
         failed = _predict(model, paths, writer, None)
@@ -198,6 +199,7 @@ def _predict(
     texts: list[str] = []
     vectors: list[np.ndarray | None] = []
     for result in _results(model, paths, len(failed)):
+        result = dataclasses.replace(result, path=storage.shown(result.path))
         failed.append(bool(result.error))
         if result.error:
             _report(f"{result.path}: {result.error}")

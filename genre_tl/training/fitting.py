@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params
+from genre_tl import params, storage
 from genre_tl.features import augmentation, pipeline
 from genre_tl.model import networks, transfer
 from genre_tl.training import heads, replicas, run_folder
@@ -240,7 +240,8 @@ def train_in_folder(
         stage.model.stop_training = run.has_ended(stage.training)
 
     callbacks = [*callbacks, keras.callbacks.LambdaCallback(on_epoch_end=commit)]
-    if importlib.util.find_spec("tensorboard"):
+    is_here = not storage.url(run.folder)  # What it writes is not put elsewhere.
+    if is_here and importlib.util.find_spec("tensorboard"):
         logs = run.folder / "logs"
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
     if done := len(run.history):
