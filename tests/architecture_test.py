@@ -31,9 +31,10 @@ INSIDE = {
     "evaluation": "intervals metrics calibration text_chart plots",
     "training": "run_folder heads replicas fitting pretrain finetune fold_plan "
     "cross_validation confidence report",
-    "serving": "model_card versions runtimes predictor network_graph saved_model "
-    "warmup checks export tflite_and_keras onnx_builder onnx_scattering onnx_frontend "
-    "onnx_network onnx_model onnx_export recording_analysis",
+    "serving": "model_card versions runtimes predictor dividing network_graph "
+    "saved_model warmup checks export tflite_and_keras onnx_builder "
+    "onnx_scattering onnx_frontend onnx_network onnx_model onnx_export "
+    "recording_analysis",
     "library": "genres tags delta journal changes playlists organizing",
 }
 TOP = {"params", "storage", "files", "workers", "starter", "backend"}

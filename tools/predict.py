@@ -50,6 +50,7 @@ FLAGS = flags.FLAGS
 
 flags.declare_key_flag("max_secs")
 common_flags.define_model()
+common_flags.define_workers()
 flags.DEFINE_enum(
     "format", "text", ["text", "json", "csv"], "By default that of --output's suffix."
 )
@@ -223,7 +224,7 @@ def _results(
     model: predictor.Predictor, paths: Sequence[str], start: int
 ) -> Iterator[predictor.Result]:
     """Yields the results of the files from `start` on, and shows progress."""
-    from genre_tl.serving import predictor
+    from genre_tl.serving import dividing, predictor
 
     # On a terminal the results themselves are progress.
     is_shown = FLAGS.output is None and sys.stdout.isatty()
@@ -233,7 +234,13 @@ def _results(
     if FLAGS.taggram:
         os.makedirs(FLAGS.taggram, exist_ok=True)
     secs, taggrams = FLAGS.max_secs or None, bool(FLAGS.taggram)
-    results = predictor.predict(model, paths[start:], max_secs=secs, taggrams=taggrams)
+    if executor := common_flags.executor():
+        job = dividing.Job(str(model.folder), secs, taggrams)
+        results = dividing.predict(job, paths[start:], executor)
+    else:
+        results = predictor.predict(
+            model, paths[start:], max_secs=secs, taggrams=taggrams
+        )
     show(0, len(paths) - start)
     for done, result in enumerate(results, 1):
         try:
