@@ -49,7 +49,9 @@ _ATTEMPTS, _WAIT_SECS = 5, 0.5  # the wait doubles each time
 _LOCKS = [threading.Lock() for _ in range(64)]
 
 
-class _Object(NamedTuple):
+class Stat(NamedTuple):
+    """Size in bytes and time of modification of a file or object."""
+
     size: int
     mtime_ns: int
 
@@ -149,8 +151,8 @@ def exists(path: pathlib.Path) -> bool:
     return bool(target and _tried(target, lambda fs: fs.exists(target)))
 
 
-def stat(path: PathLike) -> tuple[int, int]:
-    """Returns size and modification time, in ns; raises OSError if there is no file."""
+def stat(path: PathLike) -> Stat:
+    """Returns what is known of a file; raises OSError if there is none."""
     try:
         return _here(path)
     except FileNotFoundError:  # The cache may be that of another machine.
@@ -170,12 +172,12 @@ def content(path: PathLike) -> Iterator[pathlib.Path]:
     if source is None or _is_here(place):
         yield place
     elif _NAMED_BY_CONTENT.fullmatch(place.name):
-        _fetch_once(source, place)
+        _fetch_once(place)
         yield place
     else:
         with tempfile.TemporaryDirectory() as folder:
             copy = pathlib.Path(folder, place.name)
-            _get(source, copy)
+            _get(source, copy, stat(place).size)
             yield copy
 
 
@@ -187,10 +189,10 @@ def read_at(path: pathlib.Path, start: int, size: int) -> bytes:
     """
     source = url(path)
     if source and not _is_here(path):
-        if not _has_room(stat(path)[0]):
+        if not _has_room(stat(path).size):
             end = start + size
             return _tried(source, lambda fs: fs.cat_file(source, start=start, end=end))
-        _fetch_once(source, path)
+        _fetch_once(path)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         return file.read(size) or b""
@@ -228,7 +230,7 @@ def _forget(path: pathlib.Path, top: pathlib.Path) -> None:
             path.rmdir()
 
 
-def _update(path: pathlib.Path, known: _Object) -> None:
+def _update(path: pathlib.Path, known: Stat) -> None:
     by_content = bool(_NAMED_BY_CONTENT.fullmatch(path.name))
     with contextlib.suppress(FileNotFoundError):
         found = _here(path)
@@ -244,39 +246,38 @@ def _update(path: pathlib.Path, known: _Object) -> None:
         os.replace(unfinished, path)
 
 
-def _here(path: PathLike) -> _Object:
+def _here(path: PathLike) -> Stat:
     found = os.stat(path)
-    return _Object(found.st_size, found.st_mtime_ns)
+    return Stat(found.st_size, found.st_mtime_ns)
 
 
-def _make_empty(path: pathlib.Path, known: _Object) -> None:
+def _make_empty(path: pathlib.Path, known: Stat) -> None:
     os.truncate(path, known.size)  # takes no space
     os.utime(path, ns=(known.mtime_ns, known.mtime_ns))
     path.chmod(0)
 
 
-def _fetch_once(source: str, path: pathlib.Path) -> None:
+def _fetch_once(path: pathlib.Path) -> None:
     with _LOCKS[hash(path) % len(_LOCKS)]:
         if not _is_here(path):
-            _fetch(path, _tried(source, lambda fs: _object(fs.info(source))))
+            _fetch(path, stat(path))
 
 
-def _fetch(path: pathlib.Path, known: _Object) -> None:
+def _fetch(path: pathlib.Path, known: Stat) -> None:
     unfinished = _unfinished(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _get(url(path) or "", unfinished)
+        _get(url(path) or "", unfinished, known.size)
         os.utime(unfinished, ns=(known.mtime_ns, known.mtime_ns))
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _get(source: str, target: pathlib.Path) -> None:
-    """Fetches an object; a connection that ends early is an error, and tried again."""
+def _get(source: str, target: pathlib.Path, size: int) -> None:
+    """Fetches an object; one of another size is an error, and tried again."""
 
     def get(fs: Any) -> None:
-        size = _object(fs.info(source)).size
         fs.get_file(source, str(target))
         if target.stat().st_size != size:
             raise OSError(f"{target.stat().st_size} of {size} bytes came")
@@ -288,7 +289,7 @@ def _unfinished(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
-def _listed(source: str) -> dict[str, _Object]:
+def _listed(source: str) -> dict[str, Stat]:
     """Returns the objects below a URL by name; "" is the URL itself."""
 
     def find(fs: Any) -> Mapping[str, Any]:
@@ -309,14 +310,14 @@ def _listed(source: str) -> dict[str, _Object]:
     return found
 
 
-def _object(info: Mapping[str, Any]) -> _Object:
+def _object(info: Mapping[str, Any]) -> Stat:
     names = ("LastModified", "mtime", "updated", "last_modified", "created")
     time = next((info[name] for name in names if info.get(name)), 0)
     if isinstance(time, str):
         time = datetime.datetime.fromisoformat(time.replace("Z", "+00:00"))
     if isinstance(time, datetime.datetime):
         time = time.timestamp()
-    return _Object(int(info["size"] or 0), round(time * 1e6) * 1000)
+    return Stat(int(info["size"] or 0), round(time * 1e6) * 1000)
 
 
 def _tried(target: str, action: Callable[[Any], _T]) -> _T:

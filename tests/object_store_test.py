@@ -153,3 +153,46 @@ def test_flags_that_need_a_folder_of_this_machine_refuse_urls(root):
     )
     assert done.returncode == 2
     assert "runs_dir" in done.stderr and "must be on this machine" in done.stderr
+
+
+def tool(root, name, *arguments):
+    """Runs a tool as a program."""
+    program = [sys.executable, "-m", f"tools.{name}", *map(str, arguments)]
+    done = subprocess.run(program, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def everything(root, source, target):
+    """Extracts, fine-tunes and predicts with programs, from and to folders or URLs."""
+    data = f"--data_dir={source}", f"--features_dir={target}/features"
+    tool(root, "extract_features", *data, "--workers=2")
+    said = tool(root, "finetune", *data, f"--run_dir={target}/run", "--start=starter")
+    outputs = f"--output={target}/scores.csv", f"--embeddings={target}/vectors.npz"
+    return said + tool(root, "predict", source, *outputs, "--workers=2")
+
+
+@pytest.mark.scale
+def test_250_cuts_become_the_same_features_run_and_predictions(
+    server, shared, root, tmp_path
+):
+    music = tmp_path / "music"
+    shutil.copytree(shared / "data/gtzan_cuts", music)
+    object_store.put(music, "music")
+    set_times(music, storage.pulled("s3://bucket/music"))
+    server.share = FAULTS
+    said = everything(root, "s3://bucket/music", "s3://bucket/out")
+    assert "s3://bucket/out/run" in said and str(tmp_path) not in said
+    everything(root, music, tmp_path / "out")
+    print(server.counts)
+    assert min(server.counts[kind] for kind in object_store.KINDS) > 0
+    found, local = object_store.contents("out"), here(tmp_path / "out")
+    features = {name for name in local if name.startswith("features/")}
+    assert {name: found[name] for name in features} == {x: local[x] for x in features}
+    text = found["scores.csv"].decode().replace("s3://bucket/music", str(music))
+    assert text == local["scores.csv"].decode()
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/model.keras").write_bytes(found["run/model.keras"])
+    weights = (runs.weights(x) for x in (tmp_path / "again", tmp_path / "out/run"))
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
