@@ -3,6 +3,7 @@
 The data flows through the packages in this order; each imports only those above it:
 
   params      every number, with its unit; the presets
+  storage     object stores such as S3, through a cache
   files       atomic writes, locks
   workers     units of work in this process or in several
   starter     finds the model that ships

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from genre_tl import storage
+
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -37,6 +39,8 @@ _POLL_SECS = 0.02  # between attempts at a lock that another process holds
 def whole(path: PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary file to write, which replaces `path` on success.
 
+    It is also put into the object store if `path` is in the cache of `storage`.
+
     Raises:
       OSError: if it cannot be written; the temporary file is removed.
     """
@@ -46,6 +50,7 @@ def whole(path: PathLike) -> Iterator[pathlib.Path]:
         with named(path):
             yield unfinished
             sync(unfinished)
+            storage.push(unfinished, path)
             os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
@@ -80,6 +85,16 @@ def whole_folder(path: PathLike) -> Iterator[pathlib.Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def remove(path: PathLike) -> None:
+    """Deletes a file or folder, if there is one, also from the object store."""
+    path = pathlib.Path(path)
+    storage.remove(path)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: PathLike, text: str) -> None:

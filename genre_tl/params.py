@@ -27,6 +27,7 @@ CELLS = ("gru", "lstm", "bidirectional")
 READOUTS = ("all", "last")
 METHODS = ("kernel", "probe", "finetune")
 SCHEDULES = ("constant", "cosine")
+PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Training:
       crop_frames: lengths of the random excerpts; each batch has one of them. Empty
         takes the whole segment.
       augment: whether to vary the excerpts as recordings of music vary.
+      precision: of the recurrent layers while they are trained; one of `PRECISIONS`.
+        Weights are float32 in all.
     """
 
     learning_rate: float = 1e-3
@@ -132,9 +135,11 @@ class Training:
     clip_norm: float = 1.0
     crop_frames: tuple[int, ...] = (6, 10, 10, 20, 40)
     augment: bool = True
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("precision", self.precision, PRECISIONS)
         object.__setattr__(self, "crop_frames", tuple(self.crop_frames))
 
 

@@ -29,15 +29,16 @@ INSIDE = {
     "shard_job extraction pipeline waveforms",
     "model": "gru networks transfer familiarity exported",
     "evaluation": "intervals metrics calibration text_chart plots",
-    "training": "run_folder heads fitting pretrain finetune fold_plan "
+    "training": "run_folder heads replicas fitting pretrain finetune fold_plan "
     "cross_validation confidence report",
-    "serving": "model_card versions runtimes predictor network_graph saved_model "
-    "warmup checks export run_export tflite_and_keras onnx_builder onnx_scattering "
-    "onnx_frontend onnx_network onnx_model onnx_weights onnx_export recording_analysis",
+    "serving": "model_card versions runtimes predictor dividing network_graph "
+    "saved_model warmup checks export run_export tflite_and_keras onnx_builder "
+    "onnx_scattering onnx_frontend onnx_network onnx_model onnx_weights onnx_export "
+    "recording_analysis",
     "library": "genres tags delta journal changes playlists organizing neighbours "
-    "music_map records storage catalogue",
+    "music_map records database catalogue",
 }
-TOP = {"params", "files", "workers", "starter", "backend"}
+TOP = {"params", "storage", "files", "workers", "starter", "backend"}
 WITHOUT_TENSORFLOW = ("params", "data", "evaluation", "library")
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 45, 6
 HEAVY = {"tensorflow", "tensorflow_io", "keras", "kymatio", "sklearn", "matplotlib"}

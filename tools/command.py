@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags
 from absl import logging as absl_logging
 
-from . import terminal
+from . import common_flags, terminal
 
 _TRACEBACK = flags.DEFINE_boolean("traceback", False, "Show the stack of an error.")
 
@@ -138,6 +138,7 @@ def _guarded(main: Main, argv: list[str]) -> int | None:
     """Runs `main` and returns the exit code, after a message if it failed."""
     _quieten()
     try:
+        common_flags.pull()
         code = main(argv)
         sys.stdout.flush()
         return code

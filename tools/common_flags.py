@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-from genre_tl import starter
+from genre_tl import starter, storage
 
 from . import terminal
 
@@ -18,11 +18,23 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 
+_pulled: list[str] = []  # names of the flags that may be URLs
+
+
 class _PathParser(flags.ArgumentParser):
     """Expands `~`, which shells leave alone in `--data_dir=~/music`."""
 
     def parse(self, argument: str) -> str:
         return os.path.expanduser(argument)
+
+
+class _LocalParser(_PathParser):
+    """Takes no URLs."""
+
+    def parse(self, argument: str) -> str:
+        if storage.is_url(argument):
+            raise ValueError("must be on this machine")
+        return super().parse(argument)
 
 
 class _StartParser(_PathParser):
@@ -39,16 +51,35 @@ class _StartParser(_PathParser):
             raise ValueError(str(error)) from error
 
 
-def define_path(name: str, default: str | None, text: str) -> None:
-    """Defines a flag that holds a path."""
+def define_path(
+    name: str, default: str | None, text: str, *, is_local: bool = False
+) -> None:
+    """Defines a flag that holds a path, or a URL unless `is_local`."""
+    parser = _LocalParser() if is_local else _PathParser()
     serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
-    flags.DEFINE(_PathParser(), name, default, text, serializer=serializer)
+    flags.DEFINE(parser, name, default, text, serializer=serializer)
+    if not is_local:
+        _pulled.append(name)
 
 
 def define_paths(name: str, text: str) -> None:
     """Defines a repeatable flag that holds paths."""
     serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
     flags.DEFINE_multi(_PathParser(), serializer, name, [], text)
+    _pulled.append(name)
+
+
+def pull() -> None:
+    """Replaces URLs in flags by their places in the cache, brought up to date."""
+    for flag in (FLAGS[name] for name in _pulled):
+        if isinstance(flag.value, list):
+            flag.value = [_place(path) for path in flag.value]
+        elif flag.value:
+            flag.value = _place(flag.value)
+
+
+def _place(path: str) -> str:
+    return str(storage.pulled(path)) if storage.is_url(path) else path
 
 
 def define_start(default: str = "none") -> None:
@@ -59,6 +90,7 @@ def define_start(default: str = "none") -> None:
     )
     serializer: flags.ArgumentSerializer[str] = flags.ArgumentSerializer()
     flags.DEFINE(_StartParser(), "start", None, text, serializer=serializer)
+    _pulled.append("start")
 
 
 def define_features_in() -> None:

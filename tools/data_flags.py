@@ -119,7 +119,7 @@ def _write_problems(path: pathlib.Path, problems: Sequence[tuple[str, str]]) -> 
         if not path.exists() or path.read_bytes() != data:
             with files.whole(path) as unfinished:
                 unfinished.write_bytes(data)
-        print(f"All of them are listed in {path}")
+        terminal.say(f"All of them are listed in {path}")
 
 
 def _print_reasons(outcome: str, files: Sequence[tuple[str, str]]) -> None:

@@ -15,7 +15,7 @@ from absl import flags
 
 from genre_tl import files, params
 
-from . import command, common_flags, data_flags
+from . import command, common_flags, data_flags, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     picture = folder / "confusion.png"
     plots.confusion_matrix(result.confusion, result.vocabulary, picture, title=title)
     files.write_json(folder / "evaluation.json", result.to_dict())
-    print(f"\nwritten: {folder}/evaluation.json, {picture}")
+    terminal.say(f"\nwritten: {folder}/evaluation.json, {picture}")
 
 
 def _rows(record: dict[str, Any], table: datasets.Dataset) -> np.ndarray:

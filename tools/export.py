@@ -40,7 +40,9 @@ common_flags.define_path(
     "Finished run to export, or an exported tagger; starter: the one that ships.",
 )
 flags.DEFINE_string("name", "genres", "Name of the export.")
-common_flags.define_path("saved_models_dir", "saved_models", "Folder of all exports.")
+common_flags.define_path(
+    "saved_models_dir", "saved_models", "Folder of all exports.", is_local=True
+)
 flags.DEFINE_enum(
     "format",
     "saved_model",

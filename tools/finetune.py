@@ -17,7 +17,7 @@ from absl import flags
 
 from genre_tl import params
 
-from . import command, common_flags, data_flags, run_flags
+from . import command, common_flags, data_flags, run_flags, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def _report(record: dict[str, Any]) -> None:
 
     if record["epochs"]:
         print(f"kept epoch {record['best_epoch']} of {record['epochs']}")
-        print(f"curves: {FLAGS.run_dir}/curves.png")
+        terminal.say(f"curves: {FLAGS.run_dir}/curves.png")
     if test := record["metrics"].get("test"):
         low, high = test["accuracy_interval"]
         print(
@@ -117,8 +117,10 @@ def _report(record: dict[str, Any]) -> None:
         title = f"{record['data']['split']}: {test['accuracy']:.1%}"
         matrix, genres = np.array(test["confusion"]), record["vocabulary"]
         plots.confusion_matrix(matrix, genres, picture, title=title)
-        print(f"confusion matrix: {picture}")
-    print(f"next: python -m tools.export --run_dir={FLAGS.run_dir} --name=genres")
+        terminal.say(f"confusion matrix: {picture}")
+    terminal.say(
+        f"next: python -m tools.export --run_dir={FLAGS.run_dir} --name=genres"
+    )
 
 
 def cli() -> None:

@@ -10,6 +10,7 @@ import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 
+from genre_tl import storage
 from genre_tl.data import audio_files
 
 from . import terminal
@@ -33,6 +34,8 @@ def _listed(names: Iterable[str], null: bool) -> Iterator[str]:
     for name in map(os.path.expanduser, names):
         if name == "-":
             yield from map(os.fsdecode, _lines(sys.stdin.buffer.read(), null))
+        elif storage.is_url(name):
+            yield str(storage.pulled(name))
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:

@@ -40,9 +40,13 @@ common_flags.define_model()
 flags.DEFINE_boolean("tag", False, "Write genres into empty genre tags.")
 flags.DEFINE_boolean("replace", False, "With --tag: replace other genres too.")
 flags.DEFINE_boolean("keep_times", False, "Keep the modification times of files.")
-common_flags.define_path("sort_into", "", "Folder for one folder per genre.")
+common_flags.define_path(
+    "sort_into", "", "Folder for one folder per genre.", is_local=True
+)
 flags.DEFINE_enum("how", changes.HOW[0], changes.HOW, "How files get there.")
-common_flags.define_path("playlists", "", "Folder for one M3U8 playlist per genre.")
+common_flags.define_path(
+    "playlists", "", "Folder for one M3U8 playlist per genre.", is_local=True
+)
 flags.DEFINE_float("min_score", 0.5, "Least score of a genre.", 0.0, 1.0)
 flags.DEFINE_integer("max_genres", 1, "Genres per file at most.", lower_bound=1)
 flags.DEFINE_string(
@@ -55,7 +59,9 @@ flags.DEFINE_boolean("write", False, "Do it. By default nothing is changed.")
 common_flags.define_path(
     "undo_file", "organize_undo.jsonl", "Records the changes, to finish or undo them."
 )
-common_flags.define_path("undo", None, "Undo the last run that this file records.")
+common_flags.define_path(
+    "undo", None, "Undo the last run that this file records.", is_local=True
+)
 
 _TABLES = [suffix for suffix, kind in outputs.SUFFIXES.items() if kind != "text"]
 _ACTIONS = "tag sort_into playlists"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from genre_tl import files
+from genre_tl import files, storage
 from genre_tl.data import datasets
 
 from .terminal import printable
@@ -230,7 +230,7 @@ def opened(output: str, key: Mapping[str, Any]) -> Iterator[Chunks]:
     Raises `ValueError` if it is in use, or has chunks of another `key`: what the
     content depends on, JSON-serializable, with names that the user knows.
     """
-    folder = pathlib.Path(f"{output}.partial")
+    folder = storage.pulled(f"{output}.partial")
     folder.mkdir(exist_ok=True)
     with files.lock(folder):
         key_file = folder / "call.json"
@@ -244,4 +244,4 @@ def opened(output: str, key: Mapping[str, Any]) -> Iterator[Chunks]:
             )
         files.write_json(key_file, key)
         yield Chunks(folder)
-        shutil.rmtree(folder)
+        files.remove(folder)

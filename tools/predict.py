@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import app, flags
 
-from genre_tl import files
+from genre_tl import files, storage
 
 from . import command, common_flags, inputs, outputs, terminal
 
@@ -50,6 +50,7 @@ FLAGS = flags.FLAGS
 
 flags.declare_key_flag("max_secs")
 common_flags.define_model()
+common_flags.define_workers()
 flags.DEFINE_enum(
     "format", "text", ["text", "json", "csv"], "By default that of --output's suffix."
 )
@@ -106,7 +107,8 @@ def main(argv: list[str]) -> int:
     if output := FLAGS.output or FLAGS.embeddings:
         with outputs.opened(output, _key(model, paths)) as chunks:
             failed = _predict(model, paths, writer, chunks)
-            usable = [x for x, is_bad in zip(paths, failed, strict=True) if not is_bad]
+            found = zip(map(storage.shown, paths), failed, strict=True)
+            usable = [path for path, is_bad in found if not is_bad]
             _write_outputs(writer.head(), usable, chunks)
     else:
         failed = _predict(model, paths, writer, None)
@@ -198,6 +200,7 @@ def _predict(
     texts: list[str] = []
     vectors: list[np.ndarray | None] = []
     for result in _results(model, paths, len(failed)):
+        result = dataclasses.replace(result, path=storage.shown(result.path))
         failed.append(bool(result.error))
         if result.error:
             _report(f"{result.path}: {result.error}")
@@ -221,7 +224,7 @@ def _results(
     model: predictor.Predictor, paths: Sequence[str], start: int
 ) -> Iterator[predictor.Result]:
     """Yields the results of the files from `start` on, and shows progress."""
-    from genre_tl.serving import predictor
+    from genre_tl.serving import dividing, predictor
 
     # On a terminal the results themselves are progress.
     is_shown = FLAGS.output is None and sys.stdout.isatty()
@@ -231,7 +234,13 @@ def _results(
     if FLAGS.taggram:
         os.makedirs(FLAGS.taggram, exist_ok=True)
     secs, taggrams = FLAGS.max_secs or None, bool(FLAGS.taggram)
-    results = predictor.predict(model, paths[start:], max_secs=secs, taggrams=taggrams)
+    if executor := common_flags.executor():
+        job = dividing.Job(str(model.folder), secs, taggrams)
+        results = dividing.predict(job, paths[start:], executor)
+    else:
+        results = predictor.predict(
+            model, paths[start:], max_secs=secs, taggrams=taggrams
+        )
     show(0, len(paths) - start)
     for done, result in enumerate(results, 1):
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
-from . import command, common_flags, data_flags, run_flags
+from . import command, common_flags, data_flags, run_flags, terminal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,7 +141,7 @@ def _report(record: dict[str, Any]) -> None:
     )
     for line in _soft_lines(found):
         print(f"  {line}")
-    print(
+    terminal.say(
         f"curves: {FLAGS.run_dir}/curves.png\n"
         f"next: fine-tune with --start={FLAGS.run_dir}"
     )

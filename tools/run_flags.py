@@ -50,6 +50,12 @@ flags.DEFINE_multi_integer(
     lower_bound=1,
 )
 flags.DEFINE_boolean("augment", None, "Vary excerpts as recordings of music vary.")
+flags.DEFINE_enum(
+    "precision",
+    None,
+    params.PRECISIONS,
+    "Of recurrent layers in training; mixed ones are for GPUs. Exports are float32.",
+)
 
 
 def preset(kind: str) -> params.Preset:

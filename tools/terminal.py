@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from genre_tl import storage
+
 
 def meter(label: str) -> Callable[[int, int], None]:
     """Returns a callback that shows progress on stderr: count, rate, time left.
@@ -49,7 +51,8 @@ def say(text: str, file: TextIO | None = None) -> None:
 
 
 def printable(text: str) -> str:
-    """Returns a text with control characters escaped."""
+    """Returns a text with control characters escaped, and URLs as they were given."""
+    text = storage.shown(text)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

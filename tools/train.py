@@ -38,8 +38,10 @@ flags.adopt_module_key_flags(frontend_flags)
 
 flags.DEFINE_string("name", "mine", "Name of the runs and of the export.")
 common_flags.define_start("the starter, if it fits the other flags")
-common_flags.define_path("runs_dir", "runs", "Folder of the runs.")
-common_flags.define_path("saved_models_dir", "saved_models", "Folder of the exports.")
+common_flags.define_path("runs_dir", "runs", "Folder of the runs.", is_local=True)
+common_flags.define_path(
+    "saved_models_dir", "saved_models", "Folder of the exports.", is_local=True
+)
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer(
     "folds", 5, "Folds of the cross-validation; 0 skips it.", lower_bound=0

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import soundfile
 
-from genre_tl import params
+from genre_tl import params, storage
 from genre_tl.audio import ffmpeg, libsndfile, mp3, streaming, tensorflow_io_decoder
 
 _Source: TypeAlias = libsndfile.Source | ffmpeg.Source
@@ -134,8 +134,8 @@ def _pieces(
     held, peak = None, 0.0
     most = math.ceil(min(max_secs * params.SAMPLE_RATE_HZ, _WHOLE_FILE))
     try:
-        with _open(path) as source:
-            decoded = use_tfio and tensorflow_io_decoder.blocks(path, source, max_secs)
+        with storage.content(path) as place, _open(here := str(place)) as source:
+            decoded = use_tfio and tensorflow_io_decoder.blocks(here, source, max_secs)
             blocks = map(_mono, decoded or source.blocks())
             rates_hz = rate_hz, _ = source.rate_hz, params.SAMPLE_RATE_HZ
             for piece in streaming.stream(blocks, *rates_hz, piece_samples, most):

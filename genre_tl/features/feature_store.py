@@ -15,7 +15,6 @@ import dataclasses
 import errno
 import hashlib
 import json
-import os
 import pathlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import files, params
+from genre_tl import files, params, storage
 from genre_tl.features import columns, log_scattering
 
 # Raise it when the same parameters give other features or the files change.
@@ -84,7 +83,7 @@ class Shards:
 
     def is_finished(self, name: str) -> bool:
         """Whether a shard exists."""
-        return all((self.folder / (name + suffix)).exists() for suffix in _PARTS)
+        return all(storage.exists(self.folder / (name + x)) for x in _PARTS)
 
     def leased(self, name: str) -> contextlib.AbstractContextManager[bool]:
         """Reserves a shard for this process; yields whether that was possible."""
@@ -115,8 +114,8 @@ class Shards:
     def rows(self, name: str) -> columns.Table:
         """Returns the rows of a finished shard."""
         path = self.folder / (name + _ROWS)
-        with columns.naming(path, _REMEDY):
-            found = json.loads(path.read_text(encoding="utf8"))
+        with columns.naming(path, _REMEDY), storage.content(path) as file:
+            found = json.loads(file.read_text(encoding="utf8"))
             for row in found:
                 row |= {x: " ".join(map(str, row[x])) for x in ("segments", "crc32")}
                 row["shard"] = name
@@ -127,7 +126,12 @@ class Shards:
         return self.folder / (name + _FRAMES)
 
     def remove_unfinished(self) -> None:
-        """Deletes what killed processes left."""
+        """Deletes what killed processes left, except from an object store.
+
+        There, other machines may be writing, and no lock keeps them out.
+        """
+        if storage.url(self.folder):
+            return
         finished = self.names()
         for path in _listed(self.folder):
             name = path.name.split(".")[0]
@@ -160,6 +164,7 @@ class Store:
 
     def reload(self) -> None:
         """Reads what this and other processes have written."""
+        storage.pull(self.folder)
         found = _read_index(self.folder / _INDEX)
         self.files, audio = found["files"], found["audio"]
         present = {name.encode() for name in self.shards.names()}
@@ -218,17 +223,16 @@ class Store:
         places = (self.audio[x][row].split() for x in ("segments", "crc32"))
         path = self.shards.frames(self.audio["shard"][row].decode())
         # By position, without a map: the memory in use does not grow.
-        with columns.naming(path, _REMEDY), open(path, "rb", buffering=0) as file:
-            for number, crc32 in zip(*places, strict=True):
-                size = 4 * int(number) * num_paths
-                if first < start + count and start < first + int(number):
-                    file.seek(position)
-                    data = file.read(size)
+        for number, crc32 in zip(*places, strict=True):
+            size = 4 * int(number) * num_paths
+            if first < start + count and start < first + int(number):
+                with columns.naming(path, _REMEDY):
+                    data = storage.read_at(path, position, size)
                     if len(data) < size or zlib.crc32(data) != int(crc32):
                         raise ValueError(f"frames from byte {position} on")
-                    frames = np.frombuffer(data, "<f4").reshape(-1, num_paths)
-                    parts.append(frames[max(start - first, 0) : start + count - first])
-                first, position = first + int(number), position + size
+                frames = np.frombuffer(data, "<f4").reshape(-1, num_paths)
+                parts.append(frames[max(start - first, 0) : start + count - first])
+            first, position = first + int(number), position + size
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -280,7 +284,7 @@ def sha256(file: pathlib.Path) -> tuple[str, str]:
     try:
         if file.exists() and not file.is_file():  # Opening a pipe would wait.
             return "", "not a regular file"
-        with open(file, "rb") as stream:
+        with storage.content(file) as here, open(here, "rb") as stream:
             while part := stream.read(2**20):
                 digest.update(part)
     except OSError as error:
@@ -291,8 +295,7 @@ def sha256(file: pathlib.Path) -> tuple[str, str]:
 def stat(root: pathlib.Path, path: str) -> tuple[int, int]:
     """Returns size and modification time of a file; -1 and 0 if it is missing."""
     with contextlib.suppress(OSError):
-        found = os.stat(root / path)
-        return found.st_size, found.st_mtime_ns
+        return storage.stat(root / path)
     return -1, 0
 
 

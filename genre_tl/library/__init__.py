@@ -6,6 +6,6 @@ change goes through `changes`, which writes to the `journal` first how to undo i
 `delta` keeps that short.
 
 A `catalogue` keeps results and corrections of a collection (`records`, in the
-tables of `storage`), finds `neighbours` and draws a `music_map`. No
+tables of `database`), finds `neighbours` and draws a `music_map`. No
 TensorFlow.
 """

@@ -10,7 +10,7 @@
 All is in one SQLite file, `catalogue.sqlite`, and each call is a transaction: several
 threads and processes may use it, and a killed one loses nothing that was added. What
 is derived from it (the matrix that `nearest` searches, the map) is made again when the
-file has changed. `storage` has the tables.
+file has changed. `database` has the tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from genre_tl import files
-from genre_tl.library import music_map, neighbours, storage
+from genre_tl.library import database, music_map, neighbours
 from genre_tl.library.records import Model, Query, Result, Review, Row
 
 __all__ = ["FILE", "Catalogue", "Model", "Query", "Result", "Review", "Row"]
@@ -66,18 +66,18 @@ class Catalogue:
         self.folder, self.model = pathlib.Path(folder), model
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._database = storage.connect(self.folder / FILE)
+        self._database = database.connect(self.folder / FILE)
         self._vectors, self._seen = neighbours.Vectors(), (-1, -1)
         try:
             with self._lock, self._database:
-                self._model_id = storage.enter(self._database, model)
+                self._model_id = database.enter(self._database, model)
                 self._refuse_others(replace)
         except BaseException:
             self._database.close()
             raise
 
     def _refuse_others(self, replace: bool) -> None:
-        others = storage.other_embeddings(self._database, self.model)
+        others = database.other_embeddings(self._database, self.model)
         if others and not replace:
             raise ValueError(
                 f"{self.folder / FILE}: holds embeddings of {', '.join(others)}, which "
@@ -85,7 +85,7 @@ class Catalogue:
                 "with this model, or give another folder (corrections are kept)"
             )
         if others:
-            storage.remove_other_embeddings(self._database, self.model)
+            database.remove_other_embeddings(self._database, self.model)
 
     def __enter__(self) -> Catalogue:
         return self
@@ -115,7 +115,7 @@ class Catalogue:
         return [
             path
             for path in paths
-            if known.get(os.path.abspath(path), ()) != storage.stamp(path)
+            if known.get(os.path.abspath(path), ()) != database.stamp(path)
         ]
 
     def add(self, results: Iterable[Result]) -> None:
@@ -125,24 +125,24 @@ class Catalogue:
         is a row with its error.
         """
         for group in _groups(results):
-            rows = [storage.of_result(x, self.model, self._model_id) for x in group]
+            rows = [database.of_result(x, self.model, self._model_id) for x in group]
             with self._lock, self._database:
                 for row in rows:
-                    storage.put(self._database, row)
+                    database.put(self._database, row)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Removes the rows of files; their reviews stay."""
         with self._lock, self._database:
             for path in paths:
-                storage.remove(self._database, os.path.abspath(path))
+                database.remove(self._database, os.path.abspath(path))
 
     def rows(self, query: Query = _EVERYTHING) -> list[Row]:
         """Returns the rows that match, in order, of the page."""
-        text, values = storage.select(query)
+        text, values = database.select(query)
         with self._lock:
-            labels = storage.labels_of_models(self._database)
+            labels = database.labels_of_models(self._database)
             found = self._database.execute(text, values).fetchall()
-        return [storage.row_of(values, labels) for values in found]
+        return [database.row_of(values, labels) for values in found]
 
     def row(self, path: str) -> Row | None:
         """Returns the row of a file, or None."""
@@ -150,7 +150,7 @@ class Catalogue:
 
     def count(self, query: Query = _EVERYTHING) -> int:
         """Returns how many rows match, on all pages."""
-        text, values = storage.count(query)
+        text, values = database.count(query)
         return int(self._all(text, *values)[0][0])
 
     def counts(self) -> dict[str, int]:
@@ -190,13 +190,13 @@ class Catalogue:
             raise ValueError(f"{path}: {given!r} cannot be a label; give another")
         review = Review(row.path, row.digest, action, given, row.best, time.time())
         with self._lock, self._database:
-            storage.add_review(self._database, review)
+            database.add_review(self._database, review)
         return review
 
     def undo(self) -> Review | None:
         """Takes the last review back and returns it; None if there is none."""
         with self._lock, self._database:
-            return storage.remove_last_review(self._database)
+            return database.remove_last_review(self._database)
 
     def reviews(self) -> list[Review]:
         """Returns the last review of each file, the latest first.
@@ -204,7 +204,7 @@ class Catalogue:
         The path is where the file was labelled last.
         """
         with self._lock:
-            return storage.last_reviews(self._database)
+            return database.last_reviews(self._database)
 
     def given_labels(self) -> dict[str, str]:
         """Returns path and label of each file that was accepted or corrected."""
@@ -244,14 +244,14 @@ class Catalogue:
             self._refresh()
             number, vector = -1, what
             if isinstance(what, str):
-                found = storage.embedding_of(self._database, os.path.abspath(what))
+                found = database.embedding_of(self._database, os.path.abspath(what))
                 if found is None:
                     raise ValueError(f"{what}: has no embedding; label it first")
                 number, vector = found
             assert isinstance(vector, np.ndarray)
             pairs = self._vectors.nearest(vector, count + 1)
             pairs = [pair for pair in pairs if pair[0] != number][:count]
-            paths = storage.paths_of(self._database, [x for x, _ in pairs])
+            paths = database.paths_of(self._database, [x for x, _ in pairs])
         return [(paths[x], cosine) for x, cosine in pairs]
 
     def positions(self) -> tuple[list[str], np.ndarray]:
@@ -261,14 +261,14 @@ class Catalogue:
         make it takes up to a minute, in which other calls go on.
         """
         with self._reading():
-            key = storage.embedded(self._database)
-            if (kept := storage.read_map(self._database, key)) is not None:
+            key = database.embedded(self._database)
+            if (kept := database.read_map(self._database, key)) is not None:
                 return kept
-            vectors = storage.embeddings(self._database, key)
+            vectors = database.embeddings(self._database, key)
         found = music_map.positions(vectors)
         with self._lock, self._database:
-            storage.write_map(self._database, key, found)
-            paths = storage.paths_of(self._database, key.tolist())
+            database.write_map(self._database, key, found)
+            paths = database.paths_of(self._database, key.tolist())
         is_there = np.isin(key, list(paths))
         return [paths[x] for x in key[is_there].tolist()], found[is_there]
 
@@ -281,14 +281,14 @@ class Catalogue:
 
     def _refresh(self) -> None:
         """Brings the matrix up to date with the file."""
-        seen = storage.state(self._database)
+        seen = database.state(self._database)
         if seen == self._seen:
             return
-        numbers = storage.embedded(self._database)
+        numbers = database.embedded(self._database)
         self._vectors.keep(numbers)
         new = np.setdiff1d(numbers, self._vectors.numbers, assume_unique=True)
         if len(new):
-            self._vectors.add(new, storage.embeddings(self._database, new))
+            self._vectors.add(new, database.embeddings(self._database, new))
         self._seen = seen
 
     def _all(self, text: str, *values: Any) -> list[Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn import preprocessing, svm
 from sklearn.pipeline import make_pipeline
 
-from genre_tl import files, params, workers
+from genre_tl import files, params, storage, workers
 from genre_tl.evaluation import calibration
 from genre_tl.features import pipeline
 from genre_tl.model import transfer
@@ -66,6 +66,7 @@ class Record:
 
     def reload(self) -> None:
         """Reads the folds that have finished."""
+        storage.pull(self.folder / _FOLDS)
         paths = sorted((self.folder / _FOLDS).glob("*.json"))
         self.lines = [_read_line(path) for path in paths]
 
@@ -210,6 +211,7 @@ class _Runner:
         with files.leased(path) as is_mine:
             if not is_mine:
                 return None
+            storage.pull(path)
             if not path.exists():
                 files.write_json(path, self._trainer.run(unit.model, unit.fold))
         return run_folder.read_json(path)

@@ -79,6 +79,7 @@ def _train(
         measure = functools.partial(_measure, data.table)
         validation = fitting.validation(stage, valid, measure)
         fitting.train_in_folder(run, stage, [*validation, *callbacks])
+        return stage.network
     return network
 
 

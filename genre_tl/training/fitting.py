@@ -15,10 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tl import params
+from genre_tl import params, storage
 from genre_tl.features import augmentation, pipeline
 from genre_tl.model import networks, transfer
-from genre_tl.training import heads, run_folder
+from genre_tl.training import heads, replicas, run_folder
 
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
 """Targets and outputs, both `[clips, outputs]`, to metrics."""
@@ -35,20 +35,32 @@ _VECTOR_WEIGHT = 0.2  # of target vectors in the loss, where tags have 1
 class WholeNetwork:
     """Trains all layers of a network on random excerpts of clips.
 
-    `model` is compiled and changed. `targets` are float32 `[clips, outputs]`, NaN where
-    unknown; by default the labels.
+    `network` is changed. `targets` are float32 `[clips, outputs]`, NaN where unknown;
+    by default the labels.
+
+    Attributes:
+      model: the compiled model that is trained: `network`, or a copy of it on several
+        GPUs or in mixed precision.
     """
 
     def __init__(
         self,
-        model: keras.Model,
+        network: keras.Model,
         data: run_folder.Data,
         training: params.Training,
         targets: np.ndarray | None = None,
     ) -> None:
-        self.model, self.data, self.training = model, data, training
+        self._network, self.data, self.training = network, data, training
         self.targets = data.table.labels if targets is None else targets
-        self._new_optimizer = _compile(model, training, len(data.table.vocabulary))
+        self.model = replicas.trainable(network, training)
+        self._new_optimizer = _compile(self.model, training, len(data.table.vocabulary))
+
+    @property
+    def network(self) -> keras.Model:
+        """The network with the trained weights, in float32 on one device."""
+        if self._network is not self.model:
+            run_folder.assign(self._network.variables, self.model.variables)
+        return self._network
 
     def begin(
         self, rows: np.ndarray, seed: int, initial: keras.Model | None = None
@@ -69,7 +81,7 @@ class WholeNetwork:
         crops = self.training.crop_frames or (frontend.segment_frames,)
         augment = None
         if self.training.augment:
-            augment = augmentation.Augmentation(frontend, networks.mean(self.model))
+            augment = augmentation.Augmentation(frontend, networks.mean(self.network))
         batches = pipeline.training_batches(
             self.data.features,
             self.targets,
@@ -90,7 +102,7 @@ class WholeNetwork:
 
     def outputs(self, rows: np.ndarray) -> np.ndarray:
         """Returns all outputs of clips, float32 `[rows, outputs]`."""
-        return outputs(self.model, self.data, rows)
+        return outputs(self.network, self.data, rows)
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """Returns the scores of clips, float32 `[rows, labels]`."""
@@ -98,7 +110,7 @@ class WholeNetwork:
 
     def segment_scores(self, rows: np.ndarray) -> tuple[np.ndarray, pipeline.Segments]:
         """Returns the scores of all segments of clips, `[segments, labels]`."""
-        return segment_outputs(self.model, self.data, rows)
+        return segment_outputs(self.network, self.data, rows)
 
 
 class FrozenBackbone:
@@ -228,7 +240,8 @@ def train_in_folder(
         stage.model.stop_training = run.has_ended(stage.training)
 
     callbacks = [*callbacks, keras.callbacks.LambdaCallback(on_epoch_end=commit)]
-    if importlib.util.find_spec("tensorboard"):
+    is_here = not storage.url(run.folder)  # What it writes is not put elsewhere.
+    if is_here and importlib.util.find_spec("tensorboard"):
         logs = run.folder / "logs"
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
     if done := len(run.history):
@@ -267,20 +280,15 @@ def _compile(
     """Compiles a model and returns the variables of its new optimizer."""
     activation = model.get_layer(networks.HEAD).activation
     is_genre = activation is keras.activations.softmax
-    optimizer = keras.optimizers.Adam(
-        training.learning_rate,
-        weight_decay=training.weight_decay or None,
-        global_clipnorm=training.clip_norm or None,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    model.compile(
-        optimizer,
-        keras.losses.categorical_crossentropy if is_genre else TaggerLoss(num_labels),
+    replicas.compile(
+        model,
+        training,
+        loss=keras.losses.categorical_crossentropy
+        if is_genre
+        else TaggerLoss(num_labels),
         metrics=["accuracy"] if is_genre else [],  # Of tags it says nothing.
-        jit_compile=False,  # On a CPU, XLA is slower for a recurrence.
     )
-    optimizer.build(model.trainable_variables)
-    return [variable.numpy() for variable in optimizer.variables]
+    return [variable.numpy() for variable in model.optimizer.variables]
 
 
 @keras.saving.register_keras_serializable(package="genre_tl")
@@ -302,20 +310,17 @@ class TaggerLoss(keras.losses.Loss):
         tags = tf.clip_by_value(y_pred[:, : self.num_tags], _EPSILON, 1 - _EPSILON)
         wanted = targets[:, : self.num_tags]
         terms = wanted * tf.math.log(tags) + (1 - wanted) * tf.math.log(1 - tags)
-        total = -_mean(terms, is_known[:, : self.num_tags])
+        total = -replicas.mean(terms, is_known[:, : self.num_tags])
         if y_pred.shape[1] > self.num_tags:
             errors = (targets[:, self.num_tags :] - y_pred[:, self.num_tags :]) ** 2
-            total += _VECTOR_WEIGHT * _mean(errors, is_known[:, self.num_tags :])
+            total += _VECTOR_WEIGHT * replicas.mean(
+                errors, is_known[:, self.num_tags :]
+            )
         return total
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return super().get_config() | {"num_tags": self.num_tags}
-
-
-def _mean(values: tf.Tensor, is_known: tf.Tensor) -> tf.Tensor:
-    known = tf.cast(is_known, values.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(values * known), tf.reduce_sum(known))
 
 
 def _schedule(training: params.Training) -> Callbacks:

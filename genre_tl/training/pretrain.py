@@ -57,7 +57,7 @@ def pretrain(
             validation = fitting.validation(stage, valid, measure)
             fitting.train_in_folder(run, stage, [*validation, *callbacks])
             found = measure(wanted[valid], stage.outputs(valid))
-            run.finish(networks.without_vectors(stage.model), {"valid": found})
+            run.finish(networks.without_vectors(stage.network), {"valid": found})
         return run.record
 
 

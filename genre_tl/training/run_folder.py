@@ -21,7 +21,6 @@ import math
 import pathlib
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -119,7 +118,7 @@ class Run:
         self.write_history()
         kept = self._checkpoint(epoch), self._checkpoint(self.best_epoch)
         for path in set(self._checkpoints.glob("epoch-*.npz")).difference(kept):
-            path.unlink()
+            files.remove(path)
 
     def restore(self, model: keras.Model, epoch: int) -> None:
         """Sets all variables of a compiled model to their values after an epoch."""
@@ -149,7 +148,7 @@ class Run:
         self.record |= epochs | {"metrics": dict(metrics)}
         files.write_json(self.folder / "run.json", self.record)
         networks.save(network, self.folder / "model.keras")
-        shutil.rmtree(self._checkpoints, ignore_errors=True)
+        files.remove(self._checkpoints)
 
 
 def assign(variables: Sequence[keras.Variable], values: Sequence[Any]) -> None:
