@@ -14,7 +14,8 @@ const percent = score => `${Math.round(100 * score)} %`;
 const clock = secs => `${Math.floor(secs / 60)}:${String(Math.floor(secs % 60)).padStart(2, "0")}`;
 
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-let facts, newest = 0, isReady = false, shown = null;
+let facts, newest = 0, isReady = false;
+let wanted, shown; // the recording that the worker computes, and the one on the page
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -72,7 +73,7 @@ async function analyse(file) {
   try {
     const samples = await decode(file);
     if (number !== newest) return;
-    shown = { name: file.name, file, secs: samples.length / RATE_HZ };
+    wanted = { name: file.name, file, secs: samples.length / RATE_HZ };
     if (isReady) say(`${file.name}: analysing …`);
     worker.postMessage({ number, samples }, [samples.buffer]);
   } catch (error) {
@@ -140,10 +141,10 @@ function row(label) {
 }
 
 function showLabels(isAll = false) {
-  const wanted = get("genres").checked ? shown.order.filter(x => facts.labels[x] in facts.genres) : shown.order;
-  get("labels").tBodies[0].replaceChildren(...wanted.slice(0, isAll ? wanted.length : SHOWN).map(row));
-  get("all").hidden = wanted.length <= SHOWN;
-  get("all").textContent = isAll ? `Show the ${SHOWN} highest` : `Show all ${wanted.length}`;
+  const listed = get("genres").checked ? shown.order.filter(x => facts.labels[x] in facts.genres) : shown.order;
+  get("labels").tBodies[0].replaceChildren(...listed.slice(0, isAll ? listed.length : SHOWN).map(row));
+  get("all").hidden = listed.length <= SHOWN;
+  get("all").textContent = isAll ? `Show the ${SHOWN} highest` : `Show all ${listed.length}`;
   get("all").onclick = () => showLabels(!isAll);
   showTime();
 }
@@ -166,8 +167,8 @@ function showTime() {
 
 function show(result) {
   showProgress(null);
-  if (!result.hasSound) return fail(`${shown.name}: there is no sound in it`);
-  Object.assign(shown, result);
+  if (!result.hasSound) return fail(`${wanted.name}: there is no sound in it`);
+  shown = { ...wanted, ...result };
   const { scores, familiarity } = shown;
   shown.order = [...facts.labels.keys()].sort((a, b) => scores[b] - scores[a]);
   URL.revokeObjectURL(get("player").src);
@@ -194,11 +195,10 @@ function save() {
 
 // --- Events
 
-const MB = 1e6;
 const answers = {
   facts: ({ facts }) => showFacts(facts),
   loading: ({ done, total }) => {
-    if (!newest) say(`Loading the model: ${(done / MB).toFixed(0)} of ${(total / MB).toFixed(0)} MB`);
+    if (!newest) say(`Loading the model: ${(done / 1e6).toFixed(0)} MB`);
     showProgress(done, total);
   },
   ready: () => {
@@ -210,10 +210,10 @@ const answers = {
   progress: ({ done, total, left }) => {
     showProgress(done, total);
     const rest = left === null ? "" : `, ${Math.max(1, Math.round(left / 1000))} s left`;
-    say(`${shown.name}: analysing, ${percent(done / total)}${rest}`);
+    say(`${wanted.name}: analysing, ${percent(done / total)}${rest}`);
   },
   result: show,
-  failed: ({ reason }) => fail(`${shown.name}: ${reason}`),
+  failed: ({ reason }) => fail(`${wanted.name}: ${reason}`),
 };
 worker.onmessage = ({ data }) => {
   if (data.number === undefined || data.number === newest) answers[data.kind](data);

@@ -252,6 +252,14 @@ def test_the_keyboard_moves_through_the_song(page, tmp_path):
     assert text.startswith("0:50: ") and text.count(" %") == 3
 
 
+def test_the_player_moves_through_the_song_until_another_is_chosen(page, tmp_path):
+    choose(page, write(tmp_path / "played.wav", music(60)))
+    page.evaluate("() => document.querySelector('#player').play()")
+    page.get_by_text("0:02", exact=True).wait_for()
+    choose(page, write(tmp_path / "other.wav", music(34)))
+    assert page.inner_text("#clock") == "0:00"
+
+
 def test_genres_are_named_and_shown_alone_if_wanted(page, tmp_path):
     choose(page, write(tmp_path / "genres.wav", music(34)))
     assert page.inner_text("#message").count(" %") == 3
