@@ -4,7 +4,8 @@ What `tools.train` does with `--table=corrections.csv --table=FOLDER`, in this p
 and a comparison with what was right before the corrections. Features of files that were
 used before are reused, so that few files take seconds.
 
-    request = retraining.Request("mine", catalogue.given_labels(), data_dir="my_music")
+    reviews = {x.path: x.predicted for x in music.reviews()}
+    request = retraining.Request("mine", music.given_labels(), reviews)
     outcome = retraining.train(request)  # before, after
     version = retraining.publish(request)  # saved_models/mine/<version>
 """
@@ -50,7 +51,8 @@ class Request:
     Attributes:
       name: of the runs and of the export.
       labels: genre by path, as a person gave them; they win over folders.
-      predicted: genre by path, as the last model predicted them.
+      predicted: genre by path, as predicted when the label was given: by a model that
+        was not trained on it.
       data_dir: folder of genre folders, or None for the labels alone.
       start: run or export of a tagger; the starter by default.
       runs_dir, saved_models_dir, features_dir: where runs, exports and features are.
@@ -89,8 +91,8 @@ class Outcome:
 
     Attributes:
       before: predictions compared with the corrected labels: of a cross-validation on
-        the labels of the folder, or else those that were corrected; None if there were
-        none.
+        the labels of the folder, or else those that were corrected; None if none of
+        these is a genre.
       after: the same of a cross-validation on the corrected labels; None if a genre
         has a single file or artist folder.
       report: of that cross-validation, or None.
@@ -112,26 +114,18 @@ def table(request: Request) -> datasets.Dataset:
       ValueError: if there are fewer than two genres.
       OSError: if the folder cannot be read.
     """
-    found = []
-    gone = [path for path in request.labels if not os.path.isfile(path)]
-    labels = {path: x for path, x in request.labels.items() if path not in gone}
-    if labels:
-        found.append(_of_labels(labels, gone))
+    labels = {x: y for x, y in request.labels.items() if os.path.isfile(x)}
+    found = [_of_labels(labels)] if labels else []
     if request.data_dir is not None:
         found.append(collection.load("auto", os.path.abspath(request.data_dir)))
     if not found:
         raise ValueError("nothing to train on: correct some files, or give a folder")
-    joined = joining.join(found)
-    used = np.flatnonzero(joined.labels.any(axis=0))
-    vocabulary = tuple(joined.vocabulary[x] for x in used)
-    datasets.check_labels(joined.root, vocabulary, "genre")
-    saved_model.check_labels(vocabulary)
-    return dataclasses.replace(
-        joined, labels=joined.labels[:, used], vocabulary=vocabulary
-    )
+    clips = _with_clips(joining.join(found))
+    gone = ((path, "no such file") for path in request.labels if path not in labels)
+    return dataclasses.replace(clips, skipped=(*clips.skipped, *gone))
 
 
-def _of_labels(labels: Mapping[str, str], gone: list[str]) -> datasets.Dataset:
+def _of_labels(labels: Mapping[str, str]) -> datasets.Dataset:
     paths = [os.path.abspath(path) for path in labels]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     vocabulary = sorted(set(labels.values()))
@@ -144,7 +138,17 @@ def _of_labels(labels: Mapping[str, str], gone: list[str]) -> datasets.Dataset:
         vocabulary=tuple(vocabulary),
         groups=tuple(paths),
         multi_label=False,
-        skipped=tuple((path, "no such file") for path in gone),
+    )
+
+
+def _with_clips(clips: datasets.Dataset) -> datasets.Dataset:
+    """Returns a table without the genres that no clip has; at least two are left."""
+    used = np.flatnonzero(clips.labels.any(axis=0))
+    vocabulary = tuple(clips.vocabulary[x] for x in used)
+    datasets.check_labels(clips.root, vocabulary, "genre")
+    saved_model.check_labels(vocabulary)
+    return dataclasses.replace(
+        clips, labels=clips.labels[:, used], vocabulary=vocabulary
     )
 
 
@@ -153,19 +157,19 @@ def train(
 ) -> Outcome:
     """Trains a classifier, and measures it before and after the corrections.
 
+    An earlier run on other clips, labels or audio is kept as `<name>.<number>`.
+
     Raises:
-      ValueError: if there are too few genres or usable files, or the folders hold other
-        runs.
+      ValueError: if there are too few genres or usable files.
       OSError: if a file cannot be read or written.
     """
     _check_name(request.name)
     clips, (start, preset) = table(request), _start(request)
-    run_dir, validation = _folders(request)
-    before, now = changes.read(run_dir), changes.of_table(clips)
-    if before not in (None, now):
-        changes.set_aside((validation, run_dir))
-    changes.write(run_dir, now)
     data, failures = _features(request, clips, preset, on_step)
+    rows = np.arange(len(data.table))
+    parts = {"train": rows, "valid": rows[:0], "test": rows[:0]}
+    all_of_them = dataclasses.replace(data, split="none", parts=parts)
+    run_dir, validation = _begin(request, clips, all_of_them, preset, start)
     after = _validate(validation, data, preset, start, on_step)
     outcome = Outcome(
         _before(request, data.table, preset, start, on_step),
@@ -174,12 +178,32 @@ def train(
         (*clips.skipped, *failures),
     )
     on_step("training", 0, 1)
-    rows = np.arange(len(data.table))
-    parts = {"train": rows, "valid": rows[:0], "test": rows[:0]}
-    data = dataclasses.replace(data, split="none", parts=parts)
-    finetune.finetune(run_dir, data, preset, start=start)
+    finetune.finetune(run_dir, all_of_them, preset, start=start)
     on_step("training", 1, 1)
     return outcome
+
+
+def _begin(
+    request: Request,
+    clips: datasets.Dataset,
+    data: run_folder.Data,
+    preset: params.Preset,
+    start: files.PathLike,
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """Sets another run aside; returns the folders to write to."""
+    run_dir, validation = _folders(request)
+    facts = {"start": finetune.describe_start(start, preset)}
+    wanted = run_folder.identity("finetune", data, preset, 0, **facts)
+    before, now = changes.read(run_dir), changes.of_table(clips)
+    is_other = before not in (None, now)
+    if (run_dir / "run.json").is_file():
+        found = run_folder.read_json(run_dir / "run.json")
+        found = {name: found.get(name) for name in wanted}
+        is_other |= any(run_folder.differences(found, wanted))
+    if is_other:
+        changes.set_aside((validation, run_dir))
+    changes.write(run_dir, now)
+    return run_dir, validation
 
 
 def _check_name(name: str) -> None:
@@ -216,7 +240,7 @@ def _features(
         on_progress=lambda done, total: on_step("features", done, total),
     )
     found, clips = pipeline.load(request.features_dir, clips, preset.frontend)
-    clips = clips.merge_groups(found.digests)
+    clips = _with_clips(clips.merge_groups(found.digests))
     return run_folder.Data(found, clips, preset.frontend), summary.failures
 
 
@@ -271,7 +295,7 @@ def _quality(now: datasets.Dataset, predicted: Mapping[str, str]) -> Quality | N
     """Compares predictions with the labels of the clips that have some."""
     truth = {x: now.vocabulary[c] for x, c in zip(now.files, now.classes, strict=True)}
     paths = [path for path in truth if path in predicted]
-    if not paths:
+    if not {predicted[path] for path in paths} & set(now.vocabulary):
         return None
     labels = sorted({*now.vocabulary, *(predicted[path] for path in paths)})
     place = {label: row for row, label in enumerate(labels)}

@@ -129,6 +129,25 @@ def test_more_labels_train_the_next_version_and_keep_the_last_run(request_for, t
     assert not (request.runs_dir / "grows.2").exists()
 
 
+def test_a_file_with_other_audio_trains_another_version(request_for, truth, tmp_path):
+    labels = {}
+    for number in range(6):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, clip(GENRES[number % 2], number), RATE_HZ)
+        labels[str(path)] = GENRES[number % 2]
+    request = request_for("changes", labels)
+    assert retraining.train(request).before is None
+    soundfile.write(path, clip("tone", 77), RATE_HZ)
+    retraining.train(request)
+    assert (request.runs_dir / "changes.1" / "model.keras").is_file()
+
+
+def test_predictions_that_are_no_genres_are_not_compared(request_for, truth):
+    labels = dict(list(truth.items())[:6])
+    request = request_for("tags", labels, predicted=dict.fromkeys(labels, "guitar"))
+    assert retraining.train(request).before is None
+
+
 def test_a_genre_with_a_single_file_is_trained_but_not_measured(request_for, truth):
     labels = dict(list(truth.items())[:4])
     labels[next(reversed(labels))] = "rare"
@@ -139,8 +158,10 @@ def test_a_genre_with_a_single_file_is_trained_but_not_measured(request_for, tru
 def test_a_genre_whose_files_are_all_corrected_is_left_out(request_for, truth):
     folder = next(iter(truth)).rsplit("/", 2)[0]
     labels = dict.fromkeys(truth, "tone") | {next(iter(truth)): "hiss"}
+    labels["gone.wav"] = "polka"
     table = retraining.table(request_for("x", labels, data_dir=folder))
     assert set(table.vocabulary) == {"tone", "hiss"}
+    assert table.skipped == (("gone.wav", "no such file"),)
 
 
 @pytest.mark.parametrize(
