@@ -7,7 +7,7 @@ from support import runs, tiny_export
 
 from genre_tl import params
 from genre_tl.model import networks
-from tools.benchmarks import runtimes, scattering, training
+from tools.benchmarks import catalogue, runtimes, scattering, training
 
 
 def test_a_training_step_is_measured_beside_one_of_keras(capsys, monkeypatch):
@@ -19,6 +19,18 @@ def test_a_training_step_is_measured_beside_one_of_keras(capsys, monkeypatch):
     for _, ours, theirs, ratio in rows[2:]:
         times = [float(cell.split(" ms")[0]) for cell in (ours, theirs)]
         assert float(ratio) == pytest.approx(times[1] / times[0], rel=0.05)
+
+
+def test_a_catalogue_is_measured_in_a_fresh_process(capsys, monkeypatch):
+    monkeypatch.setattr(catalogue, "_NUM_TRACKS", 30)
+    catalogue.speed(2)
+    out = capsys.readouterr().out
+    assert "30 tracks, " in out
+    rows = [line.split("|")[1:-1] for line in out.splitlines() if "|" in line]
+    cells = {name.strip(): value.strip() for name, value in rows}
+    assert cells["neighbours of 50 tracks"].split(" ms")[0]
+    assert float(cells["opened, first page"].removesuffix(" s")) >= 0
+    assert 10 < float(cells["peak memory"].removesuffix(" MB")) < 4000
 
 
 def test_path_errors_are_drawn_by_order(tmp_path, drawn):

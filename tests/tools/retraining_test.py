@@ -148,6 +148,11 @@ def test_predictions_that_are_no_genres_are_not_compared(request_for, truth):
     assert retraining.train(request).before is None
 
 
+def test_two_genres_with_two_files_each_are_enough(request_for, truth):
+    outcome = retraining.train(request_for("least", dict(list(truth.items())[:4])))
+    assert outcome.after.num_files == 4
+
+
 def test_a_genre_with_a_single_file_is_trained_but_not_measured(request_for, truth):
     labels = dict(list(truth.items())[:4])
     labels[next(reversed(labels))] = "rare"
