@@ -20,6 +20,7 @@ import csv
 import io
 import os
 import pathlib
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +46,8 @@ class Catalogue:
     """An open catalogue, for one model.
 
     Reviews belong to the content of a file: they stay when it is moved or labelled
-    again, by whatever model.
+    again, by whatever model. Every method raises OSError if the file cannot be read
+    or written.
 
     Args:
       folder: made if absent.
@@ -69,7 +71,7 @@ class Catalogue:
         self._database = database.connect(self.folder / FILE)
         self._vectors, self._seen = neighbours.Vectors(), (-1, -1)
         try:
-            with self._lock, self._database:
+            with self._transaction(writes=True):
                 self._model_id = database.enter(self._database, model)
                 self._refuse_others(replace)
         except BaseException:
@@ -126,20 +128,20 @@ class Catalogue:
         """
         for group in _groups(results):
             rows = [database.of_result(x, self.model, self._model_id) for x in group]
-            with self._lock, self._database:
+            with self._transaction(writes=True):
                 for row in rows:
                     database.put(self._database, row)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Removes the rows of files; their reviews stay."""
-        with self._lock, self._database:
+        with self._transaction(writes=True):
             for path in paths:
                 database.remove(self._database, os.path.abspath(path))
 
     def rows(self, query: Query = _EVERYTHING) -> list[Row]:
         """Returns the rows that match, in order, of the page."""
         text, values = database.select(query)
-        with self._lock:
+        with self._transaction():
             labels = database.labels_of_models(self._database)
             found = self._database.execute(text, values).fetchall()
         return [database.row_of(values, labels) for values in found]
@@ -189,13 +191,13 @@ class Catalogue:
         if not given.isprintable():
             raise ValueError(f"{path}: {given!r} cannot be a label; give another")
         review = Review(row.path, row.digest, action, given, row.best, time.time())
-        with self._lock, self._database:
+        with self._transaction(writes=True):
             database.add_review(self._database, review)
         return review
 
     def undo(self) -> Review | None:
         """Takes the last review back and returns it; None if there is none."""
-        with self._lock, self._database:
+        with self._transaction(writes=True):
             return database.remove_last_review(self._database)
 
     def reviews(self) -> list[Review]:
@@ -203,7 +205,7 @@ class Catalogue:
 
         The path is where the file was labelled last.
         """
-        with self._lock:
+        with self._transaction():
             return database.last_reviews(self._database)
 
     def given_labels(self) -> dict[str, str]:
@@ -240,7 +242,7 @@ class Catalogue:
         Raises:
           ValueError: if the path has no embedding, or the embedding another size.
         """
-        with self._reading():
+        with self._transaction():
             self._refresh()
             number, vector = -1, what
             if isinstance(what, str):
@@ -260,24 +262,30 @@ class Catalogue:
         See `music_map.positions`. The map is kept until rows are added or removed; to
         make it takes up to a minute, in which other calls go on.
         """
-        with self._reading():
+        with self._transaction():
             key = database.embedded(self._database)
             if (kept := database.read_map(self._database, key)) is not None:
                 return kept
             vectors = database.embeddings(self._database, key)
         found = music_map.positions(vectors)
-        with self._lock, self._database:
+        with self._transaction(writes=True):
             database.write_map(self._database, key, found)
             paths = database.paths_of(self._database, key.tolist())
         is_there = np.isin(key, list(paths))
         return [paths[x] for x in key[is_there].tolist()], found[is_there]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Sees one state of the file, whatever other processes write."""
-        with self._lock, self._database:
-            self._database.execute("BEGIN")
-            yield
+    def _transaction(self, *, writes: bool = False) -> Iterator[None]:
+        """Keeps other threads out, and sees one state of the file, or changes it.
+
+        Raises OSError if the file cannot be read or written, as on a full disk.
+        """
+        try:
+            with self._lock, self._database:
+                self._database.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+                yield
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{self.folder / FILE}: {error}") from error
 
     def _refresh(self) -> None:
         """Brings the matrix up to date with the file."""
@@ -292,7 +300,7 @@ class Catalogue:
         self._seen = seen
 
     def _all(self, text: str, *values: Any) -> list[Any]:
-        with self._lock:
+        with self._transaction():
             return self._database.execute(text, values).fetchall()
 
 

@@ -356,6 +356,15 @@ def test_a_killed_process_loses_at_most_a_group(root, tmp_path, music):
         assert opened.count() == 32
 
 
+def test_a_full_disk_is_an_error_that_loses_nothing(opened, music):
+    (pages,) = opened._database.execute("PRAGMA page_count").fetchone()
+    opened._database.execute(f"PRAGMA max_page_count = {pages}")
+    large = np.ones(20_000)
+    with pytest.raises(OSError, match=r"catalogue.sqlite: .*disk is full"):
+        opened.add([result(music / "large.wav", [0.6, 0.3, 0.1], large)])
+    assert opened.count() == 6 and len(opened.nearest(np.array([1, 0]), 9)) == 4
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / catalogue.FILE).write_bytes(b"something else" * 99)
     with pytest.raises(ValueError, match=r"sqlite: not a catalogue .*remove it"):
