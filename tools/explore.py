@@ -11,6 +11,7 @@ new versions are kept in --work_dir. Nothing leaves this computer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from absl import app, flags
@@ -47,9 +48,12 @@ def main(argv: list[str]) -> None:
     from . import explore_app
 
     command.skip_graph_rewriting()
-    server.application = explore_app.Application(model, FLAGS.work_dir, folder)
-    print(f"Open http://localhost:{server.server_port} (Ctrl-C stops it)", flush=True)
-    server.serve_forever()
+    application = explore_app.Application(model, FLAGS.work_dir, folder)
+    server.application = application
+    with server, contextlib.closing(application):
+        url = f"http://localhost:{server.server_port}"
+        print(f"Open {url} (Ctrl-C stops it)", flush=True)
+        server.serve_forever()
 
 
 def cli() -> None:

@@ -78,6 +78,10 @@ class Application:
         """Whether files wait, or something is done."""
         return self._worker.is_busy
 
+    def close(self) -> None:
+        """Closes the catalogue; nothing may be asked afterwards."""
+        self._worker.close()
+
     # Requests
 
     def take(self, path: str, name: str) -> dict[str, Any]:

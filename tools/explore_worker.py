@@ -76,6 +76,7 @@ class Worker:
         os.makedirs(self.upload_folder, exist_ok=True)
         for unfinished in pathlib.Path(self.upload_folder).glob(".*"):
             shutil.rmtree(unfinished, ignore_errors=True)
+        self._opened: list[catalogue.Catalogue] = []  # requests may read the last one
         self._use(model)
         is_tagger = self.model.is_tagger
         self._tagger = str(self.model.folder) if is_tagger else None
@@ -98,7 +99,13 @@ class Worker:
         model = predictor.Predictor(folder)
         identity = catalogue.Model.of(model.folder, model_card.read(model.folder))
         opened = catalogue.Catalogue(self._work_dir, identity)
+        self._opened.append(opened)
         self.model, self.catalogue = model, opened
+
+    def close(self) -> None:
+        """Closes the catalogue; nothing may be asked afterwards."""
+        for opened in self._opened:
+            opened.close()
 
     def request(self, folder: str) -> retraining.Request:
         """Returns what to train on: a folder, or "", and the corrections."""

@@ -13,7 +13,7 @@ from tools import explore_app, explore_server, retraining
 def running(model, work_dir, data_dir=""):
     """Yields the application and its address."""
     application = explore_app.Application(str(model), str(work_dir), str(data_dir))
-    with explore_server.Server(0) as server:
+    with contextlib.closing(application), explore_server.Server(0) as server:
         server.application = application
         serve = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         serve.start()

@@ -1,5 +1,6 @@
 """What the page of `tools.explore` is answered, without a browser."""
 
+import contextlib
 import csv
 import functools
 import io
@@ -47,7 +48,8 @@ def _loaded_once():
 def app(tagger, music, tmp_path):
     application = explore_app.Application(str(tagger), f"{tmp_path}/work", str(music))
     explored.wait(application)
-    return application
+    with contextlib.closing(application):
+        yield application
 
 
 def label(application):
@@ -165,16 +167,20 @@ def test_corrections_are_kept_over_a_restart_and_can_be_undone(
     app.posts["correct"](second["id"], second["genre"])
     app.posts["skip"](third["id"])
     again = explore_app.Application(str(tagger), f"{tmp_path}/work", str(music))
-    found = again.gets["review"]("doubt")
-    assert found["total"] == 1 and found["num_corrections"] == 2
-    given = {row["name"]: row["truth"] for row in rows(again)}
-    assert given[first["name"]] == "dub" and given[second["name"]] == second["genre"]
-    assert again.posts["undo"]()["id"] == third["id"]
-    again.posts["undo"]()
-    again.posts["undo"]()
-    assert again.gets["review"]("doubt")["total"] == 4
-    with pytest.raises(ValueError, match="nothing to undo"):
+    with contextlib.closing(again):
+        explored.wait(again)
+        found = again.gets["review"]("doubt")
+        assert found["total"] == 1 and found["num_corrections"] == 2
+        given = {row["name"]: row["truth"] for row in rows(again)}
+        assert (
+            given[first["name"]] == "dub" and given[second["name"]] == second["genre"]
+        )
+        assert again.posts["undo"]()["id"] == third["id"]
         again.posts["undo"]()
+        again.posts["undo"]()
+        assert again.gets["review"]("doubt")["total"] == 4
+        with pytest.raises(ValueError, match="nothing to undo"):
+            again.posts["undo"]()
 
 
 def test_similar_files_and_the_map_are_of_the_collection(app):
