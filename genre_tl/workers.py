@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import pickle
 import signal
@@ -161,6 +162,29 @@ class Ray:
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Runs units as `executor`, after `prepare` has been called in their process.
+
+    `prepare` may be called more than once.
+    """
+
+    executor: Executor
+    prepare: Callable[[], None]
+
+    def run(
+        self, function: Function, units: Sequence[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """See `Executor.run`."""
+        prepared = functools.partial(_prepared, self.prepare, function)
+        yield from self.executor.run(prepared, units)
+
+
+def _prepared(prepare: Callable[[], None], function: Function, unit: Any) -> Any:
+    prepare()
+    return function(unit)
 
 
 _is_watched = False  # whether a worker runs a unit in this process

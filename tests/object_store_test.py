@@ -53,13 +53,23 @@ def music(server, tmp_path):
     return folder
 
 
+class Elsewhere(workers.Here):
+    """A machine whose cache is empty."""
+
+    def run(self, function, units):
+        shutil.rmtree(storage.local("s3://bucket/music"))
+        yield from super().run(function, units)
+        storage.pulled("s3://bucket/music")
+
+
 def test_features_are_the_same_bytes_with_one_process_and_with_two(
     server, music, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(extraction, "_SHARD_FILES", 2)
     small_features.extract(music, tmp_path / "local")
     place = storage.pulled("s3://bucket/music")
-    for url, executor in (("one", None), ("two", workers.Pool(2))):
+    executors = {"one": None, "other": Elsewhere(), "two": workers.Pool(2)}
+    for url, executor in executors.items():
         store = storage.pulled(f"s3://bucket/{url}")
         summary = small_features.extract(place, store, executor=executor)
         assert (summary.num_computed, len(summary.failures)) == (5, 1)
@@ -111,7 +121,8 @@ def test_a_run_is_the_same_and_resumes_on_another_machine(server, music, tmp_pat
 
 def predicted(monkeypatch, capsys, *arguments):
     """Runs the tool in this process; returns exit code and standard error."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    listed = io.BytesIO(b"s3://bucket/music/b/1.wav\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(listed))
     with flagsaver.flagsaver():
         rest = flags.FLAGS(["predict", *map(str, arguments)])
         code = command._guarded(predict.main, rest)
@@ -138,6 +149,10 @@ def test_predictions_are_the_same_bytes(server, music, tmp_path, monkeypatch, ca
     assert [*found] == ["scores.csv", "vectors.npz"]
     text = found["scores.csv"].decode().replace("s3://bucket/music", str(music))
     assert text == (tmp_path / "scores.csv").read_text()
+    outputs = ("--output={}/listed.csv",)
+    assert run("-", "s3://bucket/out")[0] == 0
+    line = object_store.contents("out")["listed.csv"].splitlines()[1]
+    assert line in found["scores.csv"].splitlines()
     one = np.load(io.BytesIO(found["vectors.npz"]))
     other = np.load(io.BytesIO((tmp_path / "vectors.npz").read_bytes()))
     np.testing.assert_array_equal(one["vectors"], other["vectors"])
@@ -163,17 +178,17 @@ def tool(root, name, *arguments):
     return done.stdout + done.stderr
 
 
-def everything(root, source, target):
+def everything(root, source, target, workers):
     """Extracts, fine-tunes and predicts with programs, from and to folders or URLs."""
     data = f"--data_dir={source}", f"--features_dir={target}/features"
-    tool(root, "extract_features", *data, "--workers=2")
+    tool(root, "extract_features", *data, f"--workers={workers}")
     said = tool(root, "finetune", *data, f"--run_dir={target}/run", "--start=starter")
     outputs = f"--output={target}/scores.csv", f"--embeddings={target}/vectors.npz"
-    return said + tool(root, "predict", source, *outputs, "--workers=2")
+    return said + tool(root, "predict", source, *outputs, f"--workers={workers}")
 
 
 @pytest.mark.scale
-def test_250_cuts_become_the_same_features_run_and_predictions(
+def test_250_cuts_give_the_same_bytes_with_two_processes_from_and_to_s3(
     server, shared, root, tmp_path
 ):
     music = tmp_path / "music"
@@ -181,9 +196,9 @@ def test_250_cuts_become_the_same_features_run_and_predictions(
     object_store.put(music, "music")
     set_times(music, storage.pulled("s3://bucket/music"))
     server.share = FAULTS
-    said = everything(root, "s3://bucket/music", "s3://bucket/out")
+    said = everything(root, "s3://bucket/music", "s3://bucket/out", 2)
     assert "s3://bucket/out/run" in said and str(tmp_path) not in said
-    everything(root, music, tmp_path / "out")
+    everything(root, music, tmp_path / "out", 1)
     print(server.counts)
     assert min(server.counts[kind] for kind in object_store.KINDS) > 0
     found, local = object_store.contents("out"), here(tmp_path / "out")

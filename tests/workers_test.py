@@ -31,6 +31,22 @@ def test_a_pool_is_other_processes():
             os.kill(pid, 0)
 
 
+def set_mark():
+    os.environ["MARK"] = "set"
+
+
+def mark_of(unit):
+    return unit, os.environ.get("MARK")
+
+
+def test_each_process_is_prepared_and_this_one_is_not():
+    executor = workers.Prepared(workers.Pool(2), set_mark)
+    assert sorted(dict(executor.run(mark_of, range(3))).values()) == [
+        (number, "set") for number in range(3)
+    ]
+    assert mark_of(0) == (0, None)
+
+
 def die_sometimes(unit):
     """Dies by SIGKILL in the first attempts, as many as the unit says."""
     folder, name, deaths = unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import app, flags
@@ -119,15 +120,19 @@ def define_workers() -> None:
     )
 
 
-def executor() -> workers.Executor | None:
-    """Returns what runs units of work; None for this process."""
+def executor(prepare: Callable[[], None] | None = None) -> workers.Executor | None:
+    """Returns what runs units of work; None for this process.
+
+    Each other process calls `prepare`, as this one has, so that results are the same.
+    """
     from genre_tl import workers
 
     if FLAGS.ray and FLAGS.workers > 1:
         raise app.UsageError("give --workers or --ray, not both")
-    if FLAGS.ray:
-        return workers.Ray(FLAGS.ray)
-    return workers.Pool(FLAGS.workers) if FLAGS.workers > 1 else None
+    if not FLAGS.ray and FLAGS.workers == 1:
+        return None
+    chosen = workers.Ray(FLAGS.ray) if FLAGS.ray else workers.Pool(FLAGS.workers)
+    return workers.Prepared(chosen, prepare) if prepare else chosen
 
 
 def define_model() -> None:

@@ -26,7 +26,8 @@ def main(argv: list[str]) -> int:
     table = data_flags.table()
     frontend = frontend_flags.preset().frontend
     command.skip_graph_rewriting()
-    summary = data_flags.extract(table, frontend, common_flags.executor())
+    executor = common_flags.executor(command.skip_graph_rewriting)
+    summary = data_flags.extract(table, frontend, executor)
     return 0 if summary.num_usable else 1
 
 

@@ -33,9 +33,10 @@ def _listed(names: Iterable[str], null: bool) -> Iterator[str]:
     """Yields the names on the command line, with `-` and patterns expanded."""
     for name in map(os.path.expanduser, names):
         if name == "-":
-            yield from map(os.fsdecode, _lines(sys.stdin.buffer.read(), null))
+            listed = map(os.fsdecode, _lines(sys.stdin.buffer.read(), null))
+            yield from map(_here, listed)
         elif storage.is_url(name):
-            yield str(storage.pulled(name))
+            yield _here(name)
         elif glob.has_magic(name) and not os.path.lexists(name):
             found = sorted(glob.glob(name, recursive=True))
             if not found:
@@ -43,6 +44,10 @@ def _listed(names: Iterable[str], null: bool) -> Iterator[str]:
             yield from found
         else:
             yield name
+
+
+def _here(name: str) -> str:
+    return str(storage.pulled(name)) if storage.is_url(name) else name
 
 
 def _lines(data: bytes, null: bool) -> list[bytes]:

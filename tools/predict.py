@@ -5,7 +5,8 @@ r"""Names the genre (or tags) of music files with an exported model.
     find /music -name '*.mp3' -print0 | python -m tools.predict --null - \
         --output=scores.csv --embeddings=vectors.npz
 
-Folders are searched recursively; hidden files are skipped. `-` reads a list of files
+Folders are searched recursively; hidden files are skipped. Files, folders and outputs
+may be URLs, such as s3://bucket/albums (docs/scale.md). `-` reads a list of files
 and folders from the standard input, one per line. Prints one line per file:
 
     song.mp3  rock 71 %, metal 20 %, blues 4 %
@@ -224,7 +225,7 @@ def _results(
     model: predictor.Predictor, paths: Sequence[str], start: int
 ) -> Iterator[predictor.Result]:
     """Yields the results of the files from `start` on, and shows progress."""
-    from genre_tl.serving import dividing, predictor
+    from genre_tl.serving import dividing, predictor, runtimes
 
     # On a terminal the results themselves are progress.
     is_shown = FLAGS.output is None and sys.stdout.isatty()
@@ -234,7 +235,9 @@ def _results(
     if FLAGS.taggram:
         os.makedirs(FLAGS.taggram, exist_ok=True)
     secs, taggrams = FLAGS.max_secs or None, bool(FLAGS.taggram)
-    if executor := common_flags.executor():
+    is_rewritten = isinstance(model.runtime, runtimes.TensorFlowRuntime)
+    prepare = command.skip_graph_rewriting if is_rewritten else None
+    if executor := common_flags.executor(prepare):
         job = dividing.Job(str(model.folder), secs, taggrams)
         results = dividing.predict(job, paths[start:], executor)
     else:
