@@ -56,7 +56,7 @@ def compile(model: keras.Model, training: params.Training, **options: Any) -> No
     with strategy.scope():
         count = strategy.num_replicas_in_sync
         several = count > 1
-        optimizer = (_Adam if several else keras.optimizers.Adam)(
+        optimizer = (ReplicatedAdam if several else keras.optimizers.Adam)(
             training.learning_rate,
             weight_decay=training.weight_decay or None,
             # A replica clips its share, one of `count` equal ones.
@@ -65,7 +65,7 @@ def compile(model: keras.Model, training: params.Training, **options: Any) -> No
         optimizer.exclude_from_weight_decay(var_names=["bias"])
         if training.precision == "mixed_float16":
             optimizer = (
-                _LossScale if several else keras.optimizers.LossScaleOptimizer
+                ReplicatedLossScale if several else keras.optimizers.LossScaleOptimizer
             )(optimizer)
         # On a CPU, XLA is slower for a recurrence.
         model.compile(optimizer, jit_compile=False, **options)
@@ -92,8 +92,8 @@ def _strategy(batch_size: int) -> tf.distribute.Strategy:
     count = next((x for x in counts if batch_size % x == 0), 1)
     if count == 1:
         return tf.distribute.get_strategy()
-    # Collective operations, the default, hang or fail if replicas reach them in another
-    # order; the reductions of masked means and of gradients have none.
+    # The default, collective operations, failed with those of `mean`, as replicas may
+    # reach them in another order.
     reduce = tf.distribute.HierarchicalCopyAllReduce()
     return tf.distribute.MirroredStrategy(devices[:count], reduce)
 
@@ -112,11 +112,17 @@ def _averaged(gradients: list[Any]) -> list[Any]:
     return [gradient / replica.num_replicas_in_sync for gradient in total]
 
 
-class _LossScale(keras.optimizers.LossScaleOptimizer):
+class ReplicatedLossScale(keras.optimizers.LossScaleOptimizer):
+    """Keras's optimizer, on several replicas."""
+
     def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:
+        """Updates the variables by the gradients of this replica and the others."""
         super().apply(_averaged(grads), trainable_variables)
 
 
-class _Adam(keras.optimizers.Adam):
+class ReplicatedAdam(keras.optimizers.Adam):
+    """Keras's optimizer, on several replicas."""
+
     def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:
+        """Updates the variables by the gradients of this replica and the others."""
         super().apply(_averaged(grads), trainable_variables)
