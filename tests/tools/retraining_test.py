@@ -133,11 +133,11 @@ def test_a_file_with_other_audio_trains_another_version(request_for, truth, tmp_
     labels = {}
     for number in range(6):
         path = tmp_path / f"{number}.wav"
-        soundfile.write(path, clip(GENRES[number % 2], number), RATE_HZ)
+        tiny_tagger.write(path, GENRES[number % 2], number)
         labels[str(path)] = GENRES[number % 2]
     request = request_for("changes", labels)
     assert retraining.train(request).before is None
-    soundfile.write(path, clip("tone", 77), RATE_HZ)
+    tiny_tagger.write(path, "tone", 77)
     retraining.train(request)
     assert (request.runs_dir / "changes.1" / "model.keras").is_file()
 
