@@ -69,7 +69,7 @@ starter: starter-data $(STAMP) ## train and export the model that ships (SHARED=
 	    --table="$(SHARED)/mini_mtt" --table="$(SHARED)/soft_tags.csv" \
 	    --target_vectors="$(SHARED)/soft_vectors.npz" --min_clips=8 --seed=0 \
 	    --features_dir=features/starter --run_dir=runs/starter
-	@$(BIN)/python -m tools.export --run_dir=runs/starter --name=starter --half --format=both \
+	@$(BIN)/python -m tools.export --run_dir=runs/starter --name=starter --half \
 	    --facts=saved_models/starter/facts.json
 
 PYTEST = $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \

@@ -5,9 +5,9 @@
 writes saved_models/genres/<version>/: scores from waveforms, with labels and a model
 card. Versions count from 1. A new one appears only after it has been reloaded and has
 reproduced the trained scores; none is written if the newest has this model already.
-With --format=both the version has an ONNX file too, with which `predict` loads no
-TensorFlow; the two share their weights. --format=onnx writes an ONNX file that holds
-all in saved_models/genres-onnx/<version>/; --format=tflite is for mobile devices and
+Beside it is an ONNX file that shares its weights, with which `predict` loads no
+TensorFlow. --format=onnx writes an ONNX file that holds its weights to
+saved_models/genres-onnx/<version>/; --format=tflite is for mobile devices and
 --format=keras for other Keras programs. docs/serving.md describes all of them.
 
 An exported tagger can be exported in another format, the starter for example:
@@ -46,7 +46,7 @@ common_flags.define_path(
 flags.DEFINE_enum(
     "format",
     "saved_model",
-    ["saved_model", "onnx", "both", "tflite", "keras"],
+    ["saved_model", "onnx", "tflite", "keras"],
     "Described above.",
 )
 flags.DEFINE_boolean(
@@ -64,22 +64,21 @@ common_flags.define_path(
 )
 flags.DEFINE_boolean("force", False, "Export a model that is exported already.")
 
-_PREDICTS = "saved_model", "onnx", "both"  # formats that `predict` reads
+_PREDICTS = "saved_model", "onnx"  # formats that `predict` reads
 
 
 def main(argv: list[str]) -> None:
     del argv
     command.check_name(FLAGS.name)
     if FLAGS.half and FLAGS.format not in _PREDICTS:
-        names = f"{', '.join(_PREDICTS[:-1])} and {_PREDICTS[-1]}"
-        raise app.UsageError(f"--half is for {names}; leave it out")
+        raise app.UsageError(f"--half is for {' and '.join(_PREDICTS)}; leave it out")
     from genre_tl.serving import export, run_export, versions
 
     logging.set_verbosity(logging.WARNING)  # Hides notes about names in the graph.
     source = pathlib.Path(
         starter.folder() if FLAGS.run_dir == "starter" else FLAGS.run_dir
     )
-    suffix = "" if FLAGS.format in ("saved_model", "both") else f"-{FLAGS.format}"
+    suffix = "" if FLAGS.format == "saved_model" else f"-{FLAGS.format}"
     base = pathlib.Path(FLAGS.saved_models_dir, f"{FLAGS.name}{suffix}")
     newest = versions.newest(base)
     validation: dict[str, Any] = {}
@@ -106,21 +105,12 @@ def main(argv: list[str]) -> None:
 
 def _writer(card: dict[str, Any]) -> export.Write:
     """Returns what writes --format."""
-    if FLAGS.format == "saved_model":
-        from genre_tl.serving import export
+    if FLAGS.format in _PREDICTS:
+        from genre_tl.serving import onnx_export
 
-        return export.write_saved_model
-    if FLAGS.format in ("onnx", "both"):
-        try:
-            from genre_tl.serving import onnx_export
-        except ImportError as error:
-            raise ValueError(
-                f"--format={FLAGS.format} needs {error.name}; "
-                "`pip install 'genre_tl[onnx]'`"
-            ) from error
-        is_both = FLAGS.format == "both"
-        write = onnx_export.write_both if is_both else onnx_export.write_onnx
-        return functools.partial(write, card=card)
+        if FLAGS.format == "onnx":
+            return functools.partial(onnx_export.write_onnx, card=card)
+        return functools.partial(onnx_export.write_with_saved_model, card=card)
     from genre_tl.serving import tflite_and_keras
 
     writers = {

@@ -13,6 +13,7 @@ used before are reused, so that few files take seconds.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -27,7 +28,7 @@ from genre_tl import files, params, starter
 from genre_tl.data import collection, datasets, joining, splits
 from genre_tl.evaluation import intervals, metrics
 from genre_tl.features import extraction, pipeline
-from genre_tl.serving import export, run_export, saved_model
+from genre_tl.serving import export, onnx_export, run_export, saved_model
 from genre_tl.training import (
     cross_validation,
     finetune,
@@ -319,11 +320,13 @@ def publish(
     record, card = run_export.read(run_dir, request.name)
     has_report = (validation / "report.json").is_file()
     measured = run_export.validation(validation) if has_report else {}
+    card |= measured
     passed = itertools.count(1)
     on_step("export", 0, 0)
     return export.export(
         run_export.trained(run_dir, record, measured),
         pathlib.Path(request.saved_models_dir, request.name),
-        card=card | measured,
+        card=card,
+        write=functools.partial(onnx_export.write_with_saved_model, card=card),
         on_check=lambda text: on_step(f"export: {text}", next(passed), 0),
     )

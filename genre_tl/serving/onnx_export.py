@@ -52,7 +52,7 @@ def write_onnx(
     yield from _write(_model(trained, card), trained, folder)
 
 
-def write_both(
+def write_with_saved_model(
     trained: saved_model.TrainedModel,
     folder: pathlib.Path,
     *,

@@ -141,7 +141,7 @@ class TensorFlowRuntime:
             import tensorflow as tf
         except ImportError as error:
             has_onnx = (folder / versions.ONNX).is_file()
-            other = "install onnxruntime" if has_onnx else "export with --format=both"
+            other = "install onnxruntime" if has_onnx else "export it again"
             raise ValueError(
                 f"{folder}: a SavedModel needs TensorFlow; install it, or {other}"
             ) from error

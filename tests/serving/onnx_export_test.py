@@ -246,8 +246,8 @@ def test_of_two_files_the_one_is_loaded_that_can_be(
         runtimes.load(folder)
 
 
-def test_both_formats_are_one_version_which_either_runtime_computes(exported):
-    done = tiny_export.run_export(exported, "--format=both", "--name=both")
+def test_a_saved_model_and_its_onnx_file_are_one_version_for_either_runtime(exported):
+    done = tiny_export.run_export(exported, "--name=both")
     assert done.returncode == 0, done.stderr
     model = predictor.Predictor(exported.saved_models / "both")
     assert isinstance(model.runtime, runtimes.OnnxRuntime)

@@ -37,6 +37,6 @@ def make(tree: pathlib.Path) -> pathlib.Path:
     trained = saved_model.TrainedModel(network, preset.frontend, TAGS, half=True)
     base = tree / "saved_models" / "starter"
     card = model_card.from_run(RECORD, "starter", "0" * 64)
-    write = functools.partial(onnx_export.write_both, card=card)
+    write = functools.partial(onnx_export.write_with_saved_model, card=card)
     export.export(trained, base, card=card, write=write)
     return base
