@@ -157,10 +157,12 @@ def test_joined_requests_have_the_scores_that_they_have_alone(server, service):
     alone = [scores(service, clip[np.newaxis]) for clip in clips]
     queue = _slow_queue(server)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        answers = [pool.submit(queue.run, {"waveform": x[np.newaxis]}) for x in clips]
+        batches = [np.stack([clip] * 4) for clip in clips]  # sixteen in all
+        answers = [pool.submit(queue.run, {"waveform": batch}) for batch in batches]
         found = [answer.result()["scores"] for answer in answers]
     assert queue.sizes == [len(clips)]
-    np.testing.assert_allclose(found, alone, atol=1e-6)
+    for scores_of_four, expected in zip(found, alone, strict=True):
+        np.testing.assert_allclose(scores_of_four, np.repeat(expected, 4, 0), atol=1e-6)
 
 
 def test_a_request_that_is_refused_fails_those_it_is_joined_with(server):
@@ -177,12 +179,12 @@ def test_a_request_that_is_refused_fails_those_it_is_joined_with(server):
 
 
 def _slow_queue(server):
-    """Returns a queue of the server's that waits long enough for all of a test."""
+    """Returns a queue of the server's that waits until a batch is full."""
     servable = server.models["genres"][2]
     settings = servable._batching
     slow = type(settings)()
     slow.CopyFrom(settings)
-    slow.batch_timeout_micros.value = 1_000_000
+    slow.batch_timeout_micros.value = 10**9
     outputs = tuple(sorted(servable.signatures["serving_default"].outputs))
     compute = servable.session.computation("serving_default", outputs)
     queue = tf_serving.Queue(compute, slow)

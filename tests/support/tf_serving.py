@@ -187,18 +187,23 @@ class Queue:
         task = arrays, concurrent.futures.Future()
         with self._changed:
             if sum(_rows(x) for x, _ in self._open) + size > most:
-                self._open = []
-                self._changed.notify_all()
+                self._close()
             batch = self._open
             batch.append(task)
-            if len(batch) == 1:  # this request waits for others, and computes them
+            if sum(_rows(x) for x, _ in batch) == most:
+                self._close()
+            elif len(batch) == 1:  # this request waits for others, and computes them
                 secs = self._settings.batch_timeout_micros.value / 1e6
                 self._changed.wait_for(lambda: self._open is not batch, secs)
                 if self._open is batch:
-                    self._open = []
+                    self._close()
         if batch[0] is task:
             self._process(batch)
         return task[1].result()
+
+    def _close(self):
+        self._open = []
+        self._changed.notify_all()
 
     def _process(self, batch):
         sizes = [_rows(arrays) for arrays, _ in batch]
