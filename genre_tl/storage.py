@@ -329,8 +329,8 @@ def _tried(target: str, action: Callable[[Any], _T]) -> _T:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{target}: not found ({error})") from error
         except Exception as error:
-            is_refused = isinstance(error, PermissionError) or "Cred" in repr(error)
-            if is_refused:
+            has_none = "Credentials" in type(error).__name__
+            if has_none or isinstance(error, PermissionError):
                 raise OSError(
                     f"{target}: no access ({error}); give credentials as for the "
                     "provider's own tools, such as AWS_ACCESS_KEY_ID"

@@ -166,6 +166,19 @@ def test_a_service_that_never_answers_is_named_with_a_remedy(server, monkeypatch
     server.share = 0.0
 
 
+def test_refused_access_is_an_error_at_once(monkeypatch):
+    pytest.importorskip("fsspec", reason="NOT RUN: fsspec is not installed")
+    calls = []
+
+    def refuse(fs):
+        calls.append(fs)
+        raise PermissionError("Access Denied")
+
+    with pytest.raises(OSError, match="memory://a/b: no access .*AWS_ACCESS_KEY_ID"):
+        storage._tried("memory://a/b", refuse)
+    assert len(calls) == 1
+
+
 def test_other_file_systems_work_alike(monkeypatch, tmp_path):
     fsspec = pytest.importorskip("fsspec", reason="NOT RUN: fsspec is not installed")
     monkeypatch.setenv(storage.CACHE, str(tmp_path))
