@@ -111,11 +111,10 @@ class Worker:
         """Returns what to train on: a folder, or "", and the corrections."""
         from . import retraining
 
-        rows = self.catalogue.rows(catalogue.Query(state="labelled"))
         return retraining.Request(
             name=model_folder(self._work_dir).name,
             labels=self.catalogue.given_labels(),
-            predicted={row.path: row.best for row in rows if row.best},
+            predicted={x.path: x.predicted for x in self.catalogue.reviews()},
             data_dir=os.path.expanduser(folder) or None,
             start=self._tagger,
             runs_dir=self._work_dir / "runs",
