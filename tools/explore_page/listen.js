@@ -112,7 +112,7 @@ views.addEventListener("click", event => {
 views.addEventListener("keydown", event => {
   const now = player.currentTime;
   const to = { ArrowLeft: now - 5, ArrowRight: now + 5, ArrowDown: now - 5, ArrowUp: now + 5, PageUp: now + 30, PageDown: now - 30, Home: 0, End: facts.secs }[event.key];
-  if (event.key === " ") player.paused ? player.play() : player.pause();
+  if (event.key === " ") player.paused ? player.play().catch(() => {}) : player.pause();  // a pause ends a play
   else if (to !== undefined) seek(to);
   else return;
   event.preventDefault();
