@@ -20,7 +20,14 @@ from support.tiny_export import (
 )
 
 from genre_tl.model import familiarity, networks
-from genre_tl.serving import checks, export, onnx_export, predictor, saved_model
+from genre_tl.serving import (
+    checks,
+    export,
+    onnx_export,
+    predictor,
+    runtimes,
+    saved_model,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 GENRES = "blues classical country disco hiphop jazz metal pop reggae rock".split()
@@ -44,8 +51,10 @@ def exported(tmp_path_factory):
     run.done = run_export(run)
     assert run.done.returncode == 0, run.done.stderr
     run.folder = run.base / "1"
+    # Most tests are of the SavedModel. Its first call takes seconds, so it is shared.
     run.predictor = predictor.Predictor(run.base)
-    run.model = run.predictor.runtime.model  # the first call takes seconds: share it
+    run.predictor.runtime = runtimes.TensorFlowRuntime(run.folder)
+    run.model = run.predictor.runtime.model
     return run
 
 
@@ -58,6 +67,7 @@ def genres():
         mean=np.zeros(model.embedding_units, np.float32),
         directions=np.zeros([model.embedding_units, 1], np.float32),
         variance=np.float32(1),
+        segments=np.zeros([1, model.embedding_units], np.float32),
         centre=np.float32(0),
         spread=np.float32(4),
     )

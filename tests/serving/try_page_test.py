@@ -309,7 +309,7 @@ def classifier(tmp_path_factory):
         tiny_export.PRESET.model, tiny_export.num_paths(), 3, seed=3
     )
     size = tiny_export.PRESET.model.embedding_units
-    facts = np.zeros(size), np.eye(size, 2) / 2, 2, -99, 2
+    facts = np.zeros(size), np.eye(size, 2) / 2, 2, np.zeros([1, size]), -99, 2
     trained = saved_model.TrainedModel(
         tiny_export.sensitive(network),
         tiny_export.FRONTEND,

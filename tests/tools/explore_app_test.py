@@ -16,7 +16,7 @@ import soundfile
 from support import explored, tiny_tagger
 
 from genre_tl.serving import predictor
-from tools import explore, explore_app, outputs, retraining
+from tools import explore_app, outputs, retraining
 
 FILES = {"a.wav": "noise", "b.wav": "tone", "c.wav": "noise", "d.wav": "tone"}
 
@@ -253,7 +253,7 @@ def test_a_port_that_is_taken_is_said_with_what_to_do():
         port = other.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", "tools.explore", f"--port={port}", "--model=x"],
-            cwd=os.path.dirname(os.path.dirname(explore.__file__)),
+            cwd=os.path.dirname(os.path.dirname(explore_app.__file__)),
             capture_output=True,
             text=True,
         )
