@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 _WHAT = (
     "scattering training serving runtimes requests predict catalogue accuracy cluster"
 ).split()
-flags.DEFINE_enum("what", None, _WHAT, "See above.", required=True)
+flags.DEFINE_string("what", None, "One of those above.", required=True)
 flags.DEFINE_integer("repeats", 7, "Measurements of each kind.", lower_bound=1)
 flags.DEFINE_string("model", "saved_models/genres", "Exported model to measure.")
 flags.DEFINE_string("output_dir", ".", "Folder for the picture of `accuracy`.")
@@ -35,6 +35,8 @@ flags.DEFINE_string("output_dir", ".", "Folder for the picture of `accuracy`.")
 
 def main(argv: list[str]) -> None:
     what, inputs = FLAGS.what, argv[1:]
+    if what not in _WHAT:
+        raise app.UsageError(f"--what={what}: give one of {', '.join(_WHAT)}")
     if inputs and what not in ("predict", "accuracy", "runtimes"):
         raise app.UsageError(f"--what={what} takes no files, got {inputs[0]!r}")
     if what == "runtimes" and not inputs:
