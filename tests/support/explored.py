@@ -36,7 +36,7 @@ def wait(application, secs=300):
 def without_checks(monkeypatch):
     """Lets training publish versions without the checks, which take a minute."""
 
-    def export(trained, base, *, card, on_check):
+    def export(trained, base, *, card, write, on_check):
         version = pathlib.Path(base, str(1 + max([0, *versions.numbers_in(base)])))
         saved_model.save(trained, version)
         model_card.write(version, card | trained.facts())

@@ -183,7 +183,7 @@ PROGRAM = f"""
 import concurrent.futures.thread, os, pathlib, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from support import loudness, other_user
-from genre_tl.serving import predictor
+from genre_tl.serving import dividing, predictor
 from tools import predict
 if "ORDINARY_USER" in os.environ:
     other_user.drop_root()
