@@ -3,14 +3,17 @@
 The limits are on memory and on processor time, which other programs do not change.
 """
 
+import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
-from support import large_store, small_features
+from support import large_store, runs, small_features
 
 from genre_tl import workers
 from genre_tl.features import extraction, shard_job
@@ -140,19 +143,30 @@ def test_training_from_20_gb_of_features_takes_less_than_2_gb(tmp_path, root):
     assert megabytes < 2000
 
 
+NODES = 4
+
+
 @pytest.fixture
 def ray_cluster(root):
+    """A cluster of four nodes on this machine, each with one processor."""
     ray = pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
+    from ray import cluster_utils
+
     paths = f"{root}:{root / 'tests'}:{pathlib.Path(__file__).parent / 'features'}"
+    variables = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    nodes = {"num_cpus": 1, "include_dashboard": False}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=nodes)
+    for _ in range(NODES - 1):
+        cluster.add_node(num_cpus=1)
     ray.init(
-        num_cpus=2,
-        include_dashboard=False,
+        cluster.address,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}},
+        runtime_env={"env_vars": variables},
     )
-    yield workers.Ray("auto")
+    yield cluster
     ray.shutdown()
+    cluster.shutdown()
 
 
 class MortalJob(shard_job.Job):
@@ -174,7 +188,95 @@ def test_ray_gives_the_same_bytes_though_its_processes_die(
     monkeypatch.setattr(extraction, "_SHARD_FILES", 3)
     small_features.extract(music, tmp_path / "here")
     monkeypatch.setattr(shard_job, "Job", MortalJob)
-    small_features.extract(music, tmp_path / "ray", executor=ray_cluster)
+    small_features.extract(music, tmp_path / "ray", executor=workers.Ray("auto"))
     assert len(list(tmp_path.glob("died-*"))) == 2
     here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
     assert here == there
+
+
+class SlowJob(shard_job.Job):
+    """Takes half a second for a unit, so that deaths come in the middle."""
+
+    def run(self, unit, on_file=None):
+        time.sleep(0.5)
+        return super().run(unit)
+
+
+def make_music(folder, num_files):
+    for number in range(num_files):
+        samples = small_features.noise(2000 + number, number)
+        small_features.write(folder / f"{'ab'[number % 2]}/{number:03d}.wav", samples)
+    (folder / "a/broken.wav").write_text("this is no audio")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nodes_may_be_killed_and_join(ray_cluster, tmp_path, monkeypatch, seed):
+    make_music(tmp_path / "music", 60)
+    monkeypatch.setattr(extraction, "_SHARD_FILES", 2)
+    small_features.extract(tmp_path / "music", tmp_path / "here")
+    chance = random.Random(seed)
+    killed = []
+
+    def kill_a_node(done, total):
+        if done < total and len(killed) < 3 and chance.random() < 0.2:
+            node = chance.choice(list(ray_cluster.worker_nodes))
+            ray_cluster.remove_node(node, allow_graceful=False)
+            ray_cluster.add_node(num_cpus=1)
+            killed.append(node)
+
+    monkeypatch.setattr(shard_job, "Job", SlowJob)
+    summary = small_features.extract(
+        tmp_path / "music",
+        tmp_path / "ray",
+        executor=workers.Ray("auto"),
+        on_progress=kill_a_node,
+    )
+    assert killed
+    assert [path for path, _ in summary.failures] == ["a/broken.wav"]
+    here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
+    assert here == there
+
+
+DRIVER = """
+import ray
+from genre_tl import workers
+from genre_tl.features import extraction, shard_job
+from support import small_features
+import pathlib, scale_test
+folder = pathlib.Path(sys.argv[1])
+extraction._SHARD_FILES, shard_job.Job = 2, scale_test.SlowJob
+ray.init(sys.argv[2], log_to_driver=False, logging_level="ERROR",
+         runtime_env={"env_vars": {"PYTHONPATH": sys.argv[3]}})
+small_features.extract(folder / "music", folder / "ray", executor=workers.Ray("auto"))
+"""
+
+
+def test_a_killed_driver_is_continued(ray_cluster, tmp_path, root, monkeypatch):
+    make_music(tmp_path / "music", 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "_SHARD_FILES", 2)
+        small_features.extract(tmp_path / "music", tmp_path / "here")
+    paths = f"{root}:{root / 'tests'}"
+    code = "import sys\n" + DRIVER
+    command = [sys.executable, "-c", code, tmp_path, ray_cluster.address, paths]
+    shards = tmp_path / "ray/shards"
+    for count in (2, 6, 11):
+        driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths})
+        while len(list(shards.glob("*.json"))) < count and driver.poll() is None:
+            time.sleep(0.1)
+        driver.kill()
+        assert driver.wait() == -9
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=True)
+    here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
+    assert here == there
+
+
+def test_a_cross_validation_over_ray_gives_the_local_folds(ray_cluster, tmp_path):
+    models = "random", "svm"
+    found = []
+    for name, executor in (("here", None), ("ray", workers.Ray("auto"))):
+        runs.validated(tmp_path / name, *models, executor=executor)
+        lines = small_features.contents(tmp_path / name / "folds")
+        lines = {path: json.loads(text) for path, text in lines.items()}
+        found.append({path: x | {"secs": 0} for path, x in lines.items()})
+    assert found[0] == found[1] and len(found[0]) >= 6
