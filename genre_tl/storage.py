@@ -3,9 +3,8 @@
 A URL has a place in a cache on this machine, a folder like any other. `pull` gives it
 the names, sizes and times of the objects, and the content of tables and models; audio
 and shards are empty until `content` or `read_at` fetches them. What `files.whole`
-writes there is put into the object store first. An object is there whole or not at all,
-so nothing is renamed; whatever counts a file only once another names it works as on a
-disk.
+writes there is put into the object store first. Object stores show only complete
+objects, so no temporary names are needed there.
 
 The path in the cache tells the URL, so that other processes of the machine know it too.
 """

@@ -1,4 +1,4 @@
-"""A million clips; more features than memory; a Ray cluster that loses processes.
+"""A million clips; more features than memory; a Ray cluster that loses nodes.
 
 The limits are on memory and on processor time, which other programs do not change.
 """

@@ -163,11 +163,17 @@ def test_a_file_that_is_too_large_is_not_sent(served, open_page):
     expect(page.locator("#message")).to_contain_text("giant.wav: larger than 1 GiB")
 
 
-def test_a_file_is_heard_and_seen_in_step(serve, tmp_path, open_page):
-    soundfile.write(tmp_path / "two <b>tones.wav", quiet_then_loud(), RATE)
-    _, url = serve(tmp_path / "work")
+def page_with(serve, open_page, path):
+    """Writes a file of sound, and drops it on a page without others."""
+    soundfile.write(path, quiet_then_loud(), RATE)
+    _, url = serve(path.parent / "work")
     page = open_page(url)
-    page.set_input_files("#file", str(tmp_path / "two <b>tones.wav"))
+    page.set_input_files("#file", str(path))
+    return page
+
+
+def test_a_file_is_heard_and_seen_in_step(serve, tmp_path, open_page):
+    page = page_with(serve, open_page, tmp_path / "two <b>tones.wav")
     page.click("#rows button:has-text('Listen')")
     expect(page.locator("#listen-name")).to_have_text("two <b>tones.wav")
     expect(page.locator("#listen-note")).to_have_text("0:04")
@@ -204,10 +210,7 @@ COLOURS = """id => {
 
 
 def test_a_format_that_the_browser_does_not_play_is_played(serve, tmp_path, open_page):
-    soundfile.write(tmp_path / "tones.aiff", quiet_then_loud(), RATE)
-    _, url = serve(tmp_path / "work")
-    page = open_page(url)
-    page.set_input_files("#file", str(tmp_path / "tones.aiff"))
+    page = page_with(serve, open_page, tmp_path / "tones.aiff")
     page.click("#rows button:has-text('▶')")
     expect(page.locator("#player")).to_have_js_property("duration", 4)
     expect(page.locator("#player")).to_have_js_property("paused", False)
