@@ -14,17 +14,19 @@ import multiprocessing
 import pickle
 import signal
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, Protocol
 
 _ATTEMPTS = 3
 _PATIENCE_SECS = 20.0  # for a process that is to end
+_LOOK_SECS = 1.0  # between looks at the nodes of a cluster
+_MOST_FAILED_STARTS = 20
 
 _TRIED = "the process that ran it {}, {} times"
 
 Function = Callable[[Any], Any]
+_Task = tuple[int, int]  # position and attempt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +104,11 @@ class Pool:
 
 
 class Ray:
-    """Runs units as tasks on a running Ray cluster; needs the extra `ray`.
+    """Runs units in processes of a running Ray cluster; needs the extra `ray`.
 
-    The nodes need this package, the same versions of others, and the same folders.
+    There is a process for each GPU of the cluster, which has that GPU to itself, or for
+    each processor if there are no GPUs. Nodes may join and leave. The nodes need this
+    package, the same versions of others, and the same folders.
 
     Args:
       address: of the cluster; `auto` finds that of this machine.
@@ -132,36 +136,112 @@ class Ray:
     def run(
         self, function: Function, units: Sequence[Any]
     ) -> Iterator[tuple[int, Any]]:
-        """See `Executor.run`. A process of the cluster loads `function` once."""
+        """See `Executor.run`. A process has `function` until all units have ended.
+
+        Raises:
+          ValueError: if processes end as they start.
+        """
         import ray
 
-        content, key = ray.put(pickle.dumps(function)), uuid.uuid4().hex
-        task = ray.remote(max_retries=0)(_run_on_ray)
         due = collections.deque((place, 1) for place in range(len(units)))
-        running: dict[Any, tuple[int, int]] = {}
+        actors = _RayActors(ray, function)
         try:
-            while due or running:
-                # A few more than can run, so that a million units are no burden.
-                most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-                while due and len(running) < most:
-                    place, attempt = due.popleft()
-                    reference = task.remote(key, [content], units[place])
-                    running[reference] = place, attempt
-                ended, _ = ray.wait([*running])
-                place, attempt = running.pop(ended[0])
-                try:
-                    yield place, ray.get(ended[0])
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from error
-                except ray.exceptions.RayError as error:
-                    if attempt < _ATTEMPTS:
+            while due or actors.are_at_work():
+                actors.start(len(due))
+                for actor, task, answer in actors.ended():
+                    if actor and due:
+                        place, _ = following = due.popleft()
+                        actors.give(actor, following, units[place])
+                    if not task:
+                        continue
+                    place, attempt = task
+                    if isinstance(answer, Died) and attempt < _ATTEMPTS:
                         due.append((place, attempt + 1))
                     else:
-                        what = f"died ({type(error).__name__})"
-                        yield place, Died(_TRIED.format(what, _ATTEMPTS))
+                        yield place, answer
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            actors.stop()
+
+
+class _RayActors:
+    """Processes of a Ray cluster: those that start, and those that run a task."""
+
+    def __init__(self, ray: Any, function: Function) -> None:
+        self._ray, self._content = ray, ray.put(pickle.dumps(function))
+        # By what is awaited of them; a task is None while they start.
+        self._actors: dict[Any, tuple[Any, _Task | None]] = {}
+        self._failed_starts = 0  # one after another
+
+    def are_at_work(self) -> bool:
+        """Whether some process runs a task."""
+        return any(task for _, task in self._actors.values())
+
+    def start(self, num_due: int) -> None:
+        """Starts processes: one for each GPU, or each processor if there are none.
+
+        As many more wait. They start on nodes that join, and let a cluster grow.
+        """
+        resources = self._ray.cluster_resources()
+        wanted: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
+        size = resources.get("CPU", 1)
+        if resources.get("GPU", 0) >= 1:
+            wanted["num_gpus"], size = 1, resources["GPU"]
+        for _ in range(min(2 * max(1, int(size)) - len(self._actors), num_due)):
+            actor = self._ray.remote(**wanted)(_RayWorker).remote([self._content])
+            self._actors[actor.start.remote()] = actor, None
+
+    def give(self, actor: Any, task: _Task, unit: Any) -> None:
+        """Lets a process run a task."""
+        self._actors[actor.run.remote(unit)] = actor, task
+
+    def ended(self) -> Iterator[tuple[Any, _Task | None, Any]]:
+        """Waits a moment; yields processes without work, with task and result.
+
+        The process is None, and the result `Died`, if it has died. What a task raised
+        is raised here.
+        """
+        errors = self._ray.exceptions
+        references, _ = self._ray.wait([*self._actors], timeout=_LOOK_SECS)
+        for reference in references:
+            actor, task = self._actors.pop(reference)
+            try:
+                answer = self._ray.get(reference)
+                self._failed_starts = 0
+            except errors.RayTaskError as error:
+                raise error.cause from error
+            except errors.RayError as error:
+                self._failed_starts += task is None
+                if self._failed_starts > _MOST_FAILED_STARTS:
+                    raise ValueError(f"Ray's processes end at once: {error}") from error
+                actor, what = None, f"died ({type(error).__name__})"
+                answer = Died(_TRIED.format(what, _ATTEMPTS))
+            yield actor, task, answer
+
+    def stop(self) -> None:
+        """Ends all processes."""
+        for actor, _ in self._actors.values():
+            self._ray.kill(actor)
+
+
+class _RayWorker:
+    """A process of a Ray cluster."""
+
+    def __init__(self, content: list[Any]) -> None:
+        self._content = content
+
+    def start(self) -> None:
+        """Ends once the process has started."""
+
+    @functools.cached_property
+    def _function(self) -> Function:
+        import ray
+
+        return pickle.loads(ray.get(self._content[0]))
+
+    def run(self, unit: Any) -> Any:
+        """Returns the result of a unit."""
+        with _watched():
+            return self._function(unit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,19 +282,6 @@ def _watched() -> Iterator[None]:
         _is_watched = False
 
 
-_functions: dict[str, Function] = {}  # of a process of a Ray cluster, by run
-
-
-def _run_on_ray(key: str, content: list[Any], unit: Any) -> Any:
-    import ray
-
-    if key not in _functions:
-        _functions.clear()
-        _functions[key] = pickle.loads(ray.get(content[0]))
-    with _watched():
-        return _functions[key](unit)
-
-
 class _Worker:
     """A process that runs one unit at a time; `task` is its position and attempt."""
 
@@ -227,15 +294,15 @@ class _Worker:
         with _ignoring_interrupts():  # Ctrl-C: this process ends the other one.
             self._process.start()
         other.close()
-        self.task: tuple[int, int] | None = None
+        self.task: _Task | None = None
 
-    def start(self, task: tuple[int, int], units: Sequence[Any]) -> None:
+    def start(self, task: _Task, units: Sequence[Any]) -> None:
         """Begins a unit."""
         self.task = task
         with contextlib.suppress(OSError):  # It has died: `end` says so.
             self.pipe.send(units[task[0]])
 
-    def end(self) -> tuple[tuple[int, int], Any]:
+    def end(self) -> tuple[_Task, Any]:
         """Returns the task and its result; raises what the function raised."""
         assert self.task
         task, self.task = self.task, None

@@ -118,25 +118,25 @@ def test_processes_end_when_the_work_is_given_up(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def ray_cluster(root):
-    pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
-    import ray
-
+@pytest.fixture
+def ray_cluster(root, request, monkeypatch):
+    """A cluster of one node, with the resources that the test asks for."""
+    ray = pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     paths = os.pathsep.join([str(root), str(pathlib.Path(__file__).parent)])
-    environment = {"env_vars": {"PYTHONPATH": paths}}
     ray.init(
-        num_cpus=2,
+        **request.param,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env=environment,
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
     yield workers.Ray("auto")
     ray.shutdown()
 
 
 @pytest.mark.scale
+@pytest.mark.parametrize("ray_cluster", [{"num_cpus": 2}], indirect=True)
 def test_a_ray_cluster_gives_the_same_results(ray_cluster, tmp_path):
     found = dict(ray_cluster.run(square, range(7)))
     assert {place: x[:2] for place, x in found.items()} == {
@@ -147,6 +147,18 @@ def test_a_ray_cluster_gives_the_same_results(ray_cluster, tmp_path):
     assert found[0] == "b" and found[1].reason.endswith("3 times")
     with pytest.raises(ValueError, match="7 cannot be done"):
         list(ray_cluster.run(fail, [7]))
+
+
+def process_and_gpus(unit):
+    time.sleep(0.2)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("ray_cluster", [{"num_cpus": 4, "num_gpus": 2}], indirect=True)
+def test_each_gpu_of_a_ray_cluster_has_one_process(ray_cluster):
+    found = {x for _, x in ray_cluster.run(process_and_gpus, range(20))}
+    assert sorted(gpu for _, gpu in found) == ["0", "1"]
 
 
 def test_without_a_ray_cluster_the_remedy_is_named(monkeypatch):

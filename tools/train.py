@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(data_flags)
 flags.adopt_module_key_flags(frontend_flags)
+common_flags.define_workers()
 
 flags.DEFINE_string("name", "mine", "Name of the runs and of the export.")
 common_flags.define_start("the starter, if it fits the other flags")
@@ -108,6 +109,7 @@ def _begin_version(table: datasets.Dataset) -> None:
 def _check() -> datasets.Dataset:
     """Returns the table; raises errors that else come after hours of extraction."""
     command.check_name(FLAGS.name)
+    common_flags.executor()
     from genre_tl.data import splits
     from genre_tl.serving import saved_model
     from genre_tl.training import run_folder
@@ -154,7 +156,8 @@ def _steps() -> list[tuple[str, list[str]]]:
     features.append(f"--features_dir={data_flags.store_dir()}")
     training = [*features, *_given("seed", "start"), *FLAGS.extra]
     final = f"--run_dir={_run_dir()}"
-    steps = [("extract_features", features)]
+    workers = [x for x in _given("workers", "ray") if x != "--workers=1"]
+    steps = [("extract_features", [*features, *workers])]
     if FLAGS.folds:
         arguments = [
             f"--model={'transfer' if FLAGS.start else 'random'}",
@@ -162,7 +165,7 @@ def _steps() -> list[tuple[str, list[str]]]:
             f"--num_repeats={FLAGS.repeats}",
             f"--output_dir={_run_dir()}{_REPORT}",
         ]
-        steps.append(("cross_validate", [*training, *arguments]))
+        steps.append(("cross_validate", [*training, *workers, *arguments]))
     steps.append(("finetune", [*training, "--split=none", final]))
     export = [final, *_given("name", "saved_models_dir")]
     if FLAGS.folds:

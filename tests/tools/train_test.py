@@ -1,5 +1,6 @@
 """`tools.train`: from folders of music to an exported classifier."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -107,6 +108,21 @@ def test_rerunning_the_command_changes_no_file(folder, trained, root):
     assert again.returncode == 0, again.stderr
     assert f"{NUM_CLIPS} unchanged" in again.stdout
     assert files_of(folder) == before
+
+
+def folds_of(folder, name):
+    """Returns the lines of a cross-validation, without their times."""
+    paths = sorted((folder / f"runs/{name}_cross_validation/folds").glob("*.json"))
+    return [json.loads(path.read_text()) | {"secs": 0} for path in paths]
+
+
+def test_several_processes_give_the_same_folds(folder, trained, root):
+    flags = "--name=divided", "--preset=tiny", "--folds=2", "--workers=2"
+    done = tool("train", folder, root, *flags)
+    assert done.returncode == 0, done.stderr
+    commands = [x for x in done.stdout.splitlines() if x.startswith("$ ")]
+    assert [" --workers=2 " in f"{x} " for x in commands] == [True, True, False, False]
+    assert folds_of(folder, "divided") == folds_of(folder, "mine") != []
 
 
 def test_the_card_has_calibration_and_thresholds_and_they_are_used(folder, trained):
