@@ -3,6 +3,7 @@
 The limits are on memory and on processor time, which other programs do not change.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,10 +11,11 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
-from support import large_store, runs, small_features
+from support import large_store, ray_networks, runs, small_features
 
 from genre_tl import workers
 from genre_tl.features import extraction, shard_job
@@ -27,11 +29,12 @@ CLIPS_OF_20_GB = 78_080
 def run(root, code, *arguments):
     """Runs a program; returns its last line: megabytes and processor seconds."""
     code += """
-import resource
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime - start)
+import re
+most = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+print(int(most) // 1024, time.process_time() - start)
 """
     code = "import sys, time\nstart = time.process_time()\n" + code
+    begin = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=root,
@@ -40,7 +43,7 @@ print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime - start)
         check=True,
         text=True,
     )
-    print(done.stdout)
+    print(f"{time.monotonic() - begin:.1f} s elapsed:", done.stdout)
     megabytes, secs = done.stdout.splitlines()[-1].split()
     return float(megabytes), float(secs)
 
@@ -146,52 +149,55 @@ def test_training_from_20_gb_of_features_takes_less_than_2_gb(tmp_path, root):
 NODES = 4
 
 
-@pytest.fixture
-def ray_cluster(root):
-    """A cluster of four nodes on this machine, each with one processor."""
-    ray = pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
-    from ray import cluster_utils
+def connect(address, root):
+    """Makes this process a driver of a cluster; its processes find these tests."""
+    import ray
 
-    paths = f"{root}:{root / 'tests'}:{pathlib.Path(__file__).parent / 'features'}"
+    paths = f"{root}:{root / 'tests'}"
     variables = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    nodes = {"num_cpus": 1, "include_dashboard": False}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=nodes)
-    for _ in range(NODES - 1):
-        cluster.add_node(num_cpus=1)
     ray.init(
-        cluster.address,
+        address,
         log_to_driver=False,
         logging_level="ERROR",
         runtime_env={"env_vars": variables},
     )
+    return ray
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(root):
+    """A cluster of four nodes on this machine, each with one processor."""
+    pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
+    from ray import cluster_utils
+
+    cluster = cluster_utils.Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False},
+    )
+    for _ in range(NODES - 1):
+        cluster.add_node(num_cpus=1)
+    ray = connect(cluster.address, root)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
 
 
-class MortalJob(shard_job.Job):
-    """Kills its process the first time that it has a unit."""
+def killer(cluster, seed, most=3, chance=0.2):
+    """Returns a function of progress that kills random nodes, and their list.
 
-    def run(self, unit, on_file=None):
-        died = self.root.parent / f"died-{unit[0].sha256}"
-        if not died.exists():
-            died.touch()
-            os.kill(os.getpid(), 9)
-        return super().run(unit)
+    A new node joins for each.
+    """
+    random_ = random.Random(seed)
+    killed = []
 
+    def kill(done, total):
+        if done < total and len(killed) < most and random_.random() < chance:
+            node = random_.choice(list(cluster.worker_nodes))
+            cluster.remove_node(node, allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+            killed.append(node)
 
-def test_ray_gives_the_same_bytes_though_its_processes_die(
-    ray_cluster, tmp_path, monkeypatch
-):
-    music = tmp_path / "music"
-    small_features.make(music)
-    monkeypatch.setattr(extraction, "_SHARD_FILES", 3)
-    small_features.extract(music, tmp_path / "here")
-    monkeypatch.setattr(shard_job, "Job", MortalJob)
-    small_features.extract(music, tmp_path / "ray", executor=workers.Ray("auto"))
-    assert len(list(tmp_path.glob("died-*"))) == 2
-    here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
-    assert here == there
+    return kill, killed
 
 
 class SlowJob(shard_job.Job):
@@ -202,73 +208,90 @@ class SlowJob(shard_job.Job):
         return super().run(unit)
 
 
-def make_music(folder, num_files):
-    for number in range(num_files):
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    """Sixty files, of which one is broken, and the features of a run without Ray."""
+    folder = tmp_path_factory.mktemp("music")
+    for number in range(59):
         samples = small_features.noise(2000 + number, number)
-        small_features.write(folder / f"{'ab'[number % 2]}/{number:03d}.wav", samples)
-    (folder / "a/broken.wav").write_text("this is no audio")
+        path = folder / f"music/{'ab'[number % 2]}/{number:03d}.wav"
+        small_features.write(path, samples)
+    (folder / "music/a/broken.wav").write_text("this is no audio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "_SHARD_FILES", 2)
+        small_features.extract(folder / "music", folder / "here")
+    return folder
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_nodes_may_be_killed_and_join(ray_cluster, tmp_path, monkeypatch, seed):
-    make_music(tmp_path / "music", 60)
-    monkeypatch.setattr(extraction, "_SHARD_FILES", 2)
-    small_features.extract(tmp_path / "music", tmp_path / "here")
-    chance = random.Random(seed)
-    killed = []
+@pytest.fixture
+def extract(music, tmp_path, monkeypatch):
+    """Returns a function that extracts over Ray, and checks what it wrote."""
 
-    def kill_a_node(done, total):
-        if done < total and len(killed) < 3 and chance.random() < 0.2:
-            node = chance.choice(list(ray_cluster.worker_nodes))
-            ray_cluster.remove_node(node, allow_graceful=False)
-            ray_cluster.add_node(num_cpus=1)
-            killed.append(node)
+    def extract(**options):
+        monkeypatch.setattr(extraction, "_SHARD_FILES", 2)
+        monkeypatch.setattr(shard_job, "Job", SlowJob)
+        store = tmp_path / "ray"
+        options = {"executor": workers.Ray("auto")} | options
+        summary = small_features.extract(music / "music", store, **options)
+        assert [path for path, _ in summary.failures] == ["a/broken.wav"]
+        assert small_features.contents(store) == small_features.contents(music / "here")
 
-    monkeypatch.setattr(shard_job, "Job", SlowJob)
-    summary = small_features.extract(
-        tmp_path / "music",
-        tmp_path / "ray",
-        executor=workers.Ray("auto"),
-        on_progress=kill_a_node,
-    )
+    return extract
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nodes_may_be_killed_and_join(ray_cluster, extract, seed):
+    kill, killed = killer(ray_cluster, seed)
+    extract(on_progress=kill)
     assert killed
-    assert [path for path, _ in summary.failures] == ["a/broken.wav"]
-    here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
-    assert here == there
 
 
 DRIVER = """
-import ray
+import pathlib, sys
+import scale_test
 from genre_tl import workers
 from genre_tl.features import extraction, shard_job
 from support import small_features
-import pathlib, scale_test
-folder = pathlib.Path(sys.argv[1])
+folder, store, address, root = map(pathlib.Path, sys.argv[1:])
 extraction._SHARD_FILES, shard_job.Job = 2, scale_test.SlowJob
-ray.init(sys.argv[2], log_to_driver=False, logging_level="ERROR",
-         runtime_env={"env_vars": {"PYTHONPATH": sys.argv[3]}})
-small_features.extract(folder / "music", folder / "ray", executor=workers.Ray("auto"))
+scale_test.connect(str(address), root)
+small_features.extract(folder / "music", store, executor=workers.Ray("auto"))
 """
 
 
-def test_a_killed_driver_is_continued(ray_cluster, tmp_path, root, monkeypatch):
-    make_music(tmp_path / "music", 30)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_killed_driver_is_continued(
+    ray_cluster, music, tmp_path, root, extract, seed
+):
+    arguments = music, tmp_path / "ray", ray_cluster.address, root
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
+    )
+    due, shards = random.Random(seed).randrange(25), tmp_path / "ray/shards"
+    while len(list(shards.glob("*.json"))) < due and driver.poll() is None:
+        time.sleep(0.05)
+    driver.kill()
+    assert driver.wait() == -9
+    extract()
+
+
+class MortalJob(shard_job.Job):
+    """Kills its process the first time that it has one of some units."""
+
+    def run(self, unit, on_file=None):
+        died = self.root.parent / f"died-{unit[0].sha256}"
+        if unit[0].sha256 < "3" and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), 9)
+        return super().run(unit)
+
+
+def test_processes_may_be_killed(ray_cluster, music, extract, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(extraction, "_SHARD_FILES", 2)
-        small_features.extract(tmp_path / "music", tmp_path / "here")
-    paths = f"{root}:{root / 'tests'}"
-    code = "import sys\n" + DRIVER
-    command = [sys.executable, "-c", code, tmp_path, ray_cluster.address, paths]
-    shards = tmp_path / "ray/shards"
-    for count in (2, 6, 11):
-        driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths})
-        while len(list(shards.glob("*.json"))) < count and driver.poll() is None:
-            time.sleep(0.1)
-        driver.kill()
-        assert driver.wait() == -9
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=True)
-    here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
-    assert here == there
+        patch.setattr(sys.modules[__name__], "SlowJob", MortalJob)
+        extract()
+    assert len(list(music.glob("died-*"))) >= 3
 
 
 def test_a_cross_validation_over_ray_gives_the_local_folds(ray_cluster, tmp_path):
@@ -280,3 +303,88 @@ def test_a_cross_validation_over_ray_gives_the_local_folds(ray_cluster, tmp_path
         lines = {path: json.loads(text) for path, text in lines.items()}
         found.append({path: x | {"secs": 0} for path, x in lines.items()})
     assert found[0] == found[1] and len(found[0]) >= 6
+
+
+CUT = """
+import pathlib, sys
+import scale_test
+from genre_tl import workers
+from genre_tl.features import extraction, shard_job
+from support import ray_networks, small_features
+folder, store, root = map(pathlib.Path, sys.argv[1:])
+extraction._SHARD_FILES, shard_job.Job = 2, scale_test.SlowJob
+scale_test.connect(ray_networks.ADDRESS, root)
+small_features.extract(folder / "music", store, executor=workers.Ray("auto"),
+                       on_progress=lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.parametrize("pause_secs", [1.5, None], ids=["short", "for ever"])
+def test_the_network_of_a_node_may_be_cut(music, tmp_path, root, pause_secs):
+    pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
+    store, folder = tmp_path / "ray", pathlib.Path(tempfile.mkdtemp(prefix="ray-"))
+    with ray_networks.Cluster(NODES, folder) as cluster:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", CUT, *map(str, (music, store, root))],
+            env=cluster.environment() | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in driver.stdout:
+            if int(line) >= 10:
+                break
+        cluster.set_network(0, "down")
+        if pause_secs:
+            time.sleep(pause_secs)
+            cluster.set_network(0, "up")
+        driver.communicate()
+        assert driver.returncode == 0
+    assert small_features.contents(store) == small_features.contents(music / "here")
+
+
+TOOL = """
+import pathlib, sys
+import scale_test
+from genre_tl import workers
+name, address, root = sys.argv[1:4]
+scale_test.connect(address, pathlib.Path(root))
+__import__("tools." + name)
+sys.argv = [name, *sys.argv[4:], "--ray=auto"]
+sys.modules["tools." + name].cli()
+"""
+
+
+def test_real_music_is_extracted_and_predicted_while_nodes_are_killed(
+    ray_cluster, shared, tmp_path, root
+):
+    data = shared / "data/mini_mtt"
+    commands = {
+        "extract_features": [f"--data_dir={data}", "--features_dir={}/features"],
+        "predict": [str(data), "--output={}/scores.csv", "--embeddings={}/vectors.npz"],
+    }
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"}
+    kill, killed = killer(ray_cluster, seed=0, most=4, chance=1)
+    for name, flags in commands.items():
+        for place, program in (
+            ("here", ["-m", f"tools.{name}"]),
+            ("ray", ["-c", TOOL, name, ray_cluster.address, str(root)]),
+        ):
+            folder = tmp_path / place
+            folder.mkdir(exist_ok=True)
+            begin = time.monotonic()
+            running = subprocess.Popen(
+                [sys.executable, *program, *(x.format(folder) for x in flags)],
+                env=environment,
+                cwd=root,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while running.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running.wait(8)
+                if place == "ray" and running.poll() is None:
+                    kill(0, 1)
+            print(f"{name} {place}: {time.monotonic() - begin:.1f} s")
+    assert len(killed) >= 2
+    here, there = (small_features.contents(tmp_path / x) for x in ("here", "ray"))
+    assert here == there
