@@ -130,7 +130,8 @@ class Ray:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ValueError(
                     f"--ray={address}: no Ray cluster answers there ({error}); start "
-                    "one with: ray start --head"
+                    "one with: ray start --head. If it has a token, set "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
                 ) from error
 
     def run(

@@ -10,6 +10,7 @@ import tempfile
 # Before anything imports TensorFlow, here and in the programs that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # Ray would write a token at home.
 
 import hypothesis
 import numpy as np

@@ -17,7 +17,6 @@ ADDRESS = f"{_NETWORK}.1:{_PORT}"
 # Without proxies, and with a node declared dead after three seconds.
 _ENVIRONMENT = {
     **{x: y for x, y in os.environ.items() if not x.lower().endswith("_proxy")},
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
