@@ -145,6 +145,8 @@ def test_a_ray_cluster_gives_the_same_results(ray_cluster, tmp_path):
     units = [(tmp_path, name, number) for name, number in (("b", 2), ("c", 9))]
     found = dict(ray_cluster.run(die_sometimes, units))
     assert found[0] == "b" and found[1].reason.endswith("3 times")
+    found = dict(ray_cluster.run(loop_forever_sometimes, ["endless", "works"]))
+    assert found[0].reason.endswith("3 times") and found[1] == "works"
     with pytest.raises(ValueError, match="7 cannot be done"):
         list(ray_cluster.run(fail, [7]))
 
