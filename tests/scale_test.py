@@ -252,27 +252,44 @@ import scale_test
 from genre_tl import workers
 from genre_tl.features import extraction, shard_job
 from support import small_features
-folder, store, address, root = map(pathlib.Path, sys.argv[1:])
+address, (root, music, store) = sys.argv[1], map(pathlib.Path, sys.argv[2:])
 extraction._SHARD_FILES, shard_job.Job = 2, scale_test.SlowJob
-scale_test.connect(str(address), root)
-small_features.extract(folder / "music", store, executor=workers.Ray("auto"))
+scale_test.connect(address, root)
+small_features.extract(music, store, executor=workers.Ray("auto"),
+                       on_progress=lambda done, total: print(done, flush=True))
 """
+
+
+@contextlib.contextmanager
+def driver(address, root, music, store, environment=os.environ):
+    """A program that extracts over Ray, and prints how many files are done."""
+    arguments = map(str, (address, root, music, store))
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *arguments],
+        env={**environment, "PYTHONPATH": f"{root}:{root / 'tests'}"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        yield running
+
+
+def wait_for(running, num_files):
+    for line in running.stdout:
+        if int(line) >= num_files:
+            break
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_killed_driver_is_continued(
     ray_cluster, music, tmp_path, root, extract, seed
 ):
-    arguments = music, tmp_path / "ray", ray_cluster.address, root
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
-    )
-    due, shards = random.Random(seed).randrange(25), tmp_path / "ray/shards"
-    while len(list(shards.glob("*.json"))) < due and driver.poll() is None:
-        time.sleep(0.05)
-    driver.kill()
-    assert driver.wait() == -9
+    random_ = random.Random(seed)
+    places = root, music / "music", tmp_path / "ray"
+    with driver(ray_cluster.address, *places) as running:
+        wait_for(running, random_.randrange(50))
+        time.sleep(random_.random() / 2)
+        running.kill()
+    assert running.returncode == -9
     extract()
 
 
@@ -305,41 +322,23 @@ def test_a_cross_validation_over_ray_gives_the_local_folds(ray_cluster, tmp_path
     assert found[0] == found[1] and len(found[0]) >= 6
 
 
-CUT = """
-import pathlib, sys
-import scale_test
-from genre_tl import workers
-from genre_tl.features import extraction, shard_job
-from support import ray_networks, small_features
-folder, store, root = map(pathlib.Path, sys.argv[1:])
-extraction._SHARD_FILES, shard_job.Job = 2, scale_test.SlowJob
-scale_test.connect(ray_networks.ADDRESS, root)
-small_features.extract(folder / "music", store, executor=workers.Ray("auto"),
-                       on_progress=lambda done, total: print(done, flush=True))
-"""
-
-
 @pytest.mark.parametrize("pause_secs", [1.5, None], ids=["short", "for ever"])
 def test_the_network_of_a_node_may_be_cut(music, tmp_path, root, pause_secs):
     pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
-    store, folder = tmp_path / "ray", pathlib.Path(tempfile.mkdtemp(prefix="ray-"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="ray-"))
     with ray_networks.Cluster(NODES, folder) as cluster:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", CUT, *map(str, (music, store, root))],
-            env=cluster.environment() | {"PYTHONPATH": f"{root}:{root / 'tests'}"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for line in driver.stdout:
-            if int(line) >= 10:
-                break
-        cluster.set_network(0, "down")
-        if pause_secs:
-            time.sleep(pause_secs)
-            cluster.set_network(0, "up")
-        driver.communicate()
-        assert driver.returncode == 0
-    assert small_features.contents(store) == small_features.contents(music / "here")
+        places = root, music / "music", tmp_path / "ray"
+        environment = cluster.environment()
+        with driver(ray_networks.ADDRESS, *places, environment) as running:
+            wait_for(running, 10)
+            cluster.set_network(0, "down")
+            if pause_secs:
+                time.sleep(pause_secs)
+                cluster.set_network(0, "up")
+            running.communicate()
+    assert running.returncode == 0
+    here, there = (small_features.contents(x) for x in (music / "here", places[-1]))
+    assert here == there
 
 
 TOOL = """
