@@ -274,8 +274,8 @@ def driver(address, root, music, store, environment=os.environ):
 
 
 def wait_for(running, num_files):
-    for line in running.stdout:
-        if int(line) >= num_files:
+    for line in running.stdout:  # Ray also writes into it.
+        if line.strip().isdigit() and int(line) >= num_files:
             break
 
 
