@@ -88,7 +88,7 @@ test-quick: $(STAMP) ## run the tests that depend most on versions of packages
 test-slow: $(STAMP) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
-test-scale: $(STAMP) ## test large stores and Ray (24 GB of disk; takes minutes)
+test-scale: $(STAMP) ## test large stores and Ray (24 GB of disk, about 16 minutes)
 	@$(BIN)/python -m pip install --quiet --constraint $$($(BIN)/python .ci/tested_set) 'ray>=2.40,<3'
 	@$(BIN)/python -m pytest -m scale
 

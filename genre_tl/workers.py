@@ -169,6 +169,7 @@ class _RayActors:
 
     def __init__(self, ray: Any, function: Function) -> None:
         self._ray, self._content = ray, ray.put(pickle.dumps(function))
+        self._class = ray.remote(_RayWorker)
         # By what is awaited of them; a task is None while they start.
         self._actors: dict[Any, tuple[Any, _Task | None]] = {}
         self._failed_starts = 0  # one after another
@@ -183,12 +184,12 @@ class _RayActors:
         As many more wait. They start on nodes that join, and let a cluster grow.
         """
         resources = self._ray.cluster_resources()
-        wanted: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
-        size = resources.get("CPU", 1)
-        if resources.get("GPU", 0) >= 1:
-            wanted["num_gpus"], size = 1, resources["GPU"]
-        for _ in range(min(2 * max(1, int(size)) - len(self._actors), num_due)):
-            actor = self._ray.remote(**wanted)(_RayWorker).remote([self._content])
+        num_gpus = int(resources.get("GPU", 0) >= 1)
+        size = max(1, int(resources.get("GPU" if num_gpus else "CPU", 1)))
+        actor_class = self._class.options(num_cpus=1, num_gpus=num_gpus)
+        for _ in range(min(2 * size - len(self._actors), num_due)):
+            # In a list Ray leaves the reference as it is.
+            actor = actor_class.remote([self._content])
             self._actors[actor.start.remote()] = actor, None
 
     def give(self, actor: Any, task: _Task, unit: Any) -> None:
@@ -213,7 +214,10 @@ class _RayActors:
             except errors.RayError as error:
                 self._failed_starts += task is None
                 if self._failed_starts > _MOST_FAILED_STARTS:
-                    raise ValueError(f"Ray's processes end at once: {error}") from error
+                    raise ValueError(
+                        f"processes of the Ray cluster end as they start: {error}; "
+                        "install the same versions of all packages on all nodes"
+                    ) from error
                 actor, what = None, f"died ({type(error).__name__})"
                 answer = Died(_TRIED.format(what, _ATTEMPTS))
             yield actor, task, answer

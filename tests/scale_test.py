@@ -6,12 +6,10 @@ The limits are on memory and on processor time, which other programs do not chan
 import contextlib
 import json
 import os
-import pathlib
 import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
@@ -325,17 +323,18 @@ def test_a_cross_validation_over_ray_gives_the_local_folds(ray_cluster, tmp_path
 @pytest.mark.parametrize("pause_secs", [1.5, None], ids=["short", "for ever"])
 def test_the_network_of_a_node_may_be_cut(music, tmp_path, root, pause_secs):
     pytest.importorskip("ray", reason="NOT RUN ON RAY: it is not installed")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="ray-"))
-    with ray_networks.Cluster(NODES, folder) as cluster:
-        places = root, music / "music", tmp_path / "ray"
-        environment = cluster.environment()
-        with driver(ray_networks.ADDRESS, *places, environment) as running:
-            wait_for(running, 10)
-            cluster.set_network(0, "down")
-            if pause_secs:
-                time.sleep(pause_secs)
-                cluster.set_network(0, "up")
-            running.communicate()
+    address, environment = ray_networks.ADDRESS, ray_networks.ENVIRONMENT
+    places = root, music / "music", tmp_path / "ray"
+    with (
+        ray_networks.Cluster(NODES) as cluster,
+        driver(address, *places, environment) as running,
+    ):
+        wait_for(running, 10)
+        cluster.set_network(0, "down")
+        if pause_secs:
+            time.sleep(pause_secs)
+            cluster.set_network(0, "up")
+        running.communicate()
     assert running.returncode == 0
     here, there = (small_features.contents(x) for x in (music / "here", places[-1]))
     assert here == there
@@ -344,7 +343,6 @@ def test_the_network_of_a_node_may_be_cut(music, tmp_path, root, pause_secs):
 TOOL = """
 import pathlib, sys
 import scale_test
-from genre_tl import workers
 name, address, root = sys.argv[1:4]
 scale_test.connect(address, pathlib.Path(root))
 __import__("tools." + name)

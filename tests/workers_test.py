@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import time
+from unittest import mock
 
 import pytest
 
@@ -161,6 +162,17 @@ def process_and_gpus(unit):
 def test_each_gpu_of_a_ray_cluster_has_one_process(ray_cluster):
     found = {x for _, x in ray_cluster.run(process_and_gpus, range(20))}
     assert sorted(gpu for _, gpu in found) == ["0", "1"]
+
+
+def test_a_ray_cluster_whose_processes_do_not_start_is_given_up(monkeypatch):
+    ray = mock.MagicMock()
+    ray.exceptions.RayError, ray.exceptions.RayTaskError = OSError, KeyError
+    ray.cluster_resources.return_value = {"CPU": 1}
+    ray.wait.side_effect = lambda references, timeout: (references, [])
+    ray.get.side_effect = OSError("no module named genre_tl")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(ValueError, match=r"no module named .*; install the same versi"):
+        list(workers.Ray("auto").run(square, range(2)))
 
 
 def test_without_a_ray_cluster_the_remedy_is_named(monkeypatch):

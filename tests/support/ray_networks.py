@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -14,8 +15,8 @@ import pytest
 _NETWORK, _PORT = "10.77.0", 6399
 ADDRESS = f"{_NETWORK}.1:{_PORT}"
 
-# Without proxies, and with a node declared dead after three seconds.
-_ENVIRONMENT = {
+# Of all processes: without proxies; a node counts as dead after three seconds.
+ENVIRONMENT = {
     **{x: y for x, y in os.environ.items() if not x.lower().endswith("_proxy")},
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_initial_delay_ms": "1000",
@@ -32,10 +33,10 @@ class Cluster:
     root on Linux.
     """
 
-    def __init__(self, num_nodes: int, folder: pathlib.Path) -> None:
+    def __init__(self, num_nodes: int) -> None:
         self._names = [f"genre-tl-{n}" for n in range(2, num_nodes + 1)]
         # Sockets are made in it, whose paths have at most 107 characters.
-        self._folder = folder
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="ray-"))
 
     def __enter__(self) -> "Cluster":
         with contextlib.ExitStack() as stack:
@@ -51,10 +52,6 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
-
-    def environment(self) -> dict[str, str]:
-        """Variables for a process that connects to the cluster."""
-        return _ENVIRONMENT
 
     def set_network(self, node: int, state: str) -> None:
         """Cuts a node's network, or connects it again; `state` is down or up."""
@@ -82,10 +79,9 @@ class Cluster:
         ray = pathlib.Path(sys.executable).parent / "ray"
         address = f"--node-ip-address={_NETWORK}.{number}"
         command = [*inside, ray, "start", "--num-cpus=1", address, *arguments]
-        log = self._folder.with_suffix(".log")
-        with open(log, "a") as file:
+        with open(self._folder / "log", "a") as file:
             subprocess.run(
-                command, env=_ENVIRONMENT, stdout=file, stderr=file, check=True
+                command, env=ENVIRONMENT, stdout=file, stderr=file, check=True
             )
 
     def _stop(self) -> None:
