@@ -26,6 +26,7 @@ class Scattering1D(keras.layers.Layer):
     Output: `[..., paths, frames]`, in kymatio's path order; see `meta`.
 
     Under a mixed-precision policy the layer computes in float32 and casts its output.
+    Importing this module turns TensorFloat-32, less exact, off for the whole process.
 
     Args:
       J: log2 of the largest wavelet scale, in samples.

@@ -341,7 +341,7 @@ def _check_loss(epoch: int, logs: Mapping[str, float]) -> None:
     if not np.isfinite(logs["loss"]):
         raise ValueError(
             f"the loss of epoch {epoch + 1} is {logs['loss']}: lower --learning_rate, "
-            "and give another --run_dir"
+            "or give --precision=float32 if it is another; and give another --run_dir"
         )
 
 

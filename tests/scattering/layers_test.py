@@ -199,3 +199,8 @@ def test_an_eager_call_prints_no_warning(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING, "tensorflow"):
         scattering.Scattering1D(6, 2)(np.zeros([2, 1024], "float32"))
     assert not caplog.records
+
+
+def test_products_have_all_bits_of_float32_on_a_gpu():
+    # On by default, it would multiply the error by 16; a GPU shows it, a CPU does not.
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()

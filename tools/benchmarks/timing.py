@@ -12,14 +12,19 @@ median = statistics.median
 
 
 def machine(repeats: int) -> str:
-    """Returns a line about the processor and its speed."""
+    """Returns a line about the processor, or GPU, and its speed."""
     import tensorflow as tf
 
     matrix = tf.random.normal([2048, 2048])
     product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
     gflops = 2 * 2048**3 / median(seconds([product], repeats)[0]) / 1e9
+    details = map(
+        tf.config.experimental.get_device_details,
+        tf.config.list_physical_devices("GPU"),
+    )
+    names = [f"{os.cpu_count()} cores", *(x["device_name"] for x in details)]
     return (
-        f"{os.cpu_count()} cores; TensorFlow {tf.__version__}; matrix product: "
+        f"{', '.join(names)}; TensorFlow {tf.__version__}; matrix product: "
         f"{gflops:.0f} GFLOP/s; medians of {repeats} (fastest to slowest)"
     )
 
