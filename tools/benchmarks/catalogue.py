@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import pathlib
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -74,17 +73,8 @@ def _measure(folder: str, repeats: int) -> list[list[str]]:
     some = [functools.partial(opened.nearest, row.path) for row in first]
     times["neighbours of 50 tracks"] = [timing.once(x) for x in some]
     rows += [[name, timing.milliseconds(x)] for name, x in times.items()]
-    rows.append(["peak memory so far", _peak_memory()])
+    rows.append(["peak memory so far", files.peak_memory()])
     rows.append(["map", f"{timing.once(opened.positions):.1f} s"])
     rows.append(["map again", f"{timing.once(opened.positions):.2f} s"])
-    rows.append(["peak memory", _peak_memory()])
+    rows.append(["peak memory", files.peak_memory()])
     return rows
-
-
-def _peak_memory() -> str:
-    # What `resource` gives includes the memory of the process that started this one.
-    status = pathlib.Path("/proc/self/status")
-    if not status.is_file():
-        return files.peak_memory(of_children=False)
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
-    return f"{int(kilobytes) / 1024:.0f} MB"

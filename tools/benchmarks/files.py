@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,30 +28,45 @@ def speed(model: str, folders: Sequence[str]) -> None:
     names = [str(x) for x in paths if x.suffix.lower() in (".mp3", ".wav", ".flac")]
     if not names:
         raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
-    secs = {"predict": timing.once(lambda: _predict(model, names))}
-    peak = peak_memory()
-    secs["predict, one file"] = timing.once(lambda: _predict(model, names[:1]))
+    # A program inherits the peak memory of the one that starts it, so a small one does.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        all_secs, peak = pool.apply(_predict, (model, names))
+        one_secs, _ = pool.apply(_predict, (model, names[:1]))
     start = time.perf_counter()
     clips = decoding.read(names, piece_samples=_PIECE_SAMPLES)
     samples = sum(len(clip.waveform) for clip in clips if clip.waveform is not None)
-    secs["decoding and resampling"] = time.perf_counter() - start
+    decoding_secs = time.perf_counter() - start
     audio_secs = samples / params.SAMPLE_RATE_HZ
-    rows = [[name, f"{x:.1f} s", f"{audio_secs / x:.0f}"] for name, x in secs.items()]
+    rate = f"{audio_secs / decoding_secs:.0f}"
+    rows = [
+        ["predict", f"{all_secs:.1f} s", f"{audio_secs / all_secs:.0f}"],
+        ["predict, one file", f"{one_secs:.1f} s", ""],
+        ["decoding and resampling", f"{decoding_secs:.2f} s", rate],
+    ]
     head = ["", "time", "times real time"]
     timing.table(f"{len(names)} files, {audio_secs:.0f} s of audio", head, rows)
     print(f"\nPeak memory of predict: {peak}")
 
 
-def peak_memory(of_children: bool = True) -> str:
-    """Returns the peak memory of the programs that this one waited for, or its own."""
+def peak_memory() -> str:
+    """Returns the peak memory of this program."""
+    status = pathlib.Path("/proc/self/status")
+    if status.is_file():
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
+        return f"{int(kilobytes) / 1024:.0f} MB"
     if sys.platform == "win32":
         return "not known on Windows"
-    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    return _megabytes(resource.RUSAGE_SELF)
+
+
+def _megabytes(who: int) -> str:
     kilobytes = resource.getrusage(who).ru_maxrss
     return f"{kilobytes / 1024 ** (1 + (sys.platform == 'darwin')):.0f} MB"
 
 
-def _predict(model: str, names: Sequence[str]) -> None:
+def _predict(model: str, names: Sequence[str]) -> tuple[float, str]:
+    """Returns the seconds and the peak memory of `predict`."""
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         module = f"{__package__.rpartition('.')[0]}.predict"
         options = f"--model={model}", "--format=csv", f"--output={folder}/scores.csv"
@@ -58,3 +75,7 @@ def _predict(model: str, names: Sequence[str]) -> None:
         done = subprocess.run(command, input=stdin, capture_output=True)
     if done.returncode not in (0, 1):  # 1: some files are broken
         raise ValueError(f"predict failed: {done.stderr.decode()[-500:]}")
+    secs = time.perf_counter() - start
+    if sys.platform == "win32":
+        return secs, "not known on Windows"
+    return secs, _megabytes(resource.RUSAGE_CHILDREN)

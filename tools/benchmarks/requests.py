@@ -59,7 +59,7 @@ def answer(folder: str, kind: str, num_bytes: int) -> None:
             refusal = text.splitlines()[0].strip("'[] ")
 
     secs = timing.once(call)
-    print(json.dumps([secs, files.peak_memory(of_children=False), refusal]))
+    print(json.dumps([secs, files.peak_memory(), refusal]))
 
 
 def _wav(num_bytes: int, rate_hz: int = streaming.MIN_RATE_HZ) -> bytes:

@@ -105,4 +105,4 @@ def _rate(score: _Score, batch: np.ndarray, num_parallel: int) -> tuple[float, f
 
 if __name__ == "__main__":
     found = measure(pathlib.Path(sys.argv[1]), float(sys.argv[2]))
-    print(json.dumps([found, files.peak_memory(of_children=False)]))
+    print(json.dumps([found, files.peak_memory()]))
