@@ -3,9 +3,11 @@
 Run them as `python -m tools.<name>` in the tree, or as `genre-tl-<name>` once
 the package is installed.
 
-Importing this package has two effects, both before anything heavy is loaded.
+Importing this package has three effects, all before anything heavy is loaded.
 TensorFlow's C++ log is silenced, unless TF_CPP_MIN_LOG_LEVEL is set (0 shows
-everything). And Ctrl-C while a program still imports prints one word, not a stack.
+everything). A GPU's memory is taken as it is needed, so that several workers can share
+it, unless TF_FORCE_GPU_ALLOW_GROWTH is set to false. And Ctrl-C while a program still
+imports prints one word, not a stack.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ from typing import Any
 
 _SILENT = "3"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _SILENT)
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 class _SilentTensorFlow(importlib.abc.MetaPathFinder):

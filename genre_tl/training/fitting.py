@@ -340,8 +340,8 @@ def _schedule(training: params.Training) -> Callbacks:
 def _check_loss(epoch: int, logs: Mapping[str, float]) -> None:
     if not np.isfinite(logs["loss"]):
         raise ValueError(
-            f"the loss of epoch {epoch + 1} is {logs['loss']}: lower --learning_rate, "
-            "or give --precision=float32 if it is another; and give another --run_dir"
+            f"the loss of epoch {epoch + 1} is {logs['loss']}: lower --learning_rate "
+            "or train in --precision=float32, and give another --run_dir"
         )
 
 

@@ -265,11 +265,18 @@ def test_a_name_that_cannot_be_printed_stops_no_tool(run):
     assert ascii_only == (0, "\\udcffm\\xfcsik.wav\n", "\\udcff.wav\n")
 
 
-def test_importing_a_tool_keeps_a_log_level_that_is_set():
-    code = "import os, tools; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
-    for level, shown in (("0", "0"), (None, "3")):
-        env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-        env |= {"TF_CPP_MIN_LOG_LEVEL": level} if level else {}
+@pytest.mark.parametrize(
+    ("name", "default", "other"),
+    [
+        ("TF_CPP_MIN_LOG_LEVEL", "3", "0"),
+        ("TF_FORCE_GPU_ALLOW_GROWTH", "true", "false"),
+    ],
+)
+def test_importing_a_tool_keeps_what_is_set_of_tensorflow(name, default, other):
+    code = f"import os, tools; print(os.environ['{name}'])"
+    for given, shown in ((other, other), (None, default)):
+        env = {k: v for k, v in os.environ.items() if k != name}
+        env |= {name: given} if given else {}
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=env,

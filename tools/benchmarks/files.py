@@ -28,10 +28,10 @@ def speed(model: str, folders: Sequence[str]) -> None:
     names = [str(x) for x in paths if x.suffix.lower() in (".mp3", ".wav", ".flac")]
     if not names:
         raise ValueError(f"no audio files in {', '.join(folders) or 'no folder'}")
-    # A program inherits the peak memory of the one that starts it, so a small one does.
+    # What is measured includes the memory of the program that starts it: a small one.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        all_secs, peak = pool.apply(_predict, (model, names))
-        one_secs, _ = pool.apply(_predict, (model, names[:1]))
+        all_secs, peak = pool.apply(_measure, (model, names))
+        one_secs, _ = pool.apply(_measure, (model, names[:1]))
     start = time.perf_counter()
     clips = decoding.read(names, piece_samples=_PIECE_SAMPLES)
     samples = sum(len(clip.waveform) for clip in clips if clip.waveform is not None)
@@ -48,25 +48,27 @@ def speed(model: str, folders: Sequence[str]) -> None:
     print(f"\nPeak memory of predict: {peak}")
 
 
-def peak_memory() -> str:
-    """Returns the peak memory of this program."""
+def peak_memory(*, of_children: bool = False) -> str:
+    """Returns the peak memory of this program, or of those that it waited for."""
     status = pathlib.Path("/proc/self/status")
-    if status.is_file():
+    if status.is_file() and not of_children:
+        # `resource` counts the memory of the program that started this one, too.
         (kilobytes,) = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
         return f"{int(kilobytes) / 1024:.0f} MB"
     if sys.platform == "win32":
         return "not known on Windows"
-    return _megabytes(resource.RUSAGE_SELF)
+    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    number = resource.getrusage(who).ru_maxrss
+    return f"{number / 1024 ** (1 + (sys.platform == 'darwin')):.0f} MB"
 
 
-def _megabytes(who: int) -> str:
-    kilobytes = resource.getrusage(who).ru_maxrss
-    return f"{kilobytes / 1024 ** (1 + (sys.platform == 'darwin')):.0f} MB"
-
-
-def _predict(model: str, names: Sequence[str]) -> tuple[float, str]:
+def _measure(model: str, names: Sequence[str]) -> tuple[float, str]:
     """Returns the seconds and the peak memory of `predict`."""
-    start = time.perf_counter()
+    secs = timing.once(lambda: _predict(model, names))
+    return secs, peak_memory(of_children=True)
+
+
+def _predict(model: str, names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         module = f"{__package__.rpartition('.')[0]}.predict"
         options = f"--model={model}", "--format=csv", f"--output={folder}/scores.csv"
@@ -75,7 +77,3 @@ def _predict(model: str, names: Sequence[str]) -> tuple[float, str]:
         done = subprocess.run(command, input=stdin, capture_output=True)
     if done.returncode not in (0, 1):  # 1: some files are broken
         raise ValueError(f"predict failed: {done.stderr.decode()[-500:]}")
-    secs = time.perf_counter() - start
-    if sys.platform == "win32":
-        return secs, "not known on Windows"
-    return secs, _megabytes(resource.RUSAGE_CHILDREN)

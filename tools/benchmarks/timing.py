@@ -18,11 +18,10 @@ def machine(repeats: int) -> str:
     matrix = tf.random.normal([2048, 2048])
     product = tf.function(lambda: tf.linalg.matmul(matrix, matrix)[0, 0])
     gflops = 2 * 2048**3 / median(seconds([product], repeats)[0]) / 1e9
-    details = map(
-        tf.config.experimental.get_device_details,
-        tf.config.list_physical_devices("GPU"),
-    )
-    names = [f"{os.cpu_count()} cores", *(x["device_name"] for x in details)]
+    names = [f"{os.cpu_count()} cores"]
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        names.append(details.get("device_name", gpu.name))
     return (
         f"{', '.join(names)}; TensorFlow {tf.__version__}; matrix product: "
         f"{gflops:.0f} GFLOP/s; medians of {repeats} (fastest to slowest)"
