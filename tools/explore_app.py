@@ -73,11 +73,6 @@ class Application:
             "train": self._train,
         }
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether files wait, or something is done."""
-        return self._worker.is_busy
-
     def close(self) -> None:
         """Closes the catalogue; nothing may be asked afterwards."""
         self._worker.close()
@@ -95,6 +90,8 @@ class Application:
 
     def _state(self) -> dict[str, Any]:
         worker, model = self._worker, self._worker.catalogue.model
+        # Read before what they tell of: what changes meanwhile is asked for again.
+        is_busy, job, revision = worker.is_busy, worker.job, worker.revision
         return {
             "model": {
                 "name": str(model),
@@ -106,11 +103,12 @@ class Application:
                 "num_waiting": len(worker.due),
                 "is_looking": worker.is_looking,
                 "genre_folder": worker.genre_folder,
-                **self._counts(worker.revision),
+                **self._counts(revision),
             },
-            "job": worker.job.facts() if worker.job else None,
+            "is_busy": is_busy,
+            "job": job.facts() if job else None,
             "message": worker.message,
-            "revision": worker.revision,
+            "revision": revision,
             "training": worker.trained,
             "max_bytes": explore_server.MAX_BYTES,
             "suffixes": sorted(audio_files.AUDIO_SUFFIXES),

@@ -61,6 +61,7 @@ class Worker:
       job: what is done now, or None.
       due: files of the collection that are not labelled yet.
       is_looking: whether the collection is still searched for them.
+      is_busy: whether something is to be done, or is being done.
       genre_folder: the collection, if one can train on it, or "".
       message: why the last job ended early, or "".
       revision: changes whenever the catalogue or the model does.
@@ -80,20 +81,16 @@ class Worker:
         self._use(model)
         is_tagger = self.model.is_tagger
         self._tagger = str(self.model.folder) if is_tagger else None
-        self._wake = threading.Event()
+        self._asked = threading.Condition()
         self._waiting: collections.deque[str] = collections.deque()
         self._to_train: str | None = None  # folder, "" for the corrections alone
+        self.is_busy = True
         self.job: Job | None = None
         self.due: list[str] = []
         self.is_looking, self.genre_folder = True, ""
         self.revision, self.message = 0, ""
         self.trained: dict[str, Any] | None = None
         threading.Thread(target=self._work, daemon=True).start()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is to be done, or is being done."""
-        return bool(self.job or self._waiting or self._to_train is not None)
 
     def _use(self, folder: str) -> None:
         model = predictor.Predictor(folder)
@@ -127,26 +124,35 @@ class Worker:
 
         Raises a ValueError if a training is not finished.
         """
-        is_training = self.job is not None and self.job.text.startswith("Training")
-        if is_training or self._to_train is not None:
-            raise ValueError("a training is not finished; wait for it, or cancel it")
-        self._to_train = folder
-        self._wake.set()
+        with self._asked:
+            job = self.job
+            is_training = job is not None and job.text.startswith("Training")
+            if is_training or self._to_train is not None:
+                raise ValueError(
+                    "a training is not finished; wait for it, or cancel it"
+                )
+            self._to_train, self.is_busy = folder, True
+            self._asked.notify()
 
     def enqueue(self, paths: Sequence[str]) -> None:
         """Labels files, after those that wait already."""
-        self._waiting.extend(paths)
-        self._wake.set()
+        with self._asked:
+            self._waiting.extend(paths)
+            self.is_busy = True
+            self._asked.notify()
 
     def _work(self) -> None:
         """Labels and trains for ever; says what went wrong."""
-        self._look()
+        self._do(self._look)
         self.is_looking = False
         while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._waiting or self._to_train is not None:
-                self._do(self._label if self._waiting else self._retrain)
+            with self._asked:
+                self.is_busy = self._is_asked()
+                self._asked.wait_for(self._is_asked)
+            self._do(self._label if self._waiting else self._retrain)
+
+    def _is_asked(self) -> bool:
+        return bool(self._waiting or self._to_train is not None)
 
     def _do(self, action: Callable[[], None]) -> None:
         self.message = ""
@@ -159,8 +165,8 @@ class Worker:
         except Exception as error:  # The page goes on; the next job may succeed.
             self.message = repr(error)
             logging.exception("the page of explore")
-        self.job = None
         self.revision += 1
+        self.job = None
 
     def _look(self) -> None:
         if not self._data_dir:
@@ -195,8 +201,8 @@ class Worker:
         """Trains the next version, uses it, and labels all files again with it."""
         from . import retraining
 
-        folder, self._to_train = self._to_train, None
         self.job = Job("Training")
+        folder, self._to_train = self._to_train, None
         request, begun = self.request(folder or ""), time.monotonic()
         outcome = retraining.train(request, on_step=self._step)
         version = retraining.publish(request, on_step=self._step)

@@ -26,8 +26,7 @@ def wait(application, secs=300):
     end = time.monotonic() + secs
     while True:
         state = application.gets["state"]()
-        is_looking = state["collection"]["is_looking"]
-        if not (is_looking or state["job"] or application.is_busy):
+        if not state["is_busy"]:
             return state
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -77,6 +77,33 @@ def test_the_empty_state_says_which_model_and_collection(app, music):
     assert state["collection"]["num_labelled"] == 0 and rows(app) == []
 
 
+def test_a_state_is_no_older_than_its_revision(app, monkeypatch):
+    worker = app._worker
+    counts = worker.catalogue.counts
+
+    def label_one_meanwhile():
+        found = counts()
+        worker.revision += 1
+        return found
+
+    worker.revision += 1
+    monkeypatch.setattr(worker.catalogue, "counts", label_one_meanwhile)
+    before = worker.revision
+    assert app.gets["state"]()["revision"] == before < worker.revision
+
+
+def test_a_collection_that_cannot_be_read_gets_a_reason(tagger, tmp_path, monkeypatch):
+    def walk(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(explore_app.audio_files, "walk", walk)
+    application = explore_app.Application(str(tagger), f"{tmp_path}/work", "music")
+    with contextlib.closing(application):
+        state = explored.wait(application)
+        assert "Permission denied" in state["message"]
+        assert not state["collection"]["is_looking"]
+
+
 def test_a_collection_is_labelled_as_predict_does(app, music, tagger):
     state = label(app)
     assert state["collection"]["num_labelled"] == len(FILES)

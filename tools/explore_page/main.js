@@ -80,7 +80,7 @@ async function watch() {
     if (message !== (message = state.message)) say(message, true);
     if (state.revision !== revision) announce("changed", state);
     revision = state.revision;
-    if (state.job) pause = 400;
+    if (state.is_busy) pause = 400;
   } catch (error) { say(error.message, true); }
   setTimeout(watch, pause);
 }
