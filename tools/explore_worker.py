@@ -125,8 +125,7 @@ class Worker:
         Raises a ValueError if a training is not finished.
         """
         with self._asked:
-            job = self.job
-            is_training = job is not None and job.text.startswith("Training")
+            is_training = bool(self.job and self.job.text.startswith("Training"))
             if is_training or self._to_train is not None:
                 raise ValueError(
                     "a training is not finished; wait for it, or cancel it"
@@ -171,10 +170,9 @@ class Worker:
     def _look(self) -> None:
         if not self._data_dir:
             return
-        paths = map(str, audio_files.walk(pathlib.Path(self._data_dir)))
-        suffixes = audio_files.AUDIO_SUFFIXES
-        found = (x for x in paths if os.path.splitext(x)[1].lower() in suffixes)
-        self.due = self.catalogue.due(found)
+        paths = audio_files.walk(pathlib.Path(self._data_dir))
+        found = filter(audio_files.may_hold_audio, paths)
+        self.due = self.catalogue.due(map(str, found))
         with contextlib.suppress(ValueError):
             collection.load("auto", self._data_dir)
             self.genre_folder = self._data_dir
@@ -201,8 +199,9 @@ class Worker:
         """Trains the next version, uses it, and labels all files again with it."""
         from . import retraining
 
-        self.job = Job("Training")
-        folder, self._to_train = self._to_train, None
+        with self._asked:  # `train` sees one or the other.
+            self.job = Job("Training")
+            folder, self._to_train = self._to_train, None
         request, begun = self.request(folder or ""), time.monotonic()
         outcome = retraining.train(request, on_step=self._step)
         version = retraining.publish(request, on_step=self._step)

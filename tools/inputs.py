@@ -67,10 +67,9 @@ def _files(names: Iterable[str]) -> Iterator[str]:
             continue
         found = []
         for path in audio_files.walk(pathlib.Path(name)):
-            suffix = path.suffix.lower()
-            if suffix in audio_files.AUDIO_SUFFIXES or path.is_dir():
+            if audio_files.may_hold_audio(path):
                 found.append(str(path))
-            elif suffix in audio_files.OTHER_AUDIO:
+            elif (suffix := path.suffix.lower()) in audio_files.OTHER_AUDIO:
                 skipped[suffix] += 1
         if not found and not skipped:
             raise ValueError(f"{name}: no audio files in this folder")

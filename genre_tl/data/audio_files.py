@@ -40,6 +40,11 @@ def walk(root: pathlib.Path) -> Iterator[pathlib.Path]:
         yield from (pathlib.Path(error.filename) for error in errors)
 
 
+def may_hold_audio(path: pathlib.Path) -> bool:
+    """Whether a path of `walk` is an audio file, or a folder that cannot be read."""
+    return path.suffix.lower() in AUDIO_SUFFIXES or path.is_dir()
+
+
 def scan(root: pathlib.Path) -> tuple[list[str], dict[str, str]]:
     """Returns the audio files in the sub-folders of a folder, and why others are not.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import functools
 import io
 import os
@@ -92,16 +93,35 @@ def test_a_state_is_no_older_than_its_revision(app, monkeypatch):
     assert app.gets["state"]()["revision"] == before < worker.revision
 
 
-def test_a_collection_that_cannot_be_read_gets_a_reason(tagger, tmp_path, monkeypatch):
-    def walk(folder):
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(explore_app.audio_files, "walk", walk)
-    application = explore_app.Application(str(tagger), f"{tmp_path}/work", "music")
+def test_a_collection_that_is_gone_gets_a_reason(tagger, tmp_path):
+    application = explore_app.Application(
+        str(tagger), f"{tmp_path}/work", f"{tmp_path}/gone"
+    )
     with contextlib.closing(application):
         state = explored.wait(application)
-        assert "Permission denied" in state["message"]
+        assert f"{tmp_path}/gone" in state["message"]
         assert not state["collection"]["is_looking"]
+
+
+def test_a_folder_that_cannot_be_entered_is_a_row(tagger, tmp_path, monkeypatch):
+    tiny_tagger.write(tmp_path / "music" / "a.wav", "tone", 0)
+    tiny_tagger.write(tmp_path / "music" / "artist" / "b.wav", "tone", 1)
+    scandir = os.scandir
+
+    def closed(path):
+        if os.path.basename(path) == "artist":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    application = explore_app.Application(
+        str(tagger), f"{tmp_path}/work", f"{tmp_path}/music"
+    )
+    with contextlib.closing(application):
+        explored.wait(application)
+        label(application)
+        reasons = {row["name"]: row["error"] for row in rows(application)}
+        assert reasons["a.wav"] == "" and reasons["artist"]
 
 
 def test_a_collection_is_labelled_as_predict_does(app, music, tagger):
